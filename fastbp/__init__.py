@@ -1,0 +1,29 @@
+"""fastbp: the backpropagation of "Deep Learning from Scratch", chapter 5, as compiled kernels.
+
+The layers are in `fastbp.layers`, the networks in `fastbp.network`; importing this package compiles nothing.
+"""
+
+from fastbp import functions, gradcheck, layers, network, optimizers, reference
+from fastbp._version import __version__
+from fastbp.gradcheck import gradient_check, numerical_gradient
+from fastbp.implementation import use_reference
+from fastbp.kernels import get_num_threads, num_threads, set_num_threads
+from fastbp.network import Sequential, TwoLayerNet
+
+__all__ = [
+    "Sequential",
+    "TwoLayerNet",
+    "__version__",
+    "functions",
+    "get_num_threads",
+    "gradcheck",
+    "gradient_check",
+    "layers",
+    "network",
+    "num_threads",
+    "numerical_gradient",
+    "optimizers",
+    "reference",
+    "set_num_threads",
+    "use_reference",
+]

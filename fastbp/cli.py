@@ -1,0 +1,263 @@
+"""The `fastbp` command: train a network on digits, check its gradients, describe the machine."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from fastbp import kernels
+from fastbp._version import __version__
+from fastbp.data import Dataset, load_digits, load_mnist
+from fastbp.extras import require
+from fastbp.gradcheck import gradient_check
+from fastbp.implementation import use_reference
+from fastbp.network import TwoLayerNet
+from fastbp.optimizers import SGD
+from fastbp.training import Epoch, train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 1 for a failed check, 2 for a mistake, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"fastbp: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fastbp: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastbp", description="Backpropagation in compiled kernels.")
+    parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    training = commands.add_parser("train", help="train a two-layer network on images of digits")
+    training.set_defaults(run=_train)
+    training.add_argument("--data", choices=["digits", "mnist"], default="digits", help="8×8 or 28×28 images")
+    training.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)"
+    )
+    training.add_argument("--epochs", type=_count, default=20, metavar="N")
+    training.add_argument("--batch-size", type=_count, default=100, metavar="N")
+    training.add_argument("--lr", type=_rate, default=0.5, metavar="RATE", help="of SGD (default: 0.5)")
+    training.add_argument("--dtype", choices=["float32", "float64"], default="float64")
+    training.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the order of the images")
+    training.add_argument("--impl", choices=["fastbp", "numpy"], default="fastbp", help="compiled or plain NumPy")
+    training.add_argument("--plot", type=Path, metavar="FILE", help="save the learning curves as a picture")
+
+    checking = commands.add_parser("check", help="compare backpropagation with numerical differentiation")
+    checking.set_defaults(run=_check)
+
+    describing = commands.add_parser("info", help="print what belongs in a bug report")
+    describing.set_defaults(run=_info)
+    return parser
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number, at least 1, got {text!r}")
+
+
+def _rate(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0 < value < np.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text!r}")
+
+
+def _train(options: argparse.Namespace) -> int:
+    save_plot = _plotter(options.plot) if options.plot else None
+    data = _data(options)
+    inputs, classes = data.x_train.shape[1], int(data.t_train.max()) + 1
+    network = TwoLayerNet(inputs, 50, classes, dtype=options.dtype, seed=options.seed)
+    print(
+        f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
+        f"network {inputs}-50-{classes}, {options.dtype}, {options.impl}"
+    )
+    history: list[Epoch] = []
+    steps = -(-len(data.x_train) // options.batch_size) * options.epochs
+    interrupted = False
+    with _implementation(options.impl), _Progress(steps) as progress:
+        epochs = train(
+            network,
+            data,
+            SGD(options.lr),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            after_step=progress.advance,
+        )
+        try:
+            for epoch in epochs:
+                history.append(epoch)
+                progress.print(
+                    f"epoch {epoch.number:>{len(str(options.epochs))}}/{options.epochs}  loss {epoch.loss:.4f}  "
+                    f"train {epoch.train_accuracy:.4f}  test {epoch.test_accuracy:.4f}"
+                )
+        except KeyboardInterrupt:
+            interrupted = True
+    _summarize(history, len(data.x_train))
+    if save_plot and history:
+        save_plot(history, f"{data.name}, {inputs}-50-{classes}")
+        print(f"learning curves saved to {options.plot}")
+    if interrupted:
+        print(f"fastbp: interrupted after {len(history)} of {options.epochs} epochs", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _data(options: argparse.Namespace) -> Dataset:
+    if options.data == "mnist":
+        return load_mnist(options.data_dir, options.dtype)
+    if options.data_dir:
+        raise ValueError(
+            "--data-dir: expected together with --data mnist, got --data digits; the digits need no folder"
+        )
+    return load_digits(options.dtype)
+
+
+def _implementation(name: str) -> contextlib.AbstractContextManager[None]:
+    return use_reference() if name == "numpy" else contextlib.nullcontext()
+
+
+class _Progress:
+    """A bar on a terminal that has tqdm; nothing but the printed lines elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            with contextlib.suppress(ImportError):
+                self._bar = require("tqdm").tqdm(total=steps, unit="step", leave=False)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def print(self, line: str) -> None:
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line)
+
+
+def _summarize(history: list[Epoch], images: int) -> None:
+    # The first epoch compiles, or loads what was compiled before.
+    settled = history[1:] or history
+    if settled:
+        rate = images * len(settled) / sum(epoch.seconds for epoch in settled)
+        print(
+            f"{sum(epoch.seconds for epoch in history):.2f} s in training, {rate:,.0f} images/s after the first epoch"
+        )
+
+
+def _plotter(path: Path) -> Callable[[list[Epoch], str], None]:
+    """A function that saves learning curves to `path`, which is checked now, before any training."""
+    require("matplotlib").use("Agg")
+    pyplot = require("matplotlib.pyplot")
+    figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(
+            f"--plot: expected a file ending in one of {', '.join(sorted(kinds))}, got {path}; name a .png"
+        )
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--plot: expected a folder {path.absolute().parent}, got none there; make it first")
+
+    def save(history: list[Epoch], title: str) -> None:
+        numbers = [epoch.number for epoch in history]
+        losses.plot(numbers, [epoch.loss for epoch in history], marker=".")
+        losses.set(xlabel="epoch", ylabel="loss", title=title, ylim=(0, None))
+        accuracies.plot(numbers, [epoch.train_accuracy for epoch in history], marker=".", label="train")
+        accuracies.plot(numbers, [epoch.test_accuracy for epoch in history], marker=".", label="test")
+        accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
+        accuracies.legend(loc="lower right")
+        for axes in (losses, accuracies):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(alpha=0.3)
+        figure.savefig(path)
+
+    return save
+
+
+def _check(_: argparse.Namespace) -> int:
+    network, x, t = _network_away_from_kinks()
+    count = sum(value.size for value in network.params.values())
+    print(f"784-50-10, three images, float64: {count:,} gradients by backpropagation and by numerical differentiation")
+    network.gradient(x, t)
+    backpropagation = min(_seconds(lambda: network.gradient(x, t)) for _ in range(20))
+    start = time.perf_counter()
+    report = gradient_check(network, x, t)
+    numerical = time.perf_counter() - start
+    print(report)
+    print(
+        f"backpropagation {backpropagation * 1e6:,.0f} µs, numerical differentiation {numerical:.1f} s: "
+        f"{numerical / backpropagation:,.0f} times faster"
+    )
+    return 0 if report.passed else 1
+
+
+def _network_away_from_kinks() -> tuple[TwoLayerNet, Any, Any]:
+    """The book's network with inputs whose pre-activations are all far enough from ReLU's kink at 0."""
+    for seed in range(1000):
+        network = TwoLayerNet(784, 50, 10, seed=seed)
+        rng = np.random.default_rng(seed)
+        x, t = rng.random((3, 784)), rng.integers(0, 10, 3)
+        if np.abs(network.layers["Affine1"].forward(x)).min() > 1e-3:
+            return network, x, t
+    raise RuntimeError("seed: expected one below 1000 to keep away from the kink, got none; report this")
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _info(_: argparse.Namespace) -> int:
+    rows = {
+        "fastbp": __version__,
+        "Python": f"{platform.python_version()} ({sys.executable})",
+        "system": platform.platform(),
+        "numpy": np.__version__,
+        "numba": importlib.metadata.version("numba"),
+        "llvmlite": importlib.metadata.version("llvmlite"),
+        "extras": ", ".join(f"{name} {_version(name)}" for name in ("scikit-learn", "matplotlib", "tqdm", "pooch")),
+        "CPU": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical cores",
+        "vectors": f"{kernels.VECTOR_BYTES * 8} bits",
+        "threads": f"{kernels.get_num_threads()}",
+        "kernel cache": kernels.cache_status(),
+    }
+    for name, value in rows.items():
+        print(f"{name:<13} {value}")
+    return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

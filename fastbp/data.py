@@ -1,0 +1,197 @@
+"""The two data sets of the demonstrations: scikit-learn's small digits, and MNIST in its IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastbp.extras import require
+from fastbp.validation import Array
+
+__all__ = ["Dataset", "load_digits", "load_mnist", "read_idx"]
+
+MNIST_FILES = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+"""Names of the four files, and the SHA-256 of each one's gzipped original."""
+
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+"""Where they are downloaded from, tried in order."""
+
+_IDX_UNSIGNED_BYTE = 8
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images as rows of numbers from 0 to 1, and their labels.
+
+    Attributes
+    ----------
+    name : str
+    x_train, x_test : ndarray (N, D)
+    t_train, t_test : ndarray (N,) of int64
+    """
+
+    name: str
+    x_train: Array
+    t_train: Array
+    x_test: Array
+    t_test: Array
+
+
+def load_digits(dtype: DTypeLike = np.float64) -> Dataset:
+    """Return scikit-learn's bundled digits: 1,797 images of 8×8, every fifth one for the test.
+
+    Parameters
+    ----------
+    dtype : float64 or float32
+        Of the images.
+
+    Raises
+    ------
+    ImportError
+        Without scikit-learn.
+    """
+    digits = require("sklearn.datasets").load_digits()
+    x, t = (digits.data / 16).astype(dtype), digits.target.astype(np.int64)
+    test = np.arange(len(t)) % 5 == 4
+    return Dataset("digits", x[~test], t[~test], x[test], t[test])
+
+
+def load_mnist(folder: str | Path | None = None, dtype: DTypeLike = np.float64) -> Dataset:
+    """Return MNIST: images of 28×28 for training and for the test.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds the four IDX files, gzipped or not, with as many images as you like. Without it the originals
+        (60,000 and 10,000 images) are downloaded once into the user's cache, their checksums compared.
+    dtype : float64 or float32
+        Of the images.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file in it is missing.
+    ValueError
+        If a file is damaged, truncated or something else.
+    ImportError
+        If a download is needed, without pooch.
+    OSError
+        If a download fails.
+    """
+    paths = _downloaded() if folder is None else _found(Path(folder))
+    arrays = {name: read_idx(path) for name, path in paths.items()}
+    for split in ("train", "t10k"):
+        _check_pair(paths, arrays, f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte")
+    images = {name: _scaled(array, dtype) for name, array in arrays.items() if array.ndim > 1}
+    labels = {name: array.astype(np.int64) for name, array in arrays.items() if array.ndim == 1}
+    return Dataset(
+        "mnist",
+        images["train-images-idx3-ubyte"],
+        labels["train-labels-idx1-ubyte"],
+        images["t10k-images-idx3-ubyte"],
+        labels["t10k-labels-idx1-ubyte"],
+    )
+
+
+def read_idx(path: str | Path) -> Array:
+    """Return the array of unsigned bytes in an IDX file, gzipped if its name ends in .gz.
+
+    The format: two zero bytes, a type code (8, unsigned byte), the number of axes, the length of each as a
+    big-endian 32-bit integer, then the elements.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, truncated or something else.
+    """
+    path = Path(path)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path}: expected a whole gzip file, got a damaged one ({error}); download it again"
+        ) from None
+    axes = content[3] if len(content) > 3 else 0
+    if content[:3] != bytes([0, 0, _IDX_UNSIGNED_BYTE]) or axes == 0:
+        raise ValueError(f"{path}: expected an IDX file, got one that starts {content[:4]!r}; give the original file")
+    start = 4 + 4 * axes
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start].ljust(4 * axes, b"\0"), np.dtype(">u4")))
+    size = len(content) - start
+    if size != math.prod(shape):
+        raise ValueError(
+            f"{path}: expected {math.prod(shape):,} bytes for shape {shape}, got {max(size, 0):,}; "
+            f"the file is truncated or damaged, download it again"
+        )
+    return np.frombuffer(content, np.dtype(np.uint8), offset=start).reshape(shape)
+
+
+def _found(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder with the MNIST files, got none there; check the path")
+    paths = {}
+    for name in MNIST_FILES:
+        choices = [folder / name, folder / f"{name}.gz"]
+        present = [path for path in choices if path.is_file()]
+        if not present:
+            raise FileNotFoundError(
+                f"{folder}: expected {name} or {name}.gz, got neither; put the four IDX files there"
+            )
+        paths[name] = present[0]
+    return paths
+
+
+def _downloaded() -> dict[str, Path]:
+    pooch = require("pooch")
+    pooch.get_logger().setLevel("ERROR")
+    folder = pooch.os_cache("fastbp") / "mnist"
+    return {name: _download(pooch, folder, f"{name}.gz", checksum) for name, checksum in MNIST_FILES.items()}
+
+
+def _download(pooch, folder: Path, file: str, checksum: str) -> Path:  # type: ignore[no-untyped-def]
+    failures = []
+    for mirror in MNIST_MIRRORS:
+        try:
+            return Path(pooch.retrieve(mirror + file, known_hash=f"sha256:{checksum}", fname=file, path=folder))
+        except (OSError, ValueError) as error:  # ValueError: the checksum differs
+            failures.append(f"{mirror}: {error}")
+    raise OSError(
+        f"{file}: expected to download it, got {'; '.join(failures)}; "
+        f"check the connection, or put the four IDX files in a folder and name it"
+    )
+
+
+def _check_pair(paths: dict[str, Path], arrays: dict[str, Array], images: str, labels: str) -> None:
+    x, t = arrays[images], arrays[labels]
+    for name, array, axes in ((images, x, 3), (labels, t, 1)):
+        if array.ndim != axes:
+            raise ValueError(f"{paths[name]}: expected {axes} axes, got shape {array.shape}; give the original file")
+    if len(x) != len(t):
+        raise ValueError(
+            f"{paths[labels]}: expected {len(x):,} labels, as many as images, got {len(t):,}; take both from one set"
+        )
+
+
+def _scaled(images: Array, dtype: DTypeLike) -> Array:
+    scaled: Array = images.reshape(len(images), -1).astype(dtype)
+    scaled /= 255
+    return scaled

@@ -1,0 +1,22 @@
+"""Optional packages: imported where they are used, with a clear word where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def require(module: str) -> Any:
+    """Return an optional module.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{error.name}: expected to be installed, got nothing; install it with: pip install "fastbp[demo]"'
+        ) from None

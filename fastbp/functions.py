@@ -1,0 +1,85 @@
+"""The book's functions (its `common/functions.py`), on the same kernels as the layers.
+
+Each takes one sample or a batch as the layer of its name does, and returns a new array or a float.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.layers import CrossEntropyError, IdentityWithLoss, ReLU, Sigmoid, Softmax, SoftmaxWithLoss
+from fastbp.validation import Array, as_array, same_shape
+
+__all__ = [
+    "cross_entropy_error",
+    "identity_function",
+    "relu",
+    "relu_grad",
+    "sigmoid",
+    "sigmoid_grad",
+    "softmax",
+    "softmax_loss",
+    "step_function",
+    "sum_squared_error",
+]
+
+
+def identity_function(x: ArrayLike) -> ArrayLike:
+    """Return x itself, the output of a network for regression (section 3.5)."""
+    return x
+
+
+def step_function(x: ArrayLike) -> Array:
+    """Return 1 where x > 0, else 0, as integers in the shape of x (section 3.2)."""
+    return np.asarray(as_array("x", x) > 0, dtype=int)
+
+
+def sigmoid(x: ArrayLike) -> Array:
+    """Return 1/(1 + exp(-x)) in the shape of x (section 3.2)."""
+    return Sigmoid().forward(x)
+
+
+def sigmoid_grad(x: ArrayLike) -> Array:
+    """Return the derivative y·(1 - y) of y = sigmoid(x) in the shape of x (section 5.5.2)."""
+    layer = Sigmoid()
+    return layer.backward(np.ones_like(layer.forward(x)))
+
+
+def relu(x: ArrayLike) -> Array:
+    """Return 0 where x <= 0, else x (section 3.2.7)."""
+    return ReLU().forward(x)
+
+
+def relu_grad(x: ArrayLike) -> Array:
+    """Return 0 where x <= 0, else 1, in the shape and dtype of x (section 5.5.1).
+
+    At x = 0 it is 0, as in the book's equation; the book's code gives 1 there.
+    """
+    layer = ReLU()
+    return layer.backward(np.ones_like(layer.forward(x)))
+
+
+def softmax(x: ArrayLike) -> Array:
+    """Return exp(x)/sum(exp(x)) over the last axis, for one sample (C,) or a batch (N, C) (section 3.5)."""
+    return Softmax().forward(x)
+
+
+def sum_squared_error(y: ArrayLike, t: ArrayLike) -> float:
+    """Return half the sum of (y - t)² over all elements; y and t in one shape (section 4.2.1)."""
+    y, t = as_array("y", y), as_array("t", t)
+    same_shape("t", t, y.shape, "as y")
+    return IdentityWithLoss().forward(y.reshape(-1), t.reshape(-1)) if y.size else 0.0
+
+
+def cross_entropy_error(y: ArrayLike, t: ArrayLike) -> float:
+    """Return the mean over the batch of -sum(t·log(y)) (section 4.2.2).
+
+    y is probabilities, (C,) or (N, C); t is labels or distributions. There is no 1e-7 inside the logarithm.
+    """
+    return CrossEntropyError().forward(y, t)
+
+
+def softmax_loss(X: ArrayLike, t: ArrayLike) -> float:
+    """Return the cross-entropy error of softmax(X), by the exact log-sum-exp of the logits X."""
+    return SoftmaxWithLoss().forward(X, t)

@@ -1,0 +1,162 @@
+"""How every kernel is compiled and cached: the one place with compile flags, and the cache's keeper.
+
+Numba's own on-disk cache looks only at the file that holds a function. A kernel that calls a function in
+another file would go on running that function's old code after an edit, and one damaged file would fail
+every call. So the kernels keep a cache of their own, through the same hooks:
+
+- its folder is named by a digest of every kernel source, so that no edit can leave old code behind;
+- each compiled signature is one file with a checksum, written aside and renamed; a file that is damaged,
+  missing or unreadable only means compiling again;
+- where no folder can be written the kernels compile without a cache, and `cache_status` says why.
+
+`FASTBP_CACHE` places the cache (a folder) or turns it off (`off`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba import njit
+
+# "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf ever comes, and
+# ReLU(NaN) becomes 0. "reassoc" is what lets a sum use vectors.
+_FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
+
+# Without it a division raises ZeroDivisionError, unlike NumPy, and loops with one are 9 times slower.
+_ERROR_MODEL = "numpy"
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` on its first call with each set of argument types."""
+    return _cached(njit(fastmath=_FAST, error_model=_ERROR_MODEL)(function))
+
+
+def exact_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` without any reordering of floating-point arithmetic: for code that compensates rounding."""
+    # Left out, the flags would be those of whichever kernel calls it first.
+    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
+
+
+def parallel_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` whose `prange` loops run on Numba's threads."""
+    return _cached(njit(parallel=True, fastmath=_FAST, error_model=_ERROR_MODEL)(function))
+
+
+def cache_status() -> str:
+    """Where compiled kernels are kept, or why they are not."""
+    folder, reason = _CACHE
+    return str(folder) if folder is not None else f"none ({reason})"
+
+
+def _cached(dispatcher: Any) -> Any:
+    folder, _ = _CACHE
+    if folder is not None:
+        dispatcher._cache = _KernelCache(dispatcher.py_func, folder)
+    return dispatcher
+
+
+class _KernelCache:
+    """The compiled signatures of one kernel on disk, in the form that a Numba dispatcher asks for."""
+
+    def __init__(self, py_func: Callable[..., Any], folder: Path) -> None:
+        self._name = f"{py_func.__module__}.{py_func.__qualname__}"
+        self._folder = folder
+
+    @property
+    def cache_path(self) -> str:
+        return str(self._folder)
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        try:
+            stored = self._path(signature, target_context.codegen()).read_bytes()
+        except OSError:
+            return None
+        checksum, payload = stored[:32], stored[32:]
+        if hashlib.sha256(payload).digest() != checksum:
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        if result.library.has_dynamic_globals or any(not lifted.can_cache for lifted in result.lifted):
+            return
+        payload = dumps(result._reduce())
+        path = self._path(signature, result.codegen)
+        try:
+            _replace(path, hashlib.sha256(payload).digest() + payload)
+        except OSError:
+            # A full disk, or a folder that became read-only: the compiled code is in memory all the same.
+            return
+
+    def flush(self) -> None:
+        for path in self._folder.glob(f"{self._name}-*.bin"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, signature: Any, codegen: Any) -> Path:
+        key = hashlib.sha256(repr((signature, codegen.magic_tuple())).encode()).hexdigest()
+        return self._folder / f"{self._name}-{key[:32]}.bin"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _source_digest() -> str:
+    """Digest of every kernel source and of the versions that turn it into machine code."""
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _user_cache_folder() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "fastbp" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fastbp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastbp"
+
+
+def _find_cache() -> tuple[Path | None, str]:
+    """The folder for compiled kernels, made and seen to be writable, or None and the reason."""
+    chosen = os.environ.get("FASTBP_CACHE", "")
+    if chosen == "off":
+        return None, "FASTBP_CACHE=off"
+    if CompileResult is None:
+        return None, f"numba {numba.__version__} has no hooks for it"
+    try:
+        folder = (Path(chosen) if chosen else _user_cache_folder()).absolute() / _source_digest()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder can be determined
+        return None, str(error)
+    if not os.access(folder, os.W_OK):
+        return None, f"{folder} is not writable"
+    return folder, ""
+
+
+try:
+    from numba.core.compiler import CompileResult
+    from numba.core.serialize import dumps
+except ImportError:
+    CompileResult = None
+
+_CACHE = _find_cache()

@@ -1,0 +1,336 @@
+"""The matrix product that the affine layer is made of: C = start + A·B over strided memory.
+
+One register tile of C at a time: its rows × vectors of accumulators stay in registers while k runs, and each
+step of k loads one row of vectors from B and multiplies it by a broadcast element of A for every row
+(Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34, 2008). A is read
+through both of its strides, so A transposed costs nothing; B must lie in rows, and is copied panel by panel
+where it does not (B transposed). The sum over k runs in one order whatever tile an element falls in, so an
+element's bits depend neither on the size of the product nor on how threads share it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import config, prange, types
+from numba.extending import intrinsic
+
+from fastbp.kernels import _threads
+from fastbp.kernels._jit import kernel, parallel_kernel
+
+
+def _target_features() -> set[str]:
+    """Features of the CPU that Numba compiles for: the host's, or what NUMBA_CPU_FEATURES says."""
+    if config.CPU_FEATURES is not None:
+        return {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
+    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+
+
+_FEATURES = _target_features()
+VECTOR_BYTES = 64 if "avx512f" in _FEATURES else 32 if "avx2" in _FEATURES else 16
+
+# The accumulators, one row of vectors from B and a broadcast from A must fit the registers: 32 with AVX-512 and
+# NEON, else 16. ROWS[v - 1] is the height of a tile v vectors wide; the widest tile makes a panel.
+ROWS = (12, 12, 8, 6) if "avx512f" in _FEATURES or "neon" in _FEATURES else (8, 6)
+PANEL = len(ROWS)
+
+_I64 = ir.IntType(64)
+
+# What a product with no `start` starts from, by dtype.
+_NOTHING = {dtype: np.zeros(PANEL * VECTOR_BYTES // dtype.itemsize, dtype) for dtype in map(np.dtype, ("f4", "f8"))}
+
+# Rows are shared among threads in multiples of this, so that few tiles are cut short.
+ROW_GRAIN = 12
+
+
+@intrinsic
+def _at(typingctx: Any, array: Any, offset: Any) -> Any:
+    """Pointer to element `offset` of an array's memory."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
+
+    return types.CPointer(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
+def _shift(typingctx: Any, pointer: Any, offset: Any) -> Any:
+    """`pointer + offset`, in elements."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.intp), codegen
+
+
+@intrinsic
+def _load(typingctx: Any, pointer: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(args[0])
+
+    return pointer.dtype(pointer), codegen
+
+
+@intrinsic
+def _store(typingctx: Any, pointer: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], args[0])
+        return context.get_dummy_value()
+
+    return types.void(pointer, pointer.dtype), codegen
+
+
+@intrinsic
+def _tile(typingctx, vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes):
+    """C[:used, :] = start + A[:used, :K]·B[:K, :] for one register tile `vectors` vectors wide.
+
+    Strides are in elements. A tile is as high as ROWS says, or one row: rows from `used` on repeat the last
+    one and are not stored. The last vector holds `lanes` elements and is masked.
+    """
+    pointer, size = a, types.intp
+    signature = types.void(size, size, pointer, size, size, pointer, size, pointer, size, pointer, size, size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors, used, *operands = args
+        emit = _VectorCode(context, builder, pointer.dtype, operands[-1])
+        one_row = builder.icmp_signed("==", used, ir.Constant(_I64, 1))
+        for width, rows in enumerate(ROWS, start=1):
+            this_width = builder.icmp_signed("==", vectors, ir.Constant(_I64, width))
+            with builder.if_then(this_width), builder.if_else(one_row) as (alone, several):
+                with alone:
+                    _emit_tile(builder, emit, 1, width, used, *operands[:-1])
+                with several:
+                    _emit_tile(builder, emit, rows, width, used, *operands[:-1])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _emit_tile(builder, emit, height, width, used, a, a_row, a_col, b, b_row, c, c_row, start, K):
+    """The instructions of one tile of `height` rows and `width` vectors."""
+    zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+    rows, columns = range(height), range(width)
+    is_used = [builder.icmp_signed("<", ir.Constant(_I64, i), used) for i in rows]
+    last_row = builder.sub(used, one)
+    index = [builder.select(is_used[i], ir.Constant(_I64, i), last_row) for i in rows]
+
+    def load(row: Any) -> list[Any]:
+        return [emit.load(row, j, masked=j == width - 1) for j in columns]
+
+    a_rows = [builder.gep(a, [builder.mul(a_row, index[i])]) for i in rows]
+    initial = load(start)
+
+    before = builder.block
+    loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", K, zero), loop, done)
+
+    builder.position_at_end(loop)
+    k = builder.phi(_I64)
+    sums = [[builder.phi(emit.vector) for _ in columns] for _ in rows]
+    b_k = load(builder.gep(b, [builder.mul(k, b_row)]))
+    a_offset = builder.mul(k, a_col)
+    updated = []
+    for i in rows:
+        a_ik = emit.splat(builder.load(builder.gep(a_rows[i], [a_offset])))
+        updated.append([emit.multiply_add(a_ik, b_k[j], sums[i][j]) for j in columns])
+    k_next = builder.add(k, one)
+    k.add_incoming(zero, before)
+    k.add_incoming(k_next, loop)
+    builder.cbranch(builder.icmp_signed("<", k_next, K), loop, done)
+
+    builder.position_at_end(done)
+    results = [[builder.phi(emit.vector) for _ in columns] for _ in rows]
+    for i in rows:
+        for j in columns:
+            for phi in (sums[i][j], results[i][j]):
+                phi.add_incoming(initial[j], before)
+                phi.add_incoming(updated[i][j], loop)
+    for i in rows:
+        with builder.if_then(is_used[i]):
+            row = builder.gep(c, [builder.mul(c_row, index[i])])
+            for j in columns:
+                emit.store(results[i][j], row, j, masked=j == width - 1)
+
+
+class _VectorCode:
+    """Emits LLVM vector instructions for one element type, with a mask of the first `lanes` lanes."""
+
+    def __init__(self, context: Any, builder: Any, scalar: Any, lanes: Any) -> None:
+        self._builder = builder
+        self._module = builder.module
+        self._width = VECTOR_BYTES * 8 // scalar.bitwidth
+        self._bytes = scalar.bitwidth // 8
+        self._element = context.get_data_type(scalar)
+        self._suffix = f"v{self._width}f{scalar.bitwidth}"
+        self.vector = ir.VectorType(self._element, self._width)
+        lane_numbers = ir.Constant(ir.VectorType(_I64, self._width), list(range(self._width)))
+        self._mask = builder.icmp_signed("<", lane_numbers, self._broadcast(lanes, _I64))
+        self._zero = ir.Constant(self.vector, [0.0] * self._width)
+
+    def splat(self, value: Any) -> Any:
+        return self._broadcast(value, self._element)
+
+    def load(self, row: Any, j: int, masked: bool) -> Any:
+        pointer = self._vector_pointer(row, j)
+        if not masked:
+            value = self._builder.load(pointer)
+            value.align = self._bytes
+            return value
+        kinds = [pointer.type, ir.IntType(32), self._mask.type, self.vector]
+        load = self._declare("masked.load", self.vector, kinds, ".p0")
+        return self._builder.call(load, [pointer, self._alignment(), self._mask, self._zero])
+
+    def store(self, value: Any, row: Any, j: int, masked: bool) -> None:
+        pointer = self._vector_pointer(row, j)
+        if not masked:
+            self._builder.store(value, pointer).align = self._bytes
+            return
+        kinds = [self.vector, pointer.type, ir.IntType(32), self._mask.type]
+        store = self._declare("masked.store", ir.VoidType(), kinds, ".p0")
+        self._builder.call(store, [value, pointer, self._alignment(), self._mask])
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        # Not llvm.fma: on a CPU without the instruction that is a call to a slow library function.
+        return self._builder.call(self._declare("fmuladd", self.vector, [self.vector] * 3), [a, b, c])
+
+    def _broadcast(self, value: Any, element: Any) -> Any:
+        vector = ir.VectorType(element, self._width)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self._builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self._width), [0] * self._width)
+        return self._builder.shuffle_vector(first, undefined, zeros)
+
+    def _vector_pointer(self, row: Any, j: int) -> Any:
+        element = self._builder.gep(row, [ir.Constant(_I64, j * self._width)])
+        return self._builder.bitcast(element, self.vector.as_pointer())
+
+    def _alignment(self) -> Any:
+        return ir.Constant(ir.IntType(32), self._bytes)
+
+    def _declare(self, operation: str, result: Any, kinds: list[Any], ending: str = "") -> Any:
+        name = f"llvm.{operation}.{self._suffix}{ending}"
+        known = self._module.globals.get(name)
+        return known or ir.Function(self._module, ir.FunctionType(result, kinds), name)
+
+
+@kernel
+def _multiply(a, a_row, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, i1, j0, j1, K, V, panel):
+    """C[i0:i1, j0:j1] = start + A[i0:i1, :K]·B[:K, j0:j1] through pointers and strides in elements.
+
+    `start` is a row with stride `start_col`, 0 for one panel of zeros.
+    `V` elements fill a vector; `panel` holds K × PANEL·V elements and is written only where b_col is not 1.
+    """
+    vectors_left = (j1 - j0 + V - 1) // V
+    j = j0
+    while j < j1:
+        panels_left = (vectors_left + PANEL - 1) // PANEL
+        vectors = (vectors_left + panels_left - 1) // panels_left
+        width = min(vectors * V, j1 - j)
+        lanes = width - (vectors - 1) * V
+        if b_col == 1:
+            b_panel, b_panel_row = _shift(b, j), b_row
+        else:
+            b_panel, b_panel_row = panel, PANEL * V
+            for column in range(width):
+                source = _shift(b, (j + column) * b_col)
+                for k in range(K):
+                    _store(_shift(panel, k * b_panel_row + column), _load(_shift(source, k * b_row)))
+        rows = ROWS[vectors - 1]
+        for i in range(i0, i1, rows):
+            _tile(
+                vectors, min(rows, i1 - i), _shift(a, i * a_row), a_row, a_col, b_panel, b_panel_row,
+                _shift(c, i * c_row + j), c_row, _shift(start, j * start_col), K, lanes,
+            )  # fmt: skip
+        j += width
+        vectors_left -= vectors
+
+
+def product(A: Any, B: Any, start: Any, C: Any) -> None:
+    """C = start + A·B, on several threads where that pays.
+
+    Parameters
+    ----------
+    A : ndarray (M, K)
+    B : ndarray (K, N)
+        Each C-contiguous or the transpose of such an array.
+    start : ndarray (N,) or None
+        A row that is added to every row of the product, such as a bias.
+    C : ndarray (M, N)
+        C-contiguous; written to. One dtype, float32 or float64, throughout.
+    """
+    (M, K), N, itemsize = A.shape, B.shape[1], C.itemsize
+    (a_row, a_col), (b_row, b_col) = A.strides, B.strides
+    _threads.run(
+        _product_part,
+        _product_parts,
+        M * K * N,
+        _in_rows(A),
+        a_row // itemsize,
+        a_col // itemsize,
+        _in_rows(B),
+        b_row // itemsize,
+        b_col // itemsize,
+        _NOTHING[C.dtype] if start is None else start,
+        int(start is not None),
+        C,
+        K,
+    )
+
+
+def _in_rows(A: Any) -> Any:
+    """The C-contiguous writeable array over the memory of A, so that all calls share one compiled signature."""
+    rows = A if A.flags.c_contiguous else A.T
+    return rows if rows.flags.writeable else np.asarray(_Writeable(rows))
+
+
+class _Writeable:
+    """Presents a read-only array as a writeable one. A kernel does not write to A or B."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+@kernel
+def _product_part(part, parts, A, a_row, a_col, B, b_row, b_col, start, start_col, C, K):
+    """One of `parts` shares of C = start + A·B, with A and B read through strides in elements."""
+    V = VECTOR_BYTES // C.itemsize
+    i0, i1, j0, j1 = _share(part, parts, C, b_col, V)
+    panel = np.empty(0 if b_col == 1 else K * PANEL * V, C.dtype)
+    _multiply(
+        _at(A, 0), a_row, a_col, _at(B, 0), b_row, b_col, _at(start, 0), start_col,
+        _at(C, 0), C.shape[1], i0, i1, j0, j1, K, V, _at(panel, 0),
+    )  # fmt: skip
+
+
+@parallel_kernel
+def _product_parts(parts, A, a_row, a_col, B, b_row, b_col, start, start_col, C, K):
+    for part in prange(parts):
+        # A prange index is unsigned, and would compile everything below once more.
+        _product_part(np.intp(part), parts, A, a_row, a_col, B, b_row, b_col, start, start_col, C, K)
+
+
+@kernel
+def _share(part, parts, C, b_col, V):
+    """Rows i0:i1 and columns j0:j1 of C that are the share of `part`, one of `parts`.
+
+    Rows are shared where there are enough of them. Columns are where there are not, and where B has to be
+    copied into panels: each panel is then copied once.
+    """
+    M, N = C.shape
+    if b_col == 1 and parts * ROW_GRAIN <= M:
+        return _boundary(M, ROW_GRAIN, part, parts), _boundary(M, ROW_GRAIN, part + 1, parts), 0, N
+    return 0, M, _boundary(N, PANEL * V, part, parts), _boundary(N, PANEL * V, part + 1, parts)
+
+
+@kernel
+def _boundary(size, grain, part, parts):
+    """Where `part` begins when `size` is divided among `parts` at multiples of `grain`."""
+    if part == parts:
+        return size
+    return min(size, (size * part // parts + grain // 2) // grain * grain)

@@ -1,0 +1,127 @@
+"""Losses and their gradients, and the checks of a target's values.
+
+Arrays are C-contiguous and of one dtype: x, y (N, C); t is labels (N,) of intp or a distribution (N, C). A loss
+is the mean over the batch as a float64, and 0.0 for an empty batch. A class of probability 0 in t adds nothing
+to a loss, even where its logarithm is -inf.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastbp.kernels._jit import kernel
+from fastbp.kernels.activations import exp_of_rows
+
+
+@kernel
+def softmax_cross_entropy_forward(x, t, y):
+    """y = softmax(x); returns the mean of -sum(t·log(y)), by the exact log-sum-exp of x."""
+    N, C = x.shape
+    tops, totals = np.empty(N, x.dtype), np.empty(N, x.dtype)
+    exp_of_rows(x, y, tops, totals)
+    loss = 0.0
+    for i in range(N):
+        top, total = tops[i], totals[i]
+        log_total = math.log(total)
+        for j in range(C):
+            y[i, j] /= total
+        if t.ndim == 1:
+            loss += log_total - (x[i, t[i]] - top)
+        else:
+            for j in range(C):
+                if t[i, j] != 0:
+                    loss += t[i, j] * (log_total - (x[i, j] - top))
+    return loss / N if N else 0.0
+
+
+@kernel
+def softmax_cross_entropy_backward(y, t, dout, dx):
+    """dx = (y - t)/N·dout."""
+    N, C = y.shape
+    scale = y.dtype.type(dout / N) if N else y.dtype.type(0)
+    for i in range(N):
+        if t.ndim == 1:
+            for j in range(C):
+                dx[i, j] = y[i, j] * scale
+            dx[i, t[i]] = (y[i, t[i]] - y.dtype.type(1)) * scale
+        else:
+            for j in range(C):
+                dx[i, j] = (y[i, j] - t[i, j]) * scale
+
+
+@kernel
+def cross_entropy_forward(y, t):
+    """Returns the mean of -sum(t·log(y))."""
+    N, C = y.shape
+    loss = 0.0
+    for i in range(N):
+        if t.ndim == 1:
+            loss -= math.log(y[i, t[i]])
+        else:
+            for j in range(C):
+                if t[i, j] != 0:
+                    loss -= t[i, j] * math.log(y[i, j])
+    return loss / N if N else 0.0
+
+
+@kernel
+def cross_entropy_backward(y, t, dout, dy):
+    """dy = -t/y/N·dout, and 0 where t is 0."""
+    N, C = y.shape
+    zero = y.dtype.type(0)
+    scale = y.dtype.type(-dout / N) if N else zero
+    for i in range(N):
+        if t.ndim == 1:
+            for j in range(C):
+                dy[i, j] = zero
+            dy[i, t[i]] = scale / y[i, t[i]]
+        else:
+            for j in range(C):
+                dy[i, j] = zero if t[i, j] == 0 else scale * t[i, j] / y[i, j]
+
+
+@kernel
+def squared_error_forward(y, t):
+    """Returns half the sum of (y - t)² over each row, mean over the batch."""
+    N, C = y.shape
+    loss = 0.0
+    for i in range(N):
+        for j in range(C):
+            difference = y[i, j] - t[i, j]
+            loss += difference * difference
+    return loss / 2 / N if N else 0.0
+
+
+@kernel
+def squared_error_backward(y, t, dout, dy):
+    """dy = (y - t)/N·dout."""
+    N, C = y.shape
+    scale = y.dtype.type(dout / N) if N else y.dtype.type(0)
+    for i in range(N):
+        for j in range(C):
+            dy[i, j] = (y[i, j] - t[i, j]) * scale
+
+
+@kernel
+def first_bad_label(t, C):
+    """Index of the first label outside 0 <= t < C, or -1."""
+    for i in range(t.size):
+        if t[i] < 0 or t[i] >= C:
+            return i
+    return -1
+
+
+@kernel
+def first_bad_distribution(t):
+    """Index of the first row that is negative somewhere or does not sum to 1 within 1e-3, or -1."""
+    N, C = t.shape
+    for i in range(N):
+        total, negative = 0.0, False
+        for j in range(C):
+            total += t[i, j]
+            negative |= t[i, j] < 0
+        if negative or not abs(total - 1) <= 1e-3:
+            return i
+    return -1

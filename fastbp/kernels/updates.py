@@ -1,0 +1,71 @@
+"""One update of one parameter array for each optimizer, in place.
+
+`param`, `grad` and the state (`v`, `h`, `m`) are flat, (n,), and of one dtype. Rates are Python floats, rounded
+to that dtype as NumPy would.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastbp.kernels._jit import kernel
+
+# Keeps a division by the root of a sum of squares finite; outside the root, as in the book.
+EPSILON = 1e-7
+
+
+@kernel
+def sgd_update(param, grad, lr):
+    """param -= lr·grad."""
+    rate = param.dtype.type(lr)
+    for i in range(param.size):
+        param[i] -= rate * grad[i]
+
+
+@kernel
+def momentum_update(param, grad, v, lr, momentum):
+    """v = momentum·v - lr·grad; param += v."""
+    rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
+    for i in range(param.size):
+        v[i] = friction * v[i] - rate * grad[i]
+        param[i] += v[i]
+
+
+@kernel
+def nesterov_update(param, grad, v, lr, momentum):
+    """param += momentum²·v - (1 + momentum)·lr·grad; v = momentum·v - lr·grad."""
+    rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
+    ahead = param.dtype.type((1 + momentum) * lr)
+    for i in range(param.size):
+        param[i] += friction * friction * v[i] - ahead * grad[i]
+        v[i] = friction * v[i] - rate * grad[i]
+
+
+@kernel
+def adagrad_update(param, grad, h, lr):
+    """h += grad²; param -= lr·grad/(sqrt(h) + 1e-7)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
+    for i in range(param.size):
+        h[i] += grad[i] * grad[i]
+        param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
+
+
+@kernel
+def rmsprop_update(param, grad, h, lr, decay_rate):
+    """h = decay_rate·h + (1 - decay_rate)·grad²; param -= lr·grad/(sqrt(h) + 1e-7)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
+    keep, add = param.dtype.type(decay_rate), param.dtype.type(1 - decay_rate)
+    for i in range(param.size):
+        h[i] = keep * h[i] + add * grad[i] * grad[i]
+        param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
+
+
+@kernel
+def adam_update(param, grad, m, v, lr, beta1, beta2):
+    """m += (1 - beta1)·(grad - m); v += (1 - beta2)·(grad² - v); param -= lr·m/(sqrt(v) + 1e-7)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
+    add1, add2 = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2)
+    for i in range(param.size):
+        m[i] += add1 * (grad[i] - m[i])
+        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        param[i] -= rate * m[i] / (math.sqrt(v[i]) + epsilon)

@@ -1,0 +1,780 @@
+"""The layers of "Deep Learning from Scratch", chapter 5: `forward` computes, `backward` applies the chain rule.
+
+A layer checks its arguments, allocates, calls one kernel and keeps what `backward` will need. After an error it
+still holds what it held before. Result dtypes are NumPy's for the same operands; inputs are never written to,
+and no result is overwritten by a later call. Where a class differs from the book on purpose, it says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NoReturn, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.implementation import implementation
+from fastbp.validation import (
+    FLOAT64,
+    Array,
+    DType,
+    as_array,
+    empty,
+    finished,
+    float_dtype,
+    parameter,
+    result_dtype,
+    rows,
+    same_shape,
+    scalar,
+    target,
+    working,
+)
+
+__all__ = [
+    "AddLayer",
+    "Affine",
+    "CrossEntropyError",
+    "IdentityWithLoss",
+    "MulLayer",
+    "ReLU",
+    "Relu",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxWithLoss",
+]
+
+# A scalar or an array: what a node of a computational graph carries.
+Value: TypeAlias = Any
+
+
+class Layer(Protocol):
+    """What a network asks of a layer."""
+
+    def forward(self, x: Any) -> Any: ...
+
+    def backward(self, dout: Any) -> Any: ...
+
+
+class LossLayer(Protocol):
+    """What a network asks of its last layer; `loss` is what `forward` returned."""
+
+    loss: float | None
+
+    def forward(self, x: Any, t: Any) -> float: ...
+
+    def backward(self, dout: Any = 1) -> Any: ...
+
+
+class AddLayer:
+    """The addition node, x + y (section 5.4.2).
+
+    Left to NumPy: one addition is bound by memory, and compiled code is no faster.
+    """
+
+    _shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
+
+    def forward(self, x: Value, y: Value) -> Value:
+        """Return x + y.
+
+        Parameters
+        ----------
+        x, y : scalar or array_like
+            Shapes that broadcast.
+
+        Raises
+        ------
+        TypeError
+            For operands that are not real numbers.
+        ValueError
+            If the shapes do not broadcast.
+        """
+        x, y = _node_operand("x", x), _node_operand("y", y)
+        shape = _broadcast_shape(x, y)
+        out = x + y
+        self._shapes = np.shape(x), np.shape(y), shape
+        return out
+
+    def backward(self, dout: Value) -> tuple[Value, Value]:
+        """Return (dx, dy) = (dout, dout), each summed back to its operand's shape.
+
+        Parameters
+        ----------
+        dout : scalar or array_like
+            In the shape of the result, or a scalar.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        ValueError
+            For another shape.
+        """
+        if self._shapes is None:
+            _not_run(self)
+        x_shape, y_shape, shape = self._shapes
+        dout = _node_gradient(dout, shape)
+        return _summed_to(dout * 1, x_shape), _summed_to(dout * 1, y_shape)
+
+
+class MulLayer:
+    """The multiplication node, x·y (section 5.4.1).
+
+    Left to NumPy: one multiplication is bound by memory, and compiled code is no faster.
+
+    Attributes
+    ----------
+    x, y : scalar or ndarray
+        The operands of the last `forward`, as given.
+    """
+
+    def __init__(self) -> None:
+        self.x: Value = None
+        self.y: Value = None
+
+    def forward(self, x: Value, y: Value) -> Value:
+        """Return x·y.
+
+        Parameters
+        ----------
+        x, y : scalar or array_like
+            Shapes that broadcast.
+
+        Raises
+        ------
+        TypeError
+            For operands that are not real numbers.
+        ValueError
+            If the shapes do not broadcast.
+        """
+        x, y = _node_operand("x", x), _node_operand("y", y)
+        _broadcast_shape(x, y)
+        out = x * y
+        self.x, self.y = x, y
+        return out
+
+    def backward(self, dout: Value) -> tuple[Value, Value]:
+        """Return (dx, dy) = (dout·y, dout·x), each summed back to its operand's shape.
+
+        Parameters
+        ----------
+        dout : scalar or array_like
+            In the shape of the result, or a scalar.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        ValueError
+            For another shape.
+        """
+        if self.x is None:
+            _not_run(self)
+        dout = _node_gradient(dout, _broadcast_shape(self.x, self.y))
+        return _summed_to(dout * self.y, np.shape(self.x)), _summed_to(dout * self.x, np.shape(self.y))
+
+
+class ReLU:
+    """The rectifier: 0 where x <= 0, else x (section 5.5.1).
+
+    Its gradient at x = 0 is 0, as in the book's equation. Unlike the book's, `backward` does not overwrite
+    `dout`. NaN stays NaN.
+
+    Attributes
+    ----------
+    mask : ndarray of bool
+        x <= 0, in the shape of x.
+    """
+
+    def __init__(self) -> None:
+        self.mask: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return 0 where x <= 0, else x.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape and dtype of x.
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        x = as_array("x", x)
+        dtype = result_dtype(x)
+        out, mask = empty(x.shape, dtype), np.empty(x.shape, np.bool_)
+        x = working(x, dtype)
+        implementation(dtype).relu_forward(x.reshape(-1), out.reshape(-1), mask.reshape(-1))
+        self.mask = mask
+        return finished(out, dtype)
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return 0 where x <= 0, else dout.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape and dtype of dout.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        if self.mask is None:
+            _not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, self.mask.shape, "as the input")
+        dtype = result_dtype(dout)
+        dx, dout = empty(dout.shape, dtype), working(dout, dtype)
+        implementation(dtype).relu_backward(dout.reshape(-1), self.mask.reshape(-1), dx.reshape(-1))
+        return finished(dx, dtype)
+
+
+Relu = ReLU
+
+
+class Sigmoid:
+    """The logistic function y = 1/(1 + exp(-x)), without overflow at any x (section 5.5.2).
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
+
+    def __init__(self) -> None:
+        self.out: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return 1/(1 + exp(-x)).
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x and the dtype of exp(x).
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        x = as_array("x", x)
+        dtype = float_dtype(result_dtype(x))
+        out = empty(x.shape, dtype)
+        implementation(dtype).sigmoid_forward(working(x, dtype).reshape(-1), out.reshape(-1))
+        self.out = finished(out, dtype)
+        return self.out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout·y·(1 - y).
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        if self.out is None:
+            _not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, self.out.shape, "as the input")
+        dtype = result_dtype(dout, self.out)
+        dx = empty(dout.shape, dtype)
+        dout, out = working(dout, dtype), working(self.out, dtype)
+        implementation(dtype).sigmoid_backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
+        return finished(dx, dtype)
+
+
+class Affine:
+    """x·W + b for one sample or a batch (section 5.6).
+
+    Parameters
+    ----------
+    W : ndarray (D, M)
+    b : ndarray (M,)
+        Kept as given, not copied: `params["W1"] -= lr * grad` from outside is seen by the layer.
+
+    Attributes
+    ----------
+    W, b : ndarray
+        The very arrays given.
+    x : ndarray (N, D)
+        The input of the last `forward` as rows; a view of it where its layout allows.
+    dW : ndarray (D, M)
+    db : ndarray (M,)
+        Gradients by `W` and `b`, new arrays at each `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `W` and `b` are not arrays of real numbers in these shapes.
+    """
+
+    parameter_names = ("W", "b")
+
+    def __init__(self, W: Array, b: Array) -> None:
+        self.W = W
+        self.b = b
+        self._parameters()
+        self.x: Array | None = None
+        self.dW: Array | None = None
+        self.db: Array | None = None
+        self._forward: tuple[Array, Array, tuple[int, ...]] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return x·W + b.
+
+        Parameters
+        ----------
+        x : array_like
+            One sample (D,), a batch (N, D), or any (N, ...) whose samples flatten to D.
+
+        Returns
+        -------
+        ndarray
+            A new array, (M,) for one sample, else (N, M).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        W, b = self._parameters()
+        x = as_array("x", x)
+        samples, M = self._as_rows(x), len(b)
+        dtype = result_dtype(x, W, b)
+        out = empty((len(samples), M), dtype)
+        implementation(dtype).affine_forward(working(samples, dtype), working(W, dtype), working(b, dtype), out)
+        self.x, self._forward = samples, (samples, W, x.shape)
+        out = finished(out, dtype)
+        return out.reshape(M) if x.ndim == 1 else out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx = dout·Wᵀ, and set dW = xᵀ·dout and db, the sum of dout over the batch.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of the output.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of the output.
+        """
+        x, W, shape, dout = self._backward_operands(dout)
+        dtype = result_dtype(x, W, dout)
+        dx, dW, db = empty(x.shape, dtype), empty(W.shape, dtype), empty(W.shape[1], dtype)
+        implementation(dtype).affine_backward(working(x, dtype), working(W, dtype), working(dout, dtype), dx, dW, db)
+        self.dW, self.db = finished(dW, result_dtype(x, dout)), finished(db, result_dtype(dout))
+        return finished(dx, result_dtype(dout, W)).reshape(shape)
+
+    def backward_parameters(self, dout: ArrayLike) -> None:
+        """Set dW and db as `backward` does, without dx: for a network's first layer, whose dx nobody reads.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of the output.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError
+            As `backward`.
+        """
+        x, W, _, dout = self._backward_operands(dout)
+        dtype = result_dtype(x, dout)
+        dW, db = empty(W.shape, dtype), empty(W.shape[1], dtype)
+        implementation(dtype).affine_backward_parameters(working(x, dtype), working(dout, dtype), dW, db)
+        self.dW, self.db = finished(dW, dtype), finished(db, result_dtype(dout))
+
+    def _parameters(self) -> tuple[Array, Array]:
+        W, b = parameter("W", self.W, 2), parameter("b", self.b, 1)
+        if b.shape[0] != W.shape[1]:
+            raise ValueError(
+                f"b: expected shape ({W.shape[1]},), one element for each column of W {W.shape}, got {b.shape}; "
+                f"make b with np.zeros({W.shape[1]})"
+            )
+        return W, b
+
+    def _as_rows(self, x: Array) -> Array:
+        D = len(self.W)
+        shape = (1, *x.shape) if x.ndim == 1 else x.shape
+        if x.ndim == 0 or math.prod(shape[1:]) != D:
+            raise ValueError(
+                f"x: expected one sample ({D},) or a batch (N, {D}) to multiply W {self.W.shape}, got shape {x.shape}; "
+                f"reshape x, or make W with as many rows as x has features"
+            )
+        return x if x.ndim == 2 else x.reshape(shape[0], D)
+
+    def _backward_operands(self, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...], Array]:
+        """x and W as forward used them, the shape of its input, and dout as rows."""
+        if self._forward is None:
+            _not_run(self)
+        x, W, shape = self._forward
+        dout = as_array("dout", dout)
+        out_shape = (len(x), W.shape[1])
+        same_shape("dout", dout, out_shape[1:] if len(shape) == 1 else out_shape, "as the output")
+        return x, W, shape, dout.reshape(out_shape)
+
+
+class Softmax:
+    """exp(x)/sum(exp(x)) over the last axis (section 3.5), exact for logits of any size.
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
+
+    def __init__(self) -> None:
+        self.out: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return exp(x - max)/sum(exp(x - max)) for each row.
+
+        Parameters
+        ----------
+        x : array_like
+            One sample (C,) or a batch (N, C).
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x; each row sums to 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        x = as_array("x", x)
+        samples, dtype = rows("x", x), float_dtype(result_dtype(x))
+        out = empty(samples.shape, dtype)
+        implementation(dtype).softmax_forward(working(samples, dtype), out)
+        self.out = finished(out, dtype).reshape(x.shape)
+        return self.out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return y·(dout - sum(dout·y)) for each row: the product with the full Jacobian diag(y) - y·yᵀ.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        if self.out is None:
+            _not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, self.out.shape, "as the input")
+        dtype = result_dtype(dout, self.out)
+        samples = rows("dout", dout)
+        dx = empty(samples.shape, dtype)
+        implementation(dtype).softmax_backward(
+            working(samples, dtype), working(self.out, dtype).reshape(samples.shape), dx
+        )
+        return finished(dx, dtype).reshape(dout.shape)
+
+
+class CrossEntropyError:
+    """The cross-entropy error of probabilities, the mean over the batch of -sum(t·log(y)) (section 4.2.2).
+
+    Unlike the book's there is no 1e-7 inside the logarithm: a probability of 0 for the right class is an
+    infinite loss. Classes with t = 0 add nothing and get no gradient.
+
+    Attributes
+    ----------
+    y : ndarray
+        The probabilities, as given.
+    t : ndarray
+        The targets: labels (N,) or distributions (N, C).
+    loss : float
+    """
+
+    def __init__(self) -> None:
+        self.y: Array | None = None
+        self.t: Array | None = None
+        self.loss: float | None = None
+
+    def forward(self, y: ArrayLike, t: ArrayLike) -> float:
+        """Return the mean over the batch of -sum(t·log(y)); 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        y : array_like
+            Probabilities, (N, C), or one sample (C,).
+        t : array_like
+            Integer labels (N,), 0 <= t < C, or a distribution in the shape of y.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If y or t is not such an array.
+        """
+        y = as_array("y", y)
+        samples, dtype = rows("y", y), float_dtype(result_dtype(y))
+        t = target(t, y.shape, dtype)
+        loss = implementation(dtype).cross_entropy_forward(working(samples, dtype), t)
+        self.y, self.t, self.loss = y, t, loss
+        return cast(float, loss)
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dy = -t/y/N·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of y.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        if self.y is None:
+            _not_run(self)
+        samples, dtype = rows("y", self.y), float_dtype(result_dtype(self.y))
+        dy = empty(samples.shape, dtype)
+        implementation(dtype).cross_entropy_backward(working(samples, dtype), self.t, scalar("dout", dout), dy)
+        return finished(dy, dtype).reshape(self.y.shape)
+
+
+class SoftmaxWithLoss:
+    """Softmax and cross-entropy error in one, whose gradient is y - t (section 5.6.3, appendix A).
+
+    The loss is the exact log-sum-exp of the logits; unlike the book's there is no 1e-7 inside a logarithm, and
+    `backward` multiplies by `dout`.
+
+    Attributes
+    ----------
+    loss : float
+    y : ndarray
+        softmax(x), in the shape of x.
+    t : ndarray
+        The targets: labels (N,) or distributions (N, C).
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+
+    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the mean over the batch of log(sum(exp(x))) - sum(t·x); 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Logits, (N, C), or one sample (C,).
+        t : array_like
+            Integer labels (N,), 0 <= t < C, or a distribution (one-hot among them) in the shape of x.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or t is not such an array.
+        """
+        x = as_array("x", x)
+        samples, dtype = rows("x", x), float_dtype(result_dtype(x))
+        t = target(t, x.shape, dtype)
+        y = empty(samples.shape, dtype)
+        loss = implementation(dtype).softmax_cross_entropy_forward(working(samples, dtype), t, y)
+        self.y, self.t, self.loss = finished(y, dtype).reshape(x.shape), t, loss
+        return cast(float, loss)
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx = (y - t)/N·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        if self.y is None:
+            _not_run(self)
+        dtype = result_dtype(self.y)
+        samples = working(rows("y", self.y), dtype)
+        dx = empty(samples.shape, dtype)
+        implementation(dtype).softmax_cross_entropy_backward(samples, self.t, scalar("dout", dout), dx)
+        return finished(dx, dtype).reshape(self.y.shape)
+
+
+class IdentityWithLoss:
+    """Identity output with half the squared error, for regression; its gradient is y - t, too.
+
+    Attributes
+    ----------
+    loss : float
+    y : ndarray
+        The predictions: x, as given.
+    t : ndarray
+        The targets, as given.
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+
+    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return half the sum of (x - t)² over each row, mean over the batch; 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Predictions, (N, C), or one sample (C,).
+        t : array_like
+            Targets in the shape of x.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x and t are not real numbers of one such shape.
+        """
+        x, t = as_array("x", x), as_array("t", t)
+        same_shape("t", t, x.shape, "as the predictions")
+        dtype = self._dtype(x, t)
+        predictions, targets = working(rows("x", x), dtype), working(rows("t", t), dtype)
+        loss = implementation(dtype).squared_error_forward(predictions, targets)
+        self.y, self.t, self.loss = x, t, loss
+        return cast(float, loss)
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx = (y - t)/N·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        if self.y is None or self.t is None:
+            _not_run(self)
+        dtype = self._dtype(self.y, self.t)
+        predictions, targets = working(rows("y", self.y), dtype), working(rows("t", self.t), dtype)
+        dx = empty(predictions.shape, dtype)
+        implementation(dtype).squared_error_backward(predictions, targets, scalar("dout", dout), dx)
+        return finished(dx, dtype).reshape(self.y.shape)
+
+    @staticmethod
+    def _dtype(y: Array, t: Array) -> DType:
+        dtype = result_dtype(y, t)
+        return dtype if dtype.kind == "f" else FLOAT64  # what NumPy's division by N gives
+
+
+def _not_run(layer: object) -> NoReturn:
+    name = type(layer).__name__
+    raise RuntimeError(f"{name}.backward: expected forward to have run, got no forward yet; call {name}.forward first")
+
+
+def _node_operand(name: str, value: Value) -> Value:
+    """A Python number as it is, so that a graph of numbers stays one; anything else as an array."""
+    if isinstance(value, int | float):
+        return value
+    array = as_array(name, value)
+    return array[()] if isinstance(value, np.generic) else array
+
+
+def _node_gradient(dout: Value, shape: tuple[int, ...]) -> Value:
+    dout = _node_operand("dout", dout)
+    if np.ndim(dout) > 0:
+        same_shape("dout", dout, shape, "as the result")
+        return dout
+    return np.broadcast_to(dout, shape) if shape else dout
+
+
+def _broadcast_shape(x: Value, y: Value) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(np.shape(x), np.shape(y))
+    except ValueError:
+        raise ValueError(
+            f"x, y: expected shapes that broadcast, got {np.shape(x)} and {np.shape(y)}; "
+            f"trailing axes must be equal or 1"
+        ) from None
+
+
+def _summed_to(gradient: Value, shape: tuple[int, ...]) -> Value:
+    """Sum `gradient` over the axes along which an operand of `shape` was broadcast."""
+    if np.shape(gradient) == shape:
+        return gradient
+    added = gradient.ndim - len(shape)
+    stretched = [added + axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[added + axis] != 1]
+    axes = (*range(added), *stretched)
+    return np.sum(gradient, axis=axes, keepdims=True).reshape(shape)[()]

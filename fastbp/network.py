@@ -1,0 +1,284 @@
+"""Networks: any stack of layers with a loss, and the book's two-layer network."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastbp.gradcheck import numerical_gradient
+from fastbp.layers import Affine, Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.validation import FLOAT32, FLOAT64, Array, as_array
+
+__all__ = ["Parameters", "Sequential", "TwoLayerNet"]
+
+
+class Parameters(MutableMapping[str, Array]):
+    """The parameters of a network by name, W1, b1, W2, b2 and so on, as they stand in its layers.
+
+    Reading gives the layer's own array; setting a name puts the new array into the layer. So both
+    `params["W1"] -= lr * grad` and `params["W1"] = W` reach the network.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._places: dict[str, tuple[Any, str]] = {}
+        number = 0
+        for layer in layers:
+            names = getattr(layer, "parameter_names", ())
+            number += bool(names)
+            for name in names:
+                self._places[f"{name}{number}"] = layer, name
+
+    def __getitem__(self, key: str) -> Array:
+        layer, name = self._place(key)
+        value: Array = getattr(layer, name)
+        return value
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        layer, name = self._place(key)
+        old = getattr(layer, name)
+        if value is old:
+            return
+        if not isinstance(value, np.ndarray):
+            raise TypeError(
+                f"params[{key!r}]: expected a NumPy array, got {type(value).__name__}; pass np.array(value)"
+            )
+        if as_array(f"params[{key!r}]", value).shape != old.shape:
+            raise ValueError(
+                f"params[{key!r}]: expected shape {old.shape}, as the layer was made, got {value.shape}; "
+                f"build a new network for another size"
+            )
+        setattr(layer, name, value)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(
+            f"params[{key!r}]: expected to stay, a layer cannot lose a parameter; build a network without it"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{key}: {value.shape} {value.dtype}" for key, value in self.items())
+        return f"Parameters({shapes})"
+
+    def gradients(self) -> dict[str, Array]:
+        """The gradients that the layers set in their last backward, dW for W and db for b, by parameter."""
+        return {key: getattr(layer, f"d{name}") for key, (layer, name) in self._places.items()}
+
+    def _place(self, key: str) -> tuple[Any, str]:
+        try:
+            return self._places[key]
+        except KeyError:
+            raise KeyError(f"{key!r}: expected one of {list(self._places)}") from None
+
+
+class Sequential:
+    """A stack of layers, each fed the output of the one before, and a loss at its end.
+
+    Parameters
+    ----------
+    layers : sequence or mapping of str to layer
+        Layers in order. Without names they are called by class and count: Affine1, ReLU1, Affine2. Any object
+        with `forward(x)` and `backward(dout)` is a layer; one that is trained lists its parameters in
+        `parameter_names`, such as ("W", "b"), and sets dW and db in `backward`.
+    loss : layer
+        With `forward(x, t)` that returns a float and keeps it as `loss`, and `backward(dout=1)`, such as
+        `SoftmaxWithLoss()`.
+
+    Attributes
+    ----------
+    params : Parameters
+        W1, b1, W2, b2 and so on: the layers' own arrays.
+    layers : OrderedDict of str to layer
+    last_layer : layer
+        The loss.
+
+    Raises
+    ------
+    TypeError
+        If an entry is not a layer.
+    ValueError
+        If there is no layer, or one stands twice in the stack.
+    """
+
+    def __init__(self, layers: Sequence[Layer] | Mapping[str, Layer], loss: LossLayer) -> None:
+        named = OrderedDict(layers) if isinstance(layers, Mapping) else _named(layers)
+        for name, layer in [*named.items(), ("loss", loss)]:
+            if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+                given = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
+                raise TypeError(
+                    f"{name}: expected a layer with forward and backward, got {given}; pass an object such as ReLU()"
+                )
+        if not named:
+            raise ValueError("layers: expected at least one layer, got none; start with an Affine")
+        if len({id(layer) for layer in named.values()}) < len(named):
+            raise ValueError("layers: expected different objects, got one twice, which would lose its input; make two")
+        self.layers: OrderedDict[str, Layer] = named
+        self.last_layer = loss
+        self.params = Parameters(list(named.values()))
+
+    def predict(self, x: ArrayLike) -> Array:
+        """Return the output of the last layer before the loss: logits (N, C) where that is softmax.
+
+        Parameters
+        ----------
+        x : array_like
+            What the first layer takes: (N, D), or one sample (D,).
+        """
+        out: Any = x
+        for layer in self.layers.values():
+            out = layer.forward(out)
+        return out  # type: ignore[no-any-return]
+
+    def loss(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the loss of a batch, as the loss layer defines it.
+
+        Parameters
+        ----------
+        x, t : array_like
+            A batch, and targets as the loss layer takes them.
+        """
+        return self.last_layer.forward(self.predict(x), t)
+
+    def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the share of samples whose largest output is at the class of t.
+
+        Parameters
+        ----------
+        x : array_like
+            A batch.
+        t : array_like
+            Labels (N,), or one-hot (N, C).
+
+        Raises
+        ------
+        ValueError
+            For an empty batch, or another number of labels than samples.
+        """
+        scores, labels = self.predict(x), as_array("t", t)
+        predicted = np.argmax(scores, axis=-1)
+        if labels.shape == scores.shape:
+            labels = np.argmax(labels, axis=-1)
+        if labels.shape != predicted.shape or predicted.size == 0:
+            raise ValueError(
+                f"t: expected labels {predicted.shape} or one-hot {scores.shape} of at least one sample, "
+                f"got shape {labels.shape}; give one label for each row of x"
+            )
+        return float(np.mean(predicted == labels))
+
+    def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
+        """Return the gradient of the loss by every parameter, by backpropagation.
+
+        The gradient by x itself is not formed where the first layer can do without.
+
+        Parameters
+        ----------
+        x, t : array_like
+            A batch and its targets.
+
+        Returns
+        -------
+        dict of str to ndarray
+            New arrays, by the names of `params`.
+        """
+        self.loss(x, t)
+        first, *later = self.layers.values()
+        dout = self.last_layer.backward()
+        for layer in reversed(later):
+            dout = layer.backward(dout)
+        getattr(first, "backward_parameters", first.backward)(dout)
+        return self.params.gradients()
+
+    def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
+        """Return the same by numerical differentiation: two losses for each element, so slow.
+
+        Parameters
+        ----------
+        x, t : array_like
+            A few samples and their targets.
+
+        Returns
+        -------
+        dict of str to ndarray
+            New arrays, by the names of `params`.
+        """
+        return {key: numerical_gradient(lambda _: self.loss(x, t), value) for key, value in self.params.items()}
+
+
+class TwoLayerNet(Sequential):
+    """Affine, ReLU, Affine, softmax with loss: the network of chapters 4 and 5.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        At least 1.
+    weight_init_std : float
+        Weights start as normal numbers of this standard deviation, biases as zeros.
+    dtype : float64 or float32
+    seed : int, optional
+        Of the weights; without it they come from NumPy's global generator, as in the book, so that
+        `np.random.seed` sets them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes that are not positive integers, another dtype, or a negative standard deviation.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+        *,
+        dtype: DTypeLike = np.float64,
+        seed: int | None = None,
+    ) -> None:
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
+        for name, size in sizes.items():
+            _check_size(name, size)
+        if np.dtype(dtype) not in (FLOAT32, FLOAT64):
+            raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}; choose one of these")
+        if not weight_init_std >= 0:
+            raise ValueError(f"weight_init_std: expected at least 0, got {weight_init_std}; the book has 0.01")
+        normal = np.random.standard_normal if seed is None else np.random.default_rng(seed).standard_normal
+
+        def affine(rows: int, columns: int) -> Affine:
+            W = (weight_init_std * normal((rows, columns))).astype(dtype)
+            return Affine(W, np.zeros(columns, dtype))
+
+        layers: OrderedDict[str, Layer] = OrderedDict()
+        layers["Affine1"] = affine(input_size, hidden_size)
+        layers["Relu1"] = ReLU()
+        layers["Affine2"] = affine(hidden_size, output_size)
+        super().__init__(layers, SoftmaxWithLoss())
+
+    @property
+    def lastLayer(self) -> LossLayer:
+        """`last_layer`, by the book's name."""
+        return self.last_layer
+
+
+def _named(layers: Sequence[Layer]) -> OrderedDict[str, Layer]:
+    named: OrderedDict[str, Layer] = OrderedDict()
+    counts: dict[str, int] = {}
+    for layer in layers:
+        kind = type(layer).__name__
+        counts[kind] = counts.get(kind, 0) + 1
+        named[f"{kind}{counts[kind]}"] = layer
+    return named
+
+
+def _check_size(name: str, size: object) -> None:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(size).__name__}; give the number of neurons")
+    if size < 1:
+        raise ValueError(f"{name}: expected at least 1, got {size}; give the number of neurons")

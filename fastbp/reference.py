@@ -1,0 +1,159 @@
+"""Every kernel in plain NumPy: the specification that the compiled code is held equal to.
+
+Each function has the name, the arguments and the result of its twin in `fastbp.kernels`, and is written to be
+read beside "Deep Learning from Scratch", chapters 3 to 6 (backpropagation: chapter 5). Results are written to
+the trailing arguments. x is (N, D) or (N, C), W (D, M), b (M,); t is labels (N,) or a distribution (N, C).
+`fastbp.use_reference()` runs the whole package on these functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def affine_forward(x: Array, W: Array, b: Array, out: Array) -> None:
+    np.matmul(x, W, out=out)
+    out += b
+
+
+def affine_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array, db: Array) -> None:
+    np.matmul(dout, W.T, out=dx)
+    affine_backward_parameters(x, dout, dW, db)
+
+
+def affine_backward_parameters(x: Array, dout: Array, dW: Array, db: Array) -> None:
+    np.matmul(x.T, dout, out=dW)
+    np.sum(dout, axis=0, out=db)
+
+
+def relu_forward(x: Array, out: Array, mask: Array) -> None:
+    np.less_equal(x, 0, out=mask)
+    out[...] = x
+    out[mask] = 0
+
+
+def relu_backward(dout: Array, mask: Array, dx: Array) -> None:
+    dx[...] = dout
+    dx[mask] = 0
+
+
+def sigmoid_forward(x: Array, out: Array) -> None:
+    # 1/(1 + exp(-x)) where x >= 0; elsewhere the same fraction times exp(x), so that exp never overflows.
+    e = np.exp(-np.abs(x))
+    out[...] = np.where(x >= 0, 1, e) / (1 + e)
+
+
+def sigmoid_backward(dout: Array, out: Array, dx: Array) -> None:
+    dx[...] = dout * out * (1 - out)
+
+
+def softmax_forward(x: Array, out: Array) -> None:
+    np.exp(x - np.max(x, axis=1, keepdims=True), out=out)
+    out /= np.sum(out, axis=1, keepdims=True)
+
+
+def softmax_backward(dout: Array, out: Array, dx: Array) -> None:
+    weighted = np.sum(dout * out, axis=1, keepdims=True)
+    dx[...] = out * (dout - weighted)
+
+
+def softmax_cross_entropy_forward(x: Array, t: Array, y: Array) -> float:
+    shifted = x - np.max(x, axis=1, keepdims=True)
+    np.exp(shifted, out=y)
+    total = np.sum(y, axis=1, keepdims=True)
+    y /= total
+    return _cross_entropy(shifted - np.log(total), t)
+
+
+def softmax_cross_entropy_backward(y: Array, t: Array, dout: float, dx: Array) -> None:
+    N = len(y)
+    if t.ndim == 1:
+        dx[...] = y
+        dx[np.arange(N), t] -= 1
+    else:
+        np.subtract(y, t, out=dx)
+    dx *= dout / N if N else 0.0
+
+
+def cross_entropy_forward(y: Array, t: Array) -> float:
+    return _cross_entropy(np.log(y), t)
+
+
+def cross_entropy_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
+    dy[...] = 0
+    if len(y) == 0:
+        return
+    if t.ndim == 1:
+        rows = np.arange(len(y))
+        dy[rows, t] = -dout / len(y) / y[rows, t]
+    else:
+        np.divide(-t * (dout / len(y)), y, out=dy, where=t != 0)
+
+
+def squared_error_forward(y: Array, t: Array) -> float:
+    return float(0.5 * np.sum((y - t) ** 2) / len(y)) if len(y) else 0.0
+
+
+def squared_error_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
+    np.subtract(y, t, out=dy)
+    dy *= dout / len(y) if len(y) else 0.0
+
+
+def first_bad_label(t: Array, C: int) -> int:
+    return _first((t < 0) | (t >= C))
+
+
+def first_bad_distribution(t: Array) -> int:
+    off = ~(np.abs(np.sum(t, axis=1, dtype=np.float64) - 1) <= 1e-3)
+    return _first(off | np.any(t < 0, axis=1))
+
+
+def sgd_update(param: Array, grad: Array, lr: float) -> None:
+    param -= lr * grad
+
+
+def momentum_update(param: Array, grad: Array, v: Array, lr: float, momentum: float) -> None:
+    v[...] = momentum * v - lr * grad
+    param += v
+
+
+def nesterov_update(param: Array, grad: Array, v: Array, lr: float, momentum: float) -> None:
+    param += momentum * momentum * v
+    param -= (1 + momentum) * lr * grad
+    v[...] = momentum * v - lr * grad
+
+
+def adagrad_update(param: Array, grad: Array, h: Array, lr: float) -> None:
+    h += grad * grad
+    param -= lr * grad / (np.sqrt(h) + 1e-7)
+
+
+def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: float) -> None:
+    h *= decay_rate
+    h += (1 - decay_rate) * grad * grad
+    param -= lr * grad / (np.sqrt(h) + 1e-7)
+
+
+def adam_update(param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
+    m += (1 - beta1) * (grad - m)
+    v += (1 - beta2) * (grad**2 - v)
+    param -= lr * m / (np.sqrt(v) + 1e-7)
+
+
+def _cross_entropy(log_y: Array, t: Array) -> float:
+    """Mean of -sum(t·log(y)); where t is 0 a class adds nothing, even if its log(y) is -inf."""
+    N = len(log_y)
+    if N == 0:
+        return 0.0
+    if t.ndim == 1:
+        return float(-np.sum(log_y[np.arange(N), t]) / N)
+    return float(-np.sum(np.multiply(t, log_y, out=np.zeros_like(log_y), where=t != 0)) / N)
+
+
+def _first(is_bad: Array) -> int:
+    return int(np.argmax(is_bad)) if is_bad.any() else -1

@@ -1,0 +1,81 @@
+"""The book's training loop: shuffled batches, a gradient and an update for each, accuracies after each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastbp.data import Dataset
+from fastbp.network import Sequential
+from fastbp.optimizers import Optimizer
+
+__all__ = ["Epoch", "train"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    loss : float
+        Mean over its samples, each before the update by its batch.
+    train_accuracy, test_accuracy : float
+        After the epoch.
+    seconds : float
+        Spent on its steps, the accuracies not counted.
+    """
+
+    number: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float
+    seconds: float
+
+
+def train(
+    network: Sequential,
+    data: Dataset,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    after_step: Callable[[], None] = lambda: None,
+) -> Iterator[Epoch]:
+    """Train `network` on `data`, and yield an `Epoch` after each.
+
+    Each sample is used once per epoch, in an order drawn from `seed`; the last batch of an epoch may be short.
+
+    Parameters
+    ----------
+    network : Sequential
+        Its parameters are changed in place.
+    data : Dataset
+    optimizer : Optimizer
+    epochs, batch_size : int
+        At least 1.
+    seed : int
+        Of the order of the samples.
+    after_step : callable
+        Called after each step.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(1, epochs + 1):
+        total = 0.0
+        start = time.perf_counter()
+        order = rng.permutation(len(data.x_train))
+        for batch in np.split(order, range(batch_size, len(order), batch_size)):
+            grads = network.gradient(data.x_train[batch], data.t_train[batch])
+            optimizer.update(network.params, grads)
+            total += len(batch) * (network.last_layer.loss or 0.0)
+            after_step()
+        seconds = time.perf_counter() - start
+        train_accuracy = network.accuracy(data.x_train, data.t_train)
+        test_accuracy = network.accuracy(data.x_test, data.t_test)
+        yield Epoch(number, total / len(order), train_accuracy, test_accuracy, seconds)

@@ -1,0 +1,206 @@
+"""Checks at the public boundary, the words of their errors, and the conversion to what a kernel takes.
+
+Every message says which argument, what was expected, what came, and the remedy. Nothing here computes a
+result, and no kernel is called on arguments that have not come through here.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import kernels
+
+Array = NDArray[Any]
+DType = np.dtype[Any]
+
+FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+INTP = np.dtype(np.intp)
+
+
+def as_array(name: str, value: object) -> Array:
+    """`value` as an array of a dtype that fastbp takes, without a copy where it is one already.
+
+    Raises
+    ------
+    TypeError
+        For masked arrays and for complex, longdouble, object, text and date arrays.
+    """
+    array = value if type(value) is np.ndarray else _converted(name, value)
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name}: expected real numbers (float16, float32, float64, integers or booleans), "
+            f"got {_described(value, array)}; convert with np.asarray({name}, dtype=np.float64)"
+        )
+    return array
+
+
+def _converted(name: str, value: object) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked array, whose mask would be lost; "
+            f"pass {name}.filled(value) or drop the masked entries"
+        )
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(value).__name__} ({error}); pass rows of one length"
+        ) from None
+
+
+def parameter(name: str, value: object, ndim: int) -> Array:
+    """A layer's parameter, which must be an array already: a copy would not be the caller's own."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{name}: expected a NumPy array, got {type(value).__name__}; "
+            f"pass np.array({name}), the layer keeps that very array"
+        )
+    array = as_array(name, value)
+    if array.ndim != ndim:
+        raise ValueError(
+            f"{name}: expected {ndim} dimension{'s' if ndim > 1 else ''}, got shape {array.shape}; "
+            f"W is (D, M) and b is (M,)"
+        )
+    return array
+
+
+def result_dtype(*arrays: Array) -> DType:
+    """The dtype that NumPy gives for an arithmetic operation on `arrays`, in native byte order."""
+    dtype = arrays[0].dtype
+    if dtype is FLOAT64 or dtype is FLOAT32:
+        for array in arrays:
+            if array.dtype is not dtype:
+                break
+        else:
+            return dtype
+    return np.dtype(np.result_type(*(array.dtype for array in arrays)).type)
+
+
+def float_dtype(dtype: DType) -> DType:
+    """The dtype that NumPy gives for exp of `dtype`: integers become the smallest float that holds them."""
+    return dtype if dtype.kind == "f" else np.result_type(dtype, FLOAT16)
+
+
+def working(array: Array, dtype: DType) -> Array:
+    """`array` as a kernel takes it for results of `dtype`: C-contiguous, aligned, native; float16 as float32."""
+    if dtype is FLOAT16:
+        dtype = FLOAT32
+    if array.dtype is dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.require(array, dtype, ["C", "A"])
+
+
+def empty(shape: int | tuple[int, ...], dtype: DType) -> Array:
+    """An array for a kernel to write a result of `dtype` to; `finished` makes it the result."""
+    return np.empty(shape, FLOAT32 if dtype is FLOAT16 else dtype)
+
+
+def finished(array: Array, dtype: DType) -> Array:
+    """`array`, computed by a kernel, in the result's own dtype."""
+    return array if array.dtype is dtype else array.astype(dtype)
+
+
+def same_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise `ValueError` unless `array` has `shape`."""
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, {meaning}, got {array.shape}; reshape or slice {name} to it")
+
+
+def scalar(name: str, value: object) -> float:
+    """A number given as a Python or NumPy scalar or an array of one element."""
+    if isinstance(value, Real):
+        return float(value)
+    array = as_array(name, value)
+    if array.size != 1:
+        raise ValueError(f"{name}: expected one number, got shape {array.shape}; a loss is a scalar and so is {name}")
+    return float(array.reshape(()))
+
+
+def rate(name: str, value: object, below: float = math.inf) -> float:
+    """A setting of an optimizer: a number from 0 to `below`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}; give a float such as 0.01")
+    if not 0 <= value < below:
+        limit = "finite" if below == math.inf else f"less than {below:g}"
+        raise ValueError(
+            f"{name}: expected a number that is at least 0 and {limit}, got {value}; give one such as 0.01"
+        )
+    return float(value)
+
+
+def rows(name: str, array: Array) -> Array:
+    """One sample (C,) or a batch (N, C) as rows (N, C), with at least one class."""
+    if array.ndim not in (1, 2):
+        raise ValueError(
+            f"{name}: expected one sample (C,) or a batch (N, C), got shape {array.shape}; "
+            f"flatten it with {name}.reshape(len({name}), -1)"
+        )
+    if array.shape[-1] == 0:
+        raise ValueError(f"{name}: expected at least one class, got shape {array.shape}; its last axis is the classes")
+    return array.reshape(-1, array.shape[-1])
+
+
+def target(t: object, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Targets for predictions of `shape`, (C,) or (N, C): labels (N,) of intp, or a distribution (N, C) of `dtype`.
+
+    Raises
+    ------
+    TypeError
+        If labels are not integers.
+    ValueError
+        If the shape is neither, a label is not in 0 <= t < C, or a row is not a distribution.
+    """
+    array = as_array("t", t)
+    C = shape[-1]
+    if array.shape == shape:
+        return _distribution(array.reshape(-1, C), dtype)
+    one_label = len(shape) == 1 and array.size == 1
+    if one_label or array.shape == shape[:1]:
+        return _labels(array.reshape(-1), C)
+    labels = "one label" if len(shape) == 1 else f"labels of shape {shape[:1]}"
+    raise ValueError(
+        f"t: expected {labels} or a distribution of shape {shape}, got shape {array.shape}; "
+        f"give one integer class, or one row of probabilities, for each row of predictions"
+    )
+
+
+def _labels(labels: Array, C: int) -> Array:
+    if labels.dtype.kind not in "iu" and labels.size:
+        raise TypeError(
+            f"t: expected integer labels, got {labels.dtype}; convert with t.astype(np.int64), "
+            f"or give a distribution with {C} columns"
+        )
+    indices = working(labels, INTP)
+    bad = kernels.first_bad_label(indices, C)
+    if bad >= 0:
+        raise ValueError(
+            f"t: expected labels from 0 to {C - 1}, got {labels[bad]} at index {bad}; "
+            f"check the labels against the {C} classes of the predictions"
+        )
+    return indices
+
+
+def _distribution(distribution: Array, dtype: DType) -> Array:
+    values = working(distribution, dtype)
+    bad = kernels.first_bad_distribution(values)
+    if bad >= 0:
+        raise ValueError(
+            f"t: expected rows of probabilities that are at least 0 and sum to 1, got {_short(distribution[bad])} "
+            f"in row {bad}; divide each row by its sum, or give integer labels"
+        )
+    return values
+
+
+def _short(row: Array) -> str:
+    return np.array2string(row, threshold=8, edgeitems=3, precision=4)
+
+
+def _described(value: object, array: Array) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {array.dtype}"
+    return f"{type(value).__name__} (an array of {array.dtype})"
