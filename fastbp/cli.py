@@ -52,11 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)"
     )
-    training.add_argument("--epochs", type=_count, default=20, metavar="N")
-    training.add_argument("--batch-size", type=_count, default=100, metavar="N")
-    training.add_argument("--lr", type=_rate, default=0.5, metavar="RATE", help="of SGD (default: 0.5)")
+    training.add_argument("--epochs", type=_whole_number(1), default=30, metavar="N", help="(default: 30)")
+    training.add_argument("--batch-size", type=_whole_number(1), default=100, metavar="N", help="(default: 100)")
+    training.add_argument("--lr", type=_rate, default=0.3, metavar="RATE", help="of SGD (default: 0.3)")
     training.add_argument("--dtype", choices=["float32", "float64"], default="float64")
-    training.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the order of the images")
+    training.add_argument(
+        "--seed", type=_whole_number(0), default=0, metavar="N", help="of the weights and the order of the images"
+    )
     training.add_argument("--impl", choices=["fastbp", "numpy"], default="fastbp", help="compiled or plain NumPy")
     training.add_argument("--plot", type=Path, metavar="FILE", help="save the learning curves as a picture")
 
@@ -68,10 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) >= 1:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected a whole number, at least 1, got {text!r}")
+def _whole_number(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if text.isascii() and text.isdigit() and int(text) >= least:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"expected a whole number, at least {least}, got {text!r}")
+
+    return convert
 
 
 def _rate(text: str) -> float:

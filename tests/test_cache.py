@@ -1,0 +1,104 @@
+"""The cache of compiled kernels: never old code, never a failure."""
+
+import shutil
+
+import pytest
+
+from tests.subprocesses import ROOT, run_python
+
+SIGMOID = """
+from fastbp import kernels
+from fastbp.functions import sigmoid
+print(kernels.cache_status())
+print(sigmoid([0.0])[0])
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    shutil.copytree(ROOT / "fastbp", tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def entries(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.bin")}
+
+
+def test_a_second_process_loads_what_the_first_compiled(package, tmp_path):
+    cache = tmp_path / "cache"
+    first = run_python(SIGMOID, package=package, FASTBP_CACHE=cache)
+    saved = entries(cache)
+    assert saved
+    assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache) == first
+    assert entries(cache) == saved
+    assert first.startswith(str(cache))
+
+
+def test_an_edit_in_another_kernel_file_is_seen(package, tmp_path):
+    cache = tmp_path / "cache"
+    assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.5")
+    source = package / "fastbp" / "kernels" / "elementary.py"
+    edited = source.read_text().replace("/ (_f32(1) + e)", "/ (_f32(3) + e)")
+    assert edited != source.read_text()
+    source.write_text(edited)
+    assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.25")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "one bit"])
+def test_a_damaged_file_is_compiled_again_and_mended(package, tmp_path, damage):
+    cache = tmp_path / "cache"
+    run_python(SIGMOID, package=package, FASTBP_CACHE=cache)
+    saved = sorted(entries(cache))
+    good = [path.read_bytes() for path in saved]
+    for path, content in zip(saved, good, strict=True):
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes({"truncated": content[:middle], "emptied": b"", "one bit": flipped}[damage])
+    damaged = [path.read_bytes() for path in saved]
+    assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.5")
+    assert all(path.read_bytes() != bad for path, bad in zip(saved, damaged, strict=True))
+    mended = entries(cache)
+    assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.5")
+    assert entries(cache) == mended
+
+
+def test_without_a_folder_to_write_to_there_is_no_cache_and_a_reason(package, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    printed = run_python(SIGMOID, package=package, FASTBP_CACHE=blocked / "cache")
+    assert printed.startswith("none (")
+    assert "Not a directory" in printed
+    assert printed.endswith("0.5")
+    printed = run_python(SIGMOID, package=package, HOME=blocked, XDG_CACHE_HOME=blocked, FASTBP_CACHE="")
+    assert printed.startswith("none (")
+    assert printed.endswith("0.5")
+
+
+def test_a_folder_that_goes_away_does_no_harm(package, tmp_path):
+    cache = tmp_path / "cache"
+    vanishing = f"import shutil, fastbp; shutil.rmtree({str(cache)!r}); open({str(cache)!r}, 'w').close()\n"
+    assert run_python(vanishing + SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.5")
+
+
+def test_it_can_be_switched_off(package, tmp_path):
+    printed = run_python(SIGMOID, package=package, FASTBP_CACHE="off", XDG_CACHE_HOME=tmp_path)
+    assert printed.startswith("none (FASTBP_CACHE=off)")
+    assert entries(tmp_path) == {}
+
+
+def test_importing_compiles_nothing_and_needs_no_extra(package, tmp_path):
+    code = """
+import sys
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event): compiled.append(event)
+    def on_end(self, event): pass
+event.register("numba:compile", Listener())
+import fastbp, fastbp.cli, fastbp.data
+assert not compiled, compiled
+optional = {"sklearn", "matplotlib", "tqdm", "pooch"}
+print(sorted(optional & set(sys.modules)))
+"""
+    assert run_python(code, package=package, FASTBP_CACHE=tmp_path) == "[]"
+    assert entries(tmp_path) == {}

@@ -1,0 +1,191 @@
+"""The `fastbp` command as a person uses it."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+
+from fastbp import layers
+from fastbp.cli import main
+from tests.subprocesses import ROOT
+
+
+def run(capsys, *arguments):
+    status = main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def accuracies(printed):
+    return [float(value) for value in re.findall(r"test ([\d.]+)$", printed, re.MULTILINE)]
+
+
+def test_train_on_digits_reaches_093(capsys):
+    status, out, err = run(capsys, "train")
+    assert (status, err) == (0, "")
+    assert out.startswith("digits: 1,438 images to train, 359 to test; network 64-50-10, float64, fastbp\n")
+    assert out.count("epoch") == 31
+    assert accuracies(out)[-1] >= 0.93
+
+
+def test_train_on_the_reference_prints_the_same_numbers(capsys):
+    compiled = run(capsys, "train", "--epochs", "3", "--seed", "5")[1]
+    numpy = run(capsys, "train", "--epochs", "3", "--seed", "5", "--impl", "numpy")[1]
+    assert compiled.splitlines()[1:4] == numpy.splitlines()[1:4]
+    assert "numpy" in numpy.splitlines()[0]
+
+
+def test_train_in_float32(capsys):
+    status, out, _ = run(capsys, "train", "--epochs", "2", "--dtype", "float32", "--batch-size", "32", "--lr", "0.2")
+    assert status == 0
+    assert "float32" in out
+
+
+def test_train_on_mnist_files(capsys, mnist_folder):
+    status, out, _ = run(capsys, "train", "--data", "mnist", "--data-dir", str(mnist_folder), "--epochs", "1")
+    assert status == 0
+    assert "network 784-50-10" in out
+    assert accuracies(out)[0] > 0.8
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_learning_curves_are_saved(capsys, tmp_path, suffix):
+    path = tmp_path / f"curves.{suffix}"
+    status, out, _ = run(capsys, "train", "--epochs", "2", "--plot", str(path))
+    assert status == 0
+    assert f"learning curves saved to {path}" in out
+    assert path.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+
+
+def test_check_passes(capsys):
+    status, out, _ = run(capsys, "check")
+    assert status == 0
+    assert "passed: largest difference" in out
+    faster = re.search(r"([\d,]+) times faster", out)
+    assert int(faster[1].replace(",", "")) > 100
+
+
+def test_check_fails_on_a_wrong_gradient(capsys, monkeypatch):
+    right = layers.ReLU.backward
+    monkeypatch.setattr(layers.ReLU, "backward", lambda self, dout: 1.1 * right(self, dout))
+    status, out, _ = run(capsys, "check")
+    assert status == 1
+    assert "FAILED" in out
+
+
+def test_info_names_what_a_bug_report_needs(capsys):
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    names = ["fastbp", "Python", "system", "numpy", "numba", "llvmlite", "extras", "CPU", "vectors", "threads"]
+    assert [line.split()[0] for line in out.splitlines()] == [*names, "kernel"]
+    assert np.__version__ in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere: expected a folder"),
+        (["train", "--data-dir", "/tmp"], "--data-dir: expected together with --data mnist"),
+        (["train", "--plot", "curves.xyz"], "--plot: expected a file ending in one of"),
+        (["train", "--plot", "/nowhere/curves.png"], "--plot: expected a folder /nowhere"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(capsys, arguments, says):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("fastbp: error: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "command"),
+        (["fly"], "invalid choice"),
+        (["train", "--epochs", "0"], "expected a whole number, at least 1, got '0'"),
+        (["train", "--lr", "-1"], "expected a number greater than 0, got '-1'"),
+        (["train", "--lr", "fast"], "expected a number greater than 0, got 'fast'"),
+        (["train", "--seed", "-1"], "expected a whole number, at least 0, got '-1'"),
+        (["train", "--data", "cats"], "invalid choice"),
+    ],
+)
+def test_a_bad_option_is_one_clear_line(capsys, arguments, says):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_truncated_file_is_one_clear_line(capsys, tmp_path):
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x05\0")
+    status, _, err = run(capsys, "train", "--data", "mnist", "--data-dir", str(tmp_path))
+    assert status == 2
+    assert "the file is truncated or damaged" in err
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [("sklearn", ["train"]), ("matplotlib", ["train", "--plot", "a.png"]), ("pooch", ["train", "--data", "mnist"])],
+)
+def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, missing, arguments):
+    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert 'pip install "fastbp[demo]"' in err
+    assert missing in err
+
+
+def on_terminal(*arguments, interrupt_at=None):
+    """What the command writes to a terminal, and its status; Ctrl-C once `interrupt_at` is on the screen."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    command = [sys.executable, "-m", "fastbp", *arguments]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, start_new_session=True)
+    os.close(theirs)
+    screen = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        screen += chunk
+        if interrupt_at and interrupt_at in screen:
+            process.send_signal(2)
+            interrupt_at = None
+        if not chunk:
+            break
+    os.close(ours)
+    return screen.decode(), process.wait(timeout=60)
+
+
+def test_on_a_terminal_there_is_a_progress_bar():
+    screen, status = on_terminal("train", "--epochs", "3")
+    assert status == 0
+    assert "step/s" in screen
+    assert "epoch 3/3" in screen
+
+
+def test_ctrl_c_keeps_what_was_done(tmp_path):
+    path = tmp_path / "curves.png"
+    screen, status = on_terminal("train", "--epochs", "100000", "--plot", str(path), interrupt_at=b"epoch      3/")
+    assert status == 130
+    assert "fastbp: interrupted after" in screen
+    assert "Traceback" not in screen
+    assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_python_m_fastbp_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "fastbp", "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"fastbp \d+\.\d+\.\d+\n", done.stdout)

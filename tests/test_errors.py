@@ -1,0 +1,202 @@
+"""Every mistake gets an error that names the argument, what was expected, what came, and the remedy."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from bench.cases import LAYERS, Draw
+from fastbp import Sequential, TwoLayerNet, numerical_gradient, set_num_threads
+from fastbp.layers import (
+    AddLayer,
+    Affine,
+    CrossEntropyError,
+    IdentityWithLoss,
+    MulLayer,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    SoftmaxWithLoss,
+)
+from fastbp.optimizers import SGD, Adam, Momentum
+
+X, W, B, T = np.ones((4, 3)), np.ones((3, 2)), np.ones(2), np.array([0, 2, 1, 0])
+
+
+def after(layer, *inputs):
+    layer.forward(*inputs)
+    return layer
+
+
+def two_layers():
+    return TwoLayerNet(3, 5, 3, seed=0)
+
+
+TYPE_ERRORS = {
+    "complex input": (lambda: ReLU().forward(X.astype(complex)), "x: expected real numbers", "complex128"),
+    "longdouble input": (lambda: Sigmoid().forward(X.astype(np.longdouble)), "x: expected", "float128"),
+    "object input": (lambda: Softmax().forward(X.astype(object)), "x: expected", "object"),
+    "text": (lambda: ReLU().forward("abc"), "x: expected real numbers", "str"),
+    "dates": (lambda: ReLU().forward(np.zeros(3, "M8[s]")), "x: expected real numbers", "datetime64"),
+    "masked input": (lambda: ReLU().forward(np.ma.masked_equal(X, 0)), "x: expected a plain array", "masked array"),
+    "ragged list": (lambda: ReLU().forward([[1, 2], [3]]), "x: expected an array of numbers", "list"),
+    "nothing": (lambda: ReLU().forward(None), "x: expected real numbers", "NoneType"),
+    "complex dout": (lambda: after(ReLU(), X).backward(X * 1j), "dout: expected real numbers", "complex128"),
+    "complex weights": (lambda: Affine(W * 1j, B), "W: expected real numbers", "complex128"),
+    "weights as a list": (lambda: Affine([[1.0]], B), "W: expected a NumPy array, got list", "pass np.array(W)"),
+    "masked weights": (lambda: Affine(np.ma.masked_equal(W, 0), B), "W: expected a plain array", "mask"),
+    "float labels": (lambda: SoftmaxWithLoss().forward(X, T.astype(float)), "t: expected integer labels", "astype"),
+    "boolean labels": (lambda: SoftmaxWithLoss().forward(X, T > 0), "t: expected integer labels", "bool"),
+    "complex node": (lambda: MulLayer().forward(1j, 2), "x: expected real numbers", "complex"),
+    "text node": (lambda: AddLayer().forward("a", "b"), "x: expected real numbers", "str"),
+    "text loss gradient": (lambda: after(SoftmaxWithLoss(), X, T).backward("1"), "dout: expected", "str"),
+    "integer parameter": (
+        lambda: SGD().update({"W": np.ones(2, int)}, {"W": B}),
+        "params['W']: expected floats",
+        "int64",
+    ),
+    "text rate": (lambda: SGD("0.1"), "lr: expected a number, got str", "0.01"),
+    "integer numerical gradient": (
+        lambda: numerical_gradient(np.sum, np.arange(3)),
+        "x: expected an array of",
+        "int64",
+    ),
+    "not a layer": (lambda: Sequential([ReLU(), 3], SoftmaxWithLoss()), "int1: expected a layer", "int"),
+    "a class for a layer": (lambda: Sequential([ReLU], SoftmaxWithLoss()), "expected a layer", "the class ReLU"),
+    "not a loss": (lambda: Sequential([ReLU()], "softmax"), "loss: expected a layer", "str"),
+    "fractional size": (lambda: TwoLayerNet(3.5, 2, 2), "input_size: expected an integer, got float", "neurons"),
+    "other dtype": (lambda: TwoLayerNet(3, 2, 2, dtype=int), "dtype: expected float32 or float64", "int64"),
+    "parameter deleted": (
+        lambda: two_layers().params.pop("W1"),
+        "params['W1']: expected to stay",
+        "network without it",
+    ),
+    "list for a parameter": (
+        lambda: two_layers().params.update(W1=[1]),
+        "params['W1']: expected a NumPy array",
+        "list",
+    ),
+    "fractional threads": (lambda: set_num_threads(1.5), "n: expected an integer", "1.5"),
+}
+
+VALUE_ERRORS = {
+    "wrong number of features": (
+        lambda: Affine(W, B).forward(np.ones((4, 5))),
+        "x: expected one sample (3,)",
+        "(4, 5)",
+    ),
+    "a number for a batch": (lambda: Affine(W, B).forward(1.0), "x: expected one sample (3,)", "()"),
+    "flat weights": (lambda: Affine(B, B), "W: expected 2 dimensions", "(2,)"),
+    "wrong bias": (lambda: Affine(W, np.ones(3)), "b: expected shape (2,)", "got (3,)"),
+    "wrong dout of affine": (lambda: after(Affine(W, B), X).backward(X), "dout: expected shape (4, 2)", "(4, 3)"),
+    "wrong dout of relu": (lambda: after(ReLU(), X).backward(B), "dout: expected shape (4, 3)", "(2,)"),
+    "wrong dout of sigmoid": (lambda: after(Sigmoid(), X).backward(1.0), "dout: expected shape (4, 3)", "()"),
+    "wrong dout of softmax": (lambda: after(Softmax(), X).backward(B), "dout: expected shape (4, 3)", "(2,)"),
+    "wrong dout of a node": (lambda: after(MulLayer(), X, 2).backward(B), "dout: expected shape (4, 3)", "(2,)"),
+    "nodes that do not broadcast": (lambda: AddLayer().forward(X, B), "x, y: expected shapes that broadcast", "(2,)"),
+    "array for a loss gradient": (
+        lambda: after(SoftmaxWithLoss(), X, T).backward(B),
+        "dout: expected one number",
+        "(2,)",
+    ),
+    "label too large": (
+        lambda: SoftmaxWithLoss().forward(X, T + 1),
+        "t: expected labels from 0 to 2, got 3",
+        "index 1",
+    ),
+    "label negative": (
+        lambda: SoftmaxWithLoss().forward(X, T - 1),
+        "t: expected labels from 0 to 2, got -1",
+        "index 0",
+    ),
+    "label beyond int64": (
+        lambda: SoftmaxWithLoss().forward(X, T.astype("u8") - np.uint64(1)),
+        "t: expected labels",
+        "184467",
+    ),
+    "label for cross entropy": (
+        lambda: CrossEntropyError().forward(X / 3, T + 1),
+        "t: expected labels from 0 to 2",
+        "3",
+    ),
+    "number of labels": (lambda: SoftmaxWithLoss().forward(X, T[:3]), "t: expected labels of shape (4,)", "(3,)"),
+    "not a distribution": (lambda: SoftmaxWithLoss().forward(X, 2 * X), "t: expected rows of probabilities", "row 0"),
+    "three axes": (lambda: Softmax().forward(np.ones((2, 2, 2))), "x: expected one sample (C,)", "(2, 2, 2)"),
+    "no classes": (lambda: Softmax().forward(np.ones((2, 0))), "x: expected at least one class", "(2, 0)"),
+    "targets of another shape": (lambda: IdentityWithLoss().forward(X, B), "t: expected shape (4, 3)", "(2,)"),
+    "gradient missing": (lambda: SGD().update({"W": B}, {"b": B}), "grads: expected a gradient for 'W'", "['b']"),
+    "gradient shape": (lambda: SGD().update({"W": B}, {"W": X}), "grads['W']: expected shape (2,)", "(4, 3)"),
+    "negative rate": (lambda: SGD(-1), "lr: expected a number that is at least 0", "-1"),
+    "rate not a number": (lambda: Adam(np.nan), "lr: expected a number", "nan"),
+    "momentum of one": (lambda: Momentum(momentum=1), "momentum: expected a number", "less than 1"),
+    "no layers": (lambda: Sequential([], SoftmaxWithLoss()), "layers: expected at least one", "none"),
+    "size zero": (lambda: TwoLayerNet(3, 0, 2), "hidden_size: expected at least 1, got 0", "neurons"),
+    "negative deviation": (lambda: TwoLayerNet(3, 2, 2, -1), "weight_init_std: expected at least 0", "-1"),
+    "parameter shape": (lambda: two_layers().params.update(W1=X), "params['W1']: expected shape (3, 5)", "(4, 3)"),
+    "accuracy of nothing": (lambda: two_layers().accuracy(X[:0], T[:0]), "t: expected labels", "at least one sample"),
+    "accuracy of other labels": (lambda: two_layers().accuracy(X, T[:2]), "t: expected labels (4,)", "(2,)"),
+    "no threads": (lambda: set_num_threads(0), "n: expected at least 1", "0"),
+}
+
+
+def message(error):
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("call", "says", "got"), TYPE_ERRORS.values(), ids=TYPE_ERRORS)
+def test_a_wrong_type_is_a_type_error(call, says, got):
+    with pytest.raises(TypeError) as error:
+        call()
+    assert says in message(error)
+    assert got in message(error)
+
+
+@pytest.mark.parametrize(("call", "says", "got"), VALUE_ERRORS.values(), ids=VALUE_ERRORS)
+def test_a_wrong_shape_or_value_is_a_value_error(call, says, got):
+    with pytest.raises(ValueError, match=r"expected") as error:
+        call()
+    assert says in message(error)
+    assert got in message(error)
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+def test_backward_before_forward_is_a_runtime_error(case):
+    draw = Draw("float64", (2, 3, 4))
+    with pytest.raises(RuntimeError, match=rf"{case.name}.backward: expected forward to have run.*call {case.name}"):
+        case.layer(draw).backward(*(case.dout(draw) or (1,)))
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+def test_after_an_error_a_layer_holds_what_it_held_before(case):
+    draw = Draw("float64", (4, 6, 5))
+    layer, inputs, douts = case.layer(draw), case.inputs(draw), case.dout(draw)
+    layer.forward(*inputs)
+    expected = copy.deepcopy(layer).backward(*douts)
+    with pytest.raises(TypeError):
+        layer.forward(*[a * 1j for a in inputs])
+    with pytest.raises((TypeError, ValueError)):
+        layer.backward(np.ones((9, 9)))
+    np.testing.assert_equal(layer.backward(*douts), expected)
+
+
+def test_a_failed_update_changes_nothing():
+    params = {"a": np.ones(2), "b": np.ones(2)}
+    optimizer = Momentum()
+    with pytest.raises(ValueError, match="grads"):
+        optimizer.update(params, {"a": np.ones(2), "b": np.ones(3)})
+    assert params["a"].tolist() == [1, 1]
+    assert optimizer.v is None
+
+
+def test_a_read_only_parameter_is_refused():
+    frozen = np.ones(2)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        SGD().update({"W": frozen}, {"W": np.ones(2)})
+    with pytest.raises(ValueError, match="read-only"):
+        numerical_gradient(np.sum, frozen)
+
+
+def test_an_unknown_parameter_is_a_key_error():
+    with pytest.raises(KeyError, match=r"W9.*expected one of"):
+        two_layers().params["W9"]

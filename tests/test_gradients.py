@@ -1,0 +1,40 @@
+"""Every backward is the derivative of its forward, by numerical differentiation."""
+
+import numpy as np
+import pytest
+
+from bench.cases import LAYERS, Draw
+from fastbp import numerical_gradient
+
+
+def weighted_sum(out, weights):
+    return float(np.sum(out * weights))
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+def test_backward_is_the_derivative_of_forward(case):
+    draw = Draw("float64", (4, 6, 5))
+    layer, inputs = case.layer(draw), case.inputs(draw)
+    # Away from ReLU's kink, where the derivative does not exist.
+    inputs = [a + 0.01 * np.sign(a) if a.dtype.kind == "f" and case.name == "ReLU" else a for a in inputs]
+    is_loss = case.name.endswith(("Loss", "Error"))
+    douts = () if is_loss else case.dout(draw)
+    weights = douts[0] if douts else 1.0
+
+    layer.forward(*inputs)
+    gradients = layer.backward(*douts)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    dW, db = getattr(layer, "dW", None), getattr(layer, "db", None)
+
+    def objective(_):
+        return weighted_sum(layer.forward(*inputs), weights)
+
+    if case.name == "CrossEntropyError":
+        inputs = [0.05 + 0.9 * inputs[0], inputs[1]]
+        layer.forward(*inputs)
+        gradients = (layer.backward(),)
+    for x, dx in zip(inputs, gradients, strict=False):
+        np.testing.assert_allclose(dx, numerical_gradient(objective, x), rtol=1e-5, atol=1e-7)
+    if dW is not None:
+        np.testing.assert_allclose(dW, numerical_gradient(objective, layer.W), atol=1e-7)
+        np.testing.assert_allclose(db, numerical_gradient(objective, layer.b), atol=1e-7)

@@ -1,0 +1,311 @@
+"""Layers equal the reference over dtypes, layouts and shapes; they keep what the book's code reads."""
+
+import copy
+import pickle
+import tempfile
+
+import numpy as np
+import pytest
+
+from bench.cases import DTYPES, LAYERS, Draw
+from fastbp import kernels, use_reference
+from fastbp.implementation import implementation
+from fastbp.layers import (
+    AddLayer,
+    Affine,
+    CrossEntropyError,
+    IdentityWithLoss,
+    MulLayer,
+    ReLU,
+    Relu,
+    Sigmoid,
+    Softmax,
+    SoftmaxWithLoss,
+)
+from tests.compare import assert_same
+
+
+def strided(a):
+    wide = np.zeros((*a.shape[:-1], a.shape[-1] * 2), a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def memory_mapped(a):
+    if a.size == 0:
+        return a
+    with tempfile.TemporaryFile() as file:
+        mapped = np.memmap(file, a.dtype, shape=a.shape)
+    mapped[...] = a
+    return mapped
+
+
+def unaligned(a):
+    out = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    out[...] = a
+    return out
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "strided": strided,
+    "negative": lambda a: a[::-1].copy()[::-1],
+    "read-only": read_only,
+    "memory-mapped": memory_mapped,
+    "unaligned": unaligned,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "list": lambda a: a.tolist() if a.dtype == np.float64 else a,
+}
+
+BY_CASE = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def results(layer, inputs, douts):
+    """Everything that a forward and a backward hand out."""
+    out = [layer.forward(*inputs)]
+    gradient = layer.backward(*douts)
+    out += gradient if isinstance(gradient, tuple) else [gradient]
+    return out + [getattr(layer, name) for name in ("mask", "out", "dW", "db", "loss") if hasattr(layer, name)]
+
+
+def assert_equals_reference(case, draw, transform=lambda a: a, dtype=None):
+    layer = case.layer(draw)
+    plain = [*case.inputs(draw), *case.dout(draw)]
+    n = len(case.inputs(draw))
+    given = [transform(a) for a in plain]
+    before = copy.deepcopy(given)
+    got = results(copy.deepcopy(layer), given[:n], given[n:])
+    with use_reference():
+        expected = results(layer, plain[:n], plain[n:])
+    for mine, theirs in zip(got, expected, strict=True):
+        assert_same(mine, theirs, dtype)
+    for mine, original in zip(given, before, strict=True):
+        np.testing.assert_array_equal(mine, original)
+
+
+@BY_CASE
+@BY_DTYPE
+@pytest.mark.parametrize("size", [(1, 1, 1), (0, 3, 2), (1, 784, 50), (7, 13, 10), (100, 784, 50)], ids=str)
+def test_layer_equals_the_reference(case, dtype, size):
+    assert_equals_reference(case, Draw(dtype, size), dtype=dtype)
+
+
+@BY_CASE
+@BY_DTYPE
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_gives_the_same_numbers_and_inputs_stay_unchanged(case, dtype, layout):
+    assert_equals_reference(case, Draw(dtype, (7, 13, 10)), LAYOUTS[layout], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "int32", "int64", "bool", "float32", "float64"])
+def test_result_dtypes_are_numpys(dtype, rng):
+    dtype = np.dtype(dtype)
+    x = (rng.random((4, 3)) * 3).astype(dtype)
+    relu, sigmoid, softmax = ReLU(), Sigmoid(), Softmax()
+    assert relu.forward(x).dtype == dtype
+    assert relu.backward(x).dtype == dtype
+    with np.errstate(all="ignore"):
+        exp_dtype = np.exp(x).dtype
+    assert sigmoid.forward(x).dtype == exp_dtype
+    assert sigmoid.backward(x).dtype == (x * sigmoid.out).dtype
+    assert softmax.forward(x).dtype == exp_dtype
+    assert softmax.backward(x).dtype == (x * softmax.out).dtype
+    for other in (np.float32, np.float64, np.float16, np.int64):
+        W, b = (rng.random((3, 2)) * 3).astype(other), np.zeros(2, other)
+        affine = Affine(W, b)
+        out = affine.forward(x)
+        dx = affine.backward(out)
+        assert out.dtype == (x @ W + b).dtype
+        assert dx.dtype == (out @ W.T).dtype
+        assert affine.dW.dtype == (x.T @ out).dtype
+        np.testing.assert_allclose(out, x.astype(float) @ W + b, rtol=2e-3)
+        np.testing.assert_allclose(affine.dW, x.astype(float).T @ out, rtol=2e-3)
+
+
+def test_integers_stay_exact():
+    W = np.array([[2**60 + 1, 1], [0, 1]])
+    assert Affine(W, np.zeros(2, int)).forward([1, 0])[0] == 2**60 + 1
+    assert ReLU().forward(np.array([2**60 + 1, -5])).tolist() == [2**60 + 1, 0]
+
+
+def test_float16_is_computed_in_float32_and_rounded_once(rng):
+    x, W = rng.random((2, 500)).astype(np.float16), rng.random((500, 3)).astype(np.float16)
+    exact = (x.astype(float) @ W.astype(float)).astype(np.float16)
+    np.testing.assert_array_equal(Affine(W, np.zeros(3, np.float16)).forward(x), exact)
+
+
+def test_affine_sees_updates_of_the_very_arrays_it_was_given(rng):
+    params = {"W1": rng.random((3, 2)), "b1": rng.random(2)}
+    affine = Affine(params["W1"], params["b1"])
+    x = rng.random((4, 3))
+    before = affine.forward(x)
+    params["W1"] -= 0.5
+    params["b1"] += 1
+    assert affine.W is params["W1"]
+    assert affine.b is params["b1"]
+    np.testing.assert_allclose(affine.forward(x), before - 0.5 * x.sum(axis=1, keepdims=True) + 1)
+
+
+def test_affine_takes_one_sample_a_batch_and_images(rng):
+    affine = Affine(rng.random((12, 5)), rng.random(5))
+    images = rng.random((3, 2, 2, 3))
+    out = affine.forward(images)
+    np.testing.assert_allclose(out, images.reshape(3, 12) @ affine.W + affine.b)
+    assert affine.x.shape == (3, 12)
+    assert affine.backward(out).shape == images.shape
+    sample = images[0].reshape(12)
+    np.testing.assert_allclose(affine.forward(sample), out[0])
+    dx = affine.backward(out[0])
+    np.testing.assert_allclose(dx, affine.W @ out[0])
+    np.testing.assert_allclose(affine.dW, np.outer(sample, out[0]))
+    np.testing.assert_allclose(affine.db, out[0])
+
+
+def test_affine_gradients_without_dx_are_the_same(rng):
+    affine = Affine(rng.random((12, 5)), rng.random(5))
+    dout = affine.forward(rng.random((3, 12)))
+    affine.backward(dout)
+    dW, db = affine.dW, affine.db
+    affine.backward_parameters(dout)
+    assert affine.dW is not dW
+    np.testing.assert_array_equal(affine.dW, dW)
+    np.testing.assert_array_equal(affine.db, db)
+
+
+def test_bias_gradient_is_the_sum_over_the_batch():
+    affine = Affine(np.zeros((1, 3)), np.zeros(3))
+    affine.forward(np.zeros((2, 1)))
+    affine.backward(np.array([[1.0, 2, 3], [4, 5, 6]]))
+    assert affine.db.tolist() == [5, 7, 9]
+
+
+def test_relu_keeps_the_mask_and_does_not_overwrite_dout():
+    x = np.array([[1.0, -0.5], [-2.0, 3.0]])
+    relu, dout = ReLU(), np.ones((2, 2))
+    assert relu.forward(x).tolist() == [[1, 0], [0, 3]]
+    assert relu.mask.tolist() == [[False, True], [True, False]]
+    assert relu.backward(dout).tolist() == [[1, 0], [0, 1]]
+    assert dout.tolist() == [[1, 1], [1, 1]]
+    assert Relu is ReLU
+
+
+def test_relu_of_zero_is_masked_and_of_nan_is_nan():
+    relu = ReLU()
+    np.testing.assert_array_equal(relu.forward([0.0, -0.0, np.nan]), [0, 0, np.nan])
+    assert relu.mask.tolist() == [True, True, False]
+
+
+def test_no_result_is_overwritten_by_a_later_call(rng):
+    for case in LAYERS:
+        draw = Draw("float64", (7, 13, 10))
+        layer, inputs, douts = case.layer(draw), case.inputs(draw), case.dout(draw)
+        first = results(layer, inputs, douts)
+        kept = copy.deepcopy(first)
+        results(layer, [np.flip(a, 0).copy() for a in inputs], douts)
+        for mine, before in zip(first, kept, strict=True):
+            np.testing.assert_array_equal(mine, before)
+
+
+def test_add_and_multiply_sum_gradients_of_broadcast_operands():
+    multiply = MulLayer()
+    x, y = np.arange(6.0).reshape(2, 3), np.array([[10.0], [20.0]])
+    np.testing.assert_array_equal(multiply.forward(x, y), x * y)
+    dx, dy = multiply.backward(np.ones((2, 3)))
+    np.testing.assert_array_equal(dx, np.broadcast_to(y, (2, 3)))
+    np.testing.assert_array_equal(dy, [[3.0], [12.0]])
+    add = AddLayer()
+    add.forward(2.0, x)
+    dx, dy = add.backward(1)
+    assert dx == 6
+    np.testing.assert_array_equal(dy, np.ones((2, 3)))
+
+
+def test_add_and_multiply_of_numbers_stay_numbers():
+    multiply = MulLayer()
+    assert multiply.forward(100, 2) == 200
+    assert multiply.backward(1.5) == (3.0, 150.0)
+    assert (multiply.x, multiply.y) == (100, 2)
+
+
+def test_a_loss_takes_labels_one_hot_and_one_sample(rng):
+    x, labels = rng.standard_normal((5, 4)), np.array([0, 3, 1, 1, 2])
+    one_hot = np.eye(4)[labels]
+    by_label, by_one_hot = SoftmaxWithLoss(), SoftmaxWithLoss()
+    loss = by_label.forward(x, labels)
+    assert isinstance(loss, float)
+    assert loss == by_label.loss == pytest.approx(by_one_hot.forward(x, one_hot), rel=1e-14)
+    np.testing.assert_allclose(by_label.backward(), by_one_hot.backward(), atol=1e-16)
+    np.testing.assert_allclose(by_label.backward(), (by_label.y - one_hot) / 5, atol=1e-16)
+    np.testing.assert_allclose(by_label.backward(3), 3 * (by_label.y - one_hot) / 5, atol=1e-16)
+    single = SoftmaxWithLoss()
+    alone = single.forward(x[1], 3)
+    assert alone == single.forward(x[1], [3]) == single.forward(x[1], one_hot[1])
+    assert single.backward().shape == single.y.shape == (4,)
+    assert alone == pytest.approx(-np.log(by_label.y[1, 3]))
+
+
+def test_every_integer_dtype_holds_labels(rng):
+    x = rng.standard_normal((3, 4))
+    expected = SoftmaxWithLoss().forward(x, [0, 3, 1])
+    for dtype in ("int8", "uint8", "int32", ">i4", "uint64"):
+        assert SoftmaxWithLoss().forward(x, np.array([0, 3, 1], dtype)) == expected
+
+
+def test_softmax_then_cross_entropy_has_the_gradient_of_softmax_with_loss(rng):
+    x = rng.standard_normal((6, 5))
+    for t in (np.array([0, 4, 2, 2, 1, 3]), rng.dirichlet(np.ones(5), 6)):
+        softmax, error, together = Softmax(), CrossEntropyError(), SoftmaxWithLoss()
+        assert error.forward(softmax.forward(x), t) == pytest.approx(together.forward(x, t), rel=1e-14)
+        np.testing.assert_allclose(softmax.backward(error.backward(2.5)), together.backward(2.5), atol=1e-15)
+
+
+def test_the_loss_is_exact_for_logits_of_any_size():
+    layer = SoftmaxWithLoss()
+    assert layer.forward([[1000.0, -1000.0]], [1]) == 2000
+    assert layer.backward().tolist() == [[1, -1]]
+    assert layer.forward([[1000.0, -1000.0]], [0]) == 0
+    assert CrossEntropyError().forward([[1.0, 0.0]], [0]) == 0
+
+
+def test_identity_with_loss_is_half_the_squared_error_mean_over_the_batch():
+    layer = IdentityWithLoss()
+    assert layer.forward([[1.0, 2.0], [3.0, 5.0]], [[0.0, 0.0], [3.0, 1.0]]) == (5 + 16) / 2 / 2
+    assert layer.backward().tolist() == [[0.5, 1], [0, 2]]
+
+
+def test_an_empty_batch_gives_empty_outputs_zero_gradients_and_no_loss():
+    affine = Affine(np.ones((3, 2)), np.ones(2))
+    assert affine.forward(np.zeros((0, 3))).shape == (0, 2)
+    assert affine.backward(np.zeros((0, 2))).shape == (0, 3)
+    assert affine.dW.tolist() == [[0, 0]] * 3
+    assert affine.db.tolist() == [0, 0]
+    for loss in (SoftmaxWithLoss(), CrossEntropyError()):
+        assert loss.forward(np.zeros((0, 3)), np.zeros(0, int)) == 0.0
+        assert loss.backward().shape == (0, 3)
+    assert IdentityWithLoss().forward(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+
+
+@BY_CASE
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))], ids=["copy", "pickle"]
+)
+def test_a_copied_layer_goes_on_the_same_way(case, clone):
+    draw = Draw("float64", (7, 13, 10))
+    layer, inputs, douts = case.layer(draw), case.inputs(draw), case.dout(draw)
+    layer.forward(*inputs)
+    np.testing.assert_equal(clone(layer).backward(*douts), layer.backward(*douts))
+    np.testing.assert_equal(results(clone(layer), inputs, douts), results(layer, inputs, douts))
+
+
+def test_use_reference_is_over_when_its_block_is_over():
+    with pytest.raises(ZeroDivisionError), use_reference():
+        _ = 1 / 0
+    assert implementation(np.dtype(float)) is kernels
