@@ -90,9 +90,11 @@ class AddLayer:
             If the shapes do not broadcast.
         """
         x, y = _node_operand("x", x), _node_operand("y", y)
-        shape = _broadcast_shape(x, y)
-        out = x + y
-        self._shapes = np.shape(x), np.shape(y), shape
+        try:
+            out = x + y
+        except ValueError:
+            _do_not_broadcast(x, y)
+        self._shapes = _shape(x), _shape(y), _shape(out)
         return out
 
     def backward(self, dout: Value) -> tuple[Value, Value]:
@@ -131,6 +133,7 @@ class MulLayer:
     def __init__(self) -> None:
         self.x: Value = None
         self.y: Value = None
+        self._shape: tuple[int, ...] = ()
 
     def forward(self, x: Value, y: Value) -> Value:
         """Return x·y.
@@ -148,9 +151,11 @@ class MulLayer:
             If the shapes do not broadcast.
         """
         x, y = _node_operand("x", x), _node_operand("y", y)
-        _broadcast_shape(x, y)
-        out = x * y
-        self.x, self.y = x, y
+        try:
+            out = x * y
+        except ValueError:
+            _do_not_broadcast(x, y)
+        self.x, self.y, self._shape = x, y, _shape(out)
         return out
 
     def backward(self, dout: Value) -> tuple[Value, Value]:
@@ -170,8 +175,8 @@ class MulLayer:
         """
         if self.x is None:
             _not_run(self)
-        dout = _node_gradient(dout, _broadcast_shape(self.x, self.y))
-        return _summed_to(dout * self.y, np.shape(self.x)), _summed_to(dout * self.x, np.shape(self.y))
+        dout = _node_gradient(dout, self._shape)
+        return _summed_to(dout * self.y, _shape(self.x)), _summed_to(dout * self.x, _shape(self.y))
 
 
 class ReLU:
@@ -402,10 +407,13 @@ class Affine:
         """
         x, W, shape, dout = self._backward_operands(dout)
         dtype = result_dtype(x, W, dout)
-        dx, dW, db = empty(x.shape, dtype), empty(W.shape, dtype), empty(W.shape[1], dtype)
+        dx, dW, db = empty(x.shape, dtype), empty(W.shape, dtype), empty(W.shape[1:], dtype)
         implementation(dtype).affine_backward(working(x, dtype), working(W, dtype), working(dout, dtype), dx, dW, db)
-        self.dW, self.db = finished(dW, result_dtype(x, dout)), finished(db, result_dtype(dout))
-        return finished(dx, result_dtype(dout, W)).reshape(shape)
+        if dx.dtype is not dout.dtype or x.dtype is not W.dtype:
+            dx, dW = finished(dx, result_dtype(dout, W)), finished(dW, result_dtype(x, dout))
+            db = finished(db, result_dtype(dout))
+        self.dW, self.db = dW, db
+        return dx.reshape(shape)
 
     def backward_parameters(self, dout: ArrayLike) -> None:
         """Set dW and db as `backward` does, without dx: for a network's first layer, whose dx nobody reads.
@@ -452,8 +460,11 @@ class Affine:
         x, W, shape = self._forward
         dout = as_array("dout", dout)
         out_shape = (len(x), W.shape[1])
-        same_shape("dout", dout, out_shape[1:] if len(shape) == 1 else out_shape, "as the output")
-        return x, W, shape, dout.reshape(out_shape)
+        if len(shape) == 1:
+            same_shape("dout", dout, out_shape[1:], "as the output")
+            return x, W, shape, dout.reshape(out_shape)
+        same_shape("dout", dout, out_shape, "as the output")
+        return x, W, shape, dout
 
 
 class Softmax:
@@ -746,7 +757,7 @@ def _not_run(layer: object) -> NoReturn:
 
 def _node_operand(name: str, value: Value) -> Value:
     """A Python number as it is, so that a graph of numbers stays one; anything else as an array."""
-    if isinstance(value, int | float):
+    if type(value) is float or isinstance(value, int | float):
         return value
     array = as_array(name, value)
     return array[()] if isinstance(value, np.generic) else array
@@ -754,27 +765,29 @@ def _node_operand(name: str, value: Value) -> Value:
 
 def _node_gradient(dout: Value, shape: tuple[int, ...]) -> Value:
     dout = _node_operand("dout", dout)
-    if np.ndim(dout) > 0:
-        same_shape("dout", dout, shape, "as the result")
+    given = _shape(dout)
+    if given == shape:
         return dout
-    return np.broadcast_to(dout, shape) if shape else dout
+    if given:
+        same_shape("dout", dout, shape, "as the result")
+    return np.broadcast_to(dout, shape)
 
 
-def _broadcast_shape(x: Value, y: Value) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(np.shape(x), np.shape(y))
-    except ValueError:
-        raise ValueError(
-            f"x, y: expected shapes that broadcast, got {np.shape(x)} and {np.shape(y)}; "
-            f"trailing axes must be equal or 1"
-        ) from None
+def _shape(value: Value) -> tuple[int, ...]:
+    return getattr(value, "shape", ())
+
+
+def _do_not_broadcast(x: Value, y: Value) -> NoReturn:
+    raise ValueError(
+        f"x, y: expected shapes that broadcast, got {_shape(x)} and {_shape(y)}; trailing axes must be equal or 1"
+    ) from None
 
 
 def _summed_to(gradient: Value, shape: tuple[int, ...]) -> Value:
     """Sum `gradient` over the axes along which an operand of `shape` was broadcast."""
-    if np.shape(gradient) == shape:
+    given = _shape(gradient)
+    if given == shape:
         return gradient
-    added = gradient.ndim - len(shape)
-    stretched = [added + axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[added + axis] != 1]
-    axes = (*range(added), *stretched)
-    return np.sum(gradient, axis=axes, keepdims=True).reshape(shape)[()]
+    added = len(given) - len(shape)
+    axes = *range(added), *(added + i for i, size in enumerate(shape) if size == 1)
+    return np.add.reduce(gradient, axis=axes).reshape(shape)[()]

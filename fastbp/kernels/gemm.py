@@ -39,8 +39,8 @@ PANEL = len(ROWS)
 
 _I64 = ir.IntType(64)
 
-# What a product with no `start` starts from, by dtype.
-_NOTHING = {dtype: np.zeros(PANEL * VECTOR_BYTES // dtype.itemsize, dtype) for dtype in map(np.dtype, ("f4", "f8"))}
+# What a product with no `start` starts from, by the size of an element.
+_NOTHING = {4: np.zeros(PANEL * VECTOR_BYTES // 4, np.float32), 8: np.zeros(PANEL * VECTOR_BYTES // 8)}
 
 # Rows are shared among threads in multiples of this, so that few tiles are cut short.
 ROW_GRAIN = 12
@@ -268,23 +268,22 @@ def product(A: Any, B: Any, start: Any, C: Any) -> None:
         _product_part,
         _product_parts,
         M * K * N,
-        _in_rows(A),
+        _writeable(A if a_col == itemsize else A.T),
         a_row // itemsize,
         a_col // itemsize,
-        _in_rows(B),
+        _writeable(B if b_col == itemsize else B.T),
         b_row // itemsize,
         b_col // itemsize,
-        _NOTHING[C.dtype] if start is None else start,
-        int(start is not None),
+        _NOTHING[itemsize] if start is None else start,
+        0 if start is None else 1,
         C,
         K,
     )
 
 
-def _in_rows(A: Any) -> Any:
-    """The C-contiguous writeable array over the memory of A, so that all calls share one compiled signature."""
-    rows = A if A.flags.c_contiguous else A.T
-    return rows if rows.flags.writeable else np.asarray(_Writeable(rows))
+def _writeable(array: Any) -> Any:
+    """A writeable array over the same memory, so that all calls share one compiled signature."""
+    return array if array.flags.writeable else np.asarray(_Writeable(array))
 
 
 class _Writeable:
