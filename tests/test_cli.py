@@ -4,10 +4,12 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 
 import numpy as np
 import pytest
@@ -147,12 +149,23 @@ def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, missing, argu
     assert missing in err
 
 
+# A test run in the background ignores Ctrl-C, and its children would inherit that.
+HEED_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from fastbp.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def on_terminal(*arguments, interrupt_at=None):
     """What the command writes to a terminal, and its status; Ctrl-C once `interrupt_at` is on the screen."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    command = [sys.executable, "-m", "fastbp", *arguments]
+    command = [sys.executable, "-c", HEED_CTRL_C, *arguments]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, start_new_session=True)
+    limit = threading.Timer(120, process.kill)
+    limit.start()
     os.close(theirs)
     screen = b""
     while True:
@@ -162,12 +175,13 @@ def on_terminal(*arguments, interrupt_at=None):
             break
         screen += chunk
         if interrupt_at and interrupt_at in screen:
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
             interrupt_at = None
         if not chunk:
             break
     os.close(ours)
-    return screen.decode(), process.wait(timeout=60)
+    limit.cancel()
+    return screen.decode(), process.wait()
 
 
 def test_on_a_terminal_there_is_a_progress_bar():
