@@ -7,12 +7,11 @@ to a loss, even where its logarithm is -inf.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from fastbp.kernels._jit import kernel
 from fastbp.kernels.activations import exp_of_rows
+from fastbp.kernels.elementary import log
 
 
 @kernel
@@ -21,10 +20,12 @@ def softmax_cross_entropy_forward(x, t, y):
     N, C = x.shape
     tops, totals = np.empty(N, x.dtype), np.empty(N, x.dtype)
     exp_of_rows(x, y, tops, totals)
+    log_totals = np.empty(N, x.dtype)
+    for i in range(N):  # a loop of its own, to take vectors of logarithms
+        log_totals[i] = log(totals[i])
     loss = 0.0
     for i in range(N):
-        top, total = tops[i], totals[i]
-        log_total = math.log(total)
+        top, total, log_total = tops[i], totals[i], log_totals[i]
         for j in range(C):
             y[i, j] /= total
         if t.ndim == 1:
@@ -58,11 +59,11 @@ def cross_entropy_forward(y, t):
     loss = 0.0
     for i in range(N):
         if t.ndim == 1:
-            loss -= math.log(y[i, t[i]])
+            loss -= log(y[i, t[i]])
         else:
             for j in range(C):
                 if t[i, j] != 0:
-                    loss -= t[i, j] * math.log(y[i, j])
+                    loss -= t[i, j] * log(y[i, j])
     return loss / N if N else 0.0
 
 
