@@ -87,12 +87,26 @@ def float_dtype(dtype: DType) -> DType:
 
 
 def working(array: Array, dtype: DType) -> Array:
-    """`array` as a kernel takes it for results of `dtype`: C-contiguous, aligned, native; float16 as float32."""
+    """`array` as a kernel takes it for results of `dtype`: C-contiguous, aligned, native; float16 as float32.
+
+    A read-only array comes as a writeable one over the same memory, which a kernel does not write to: compiled
+    code is made for writeable arrays, and would be made once more for read-only ones.
+    """
     if dtype is FLOAT16:
         dtype = FLOAT32
-    if array.dtype is dtype and array.flags.c_contiguous and array.flags.aligned:
+    if array.dtype is dtype and array.flags.carray:
         return array
-    return np.require(array, dtype, ["C", "A"])
+    array = np.require(array, dtype, ["C", "A"])
+    return array if array.flags.writeable else np.asarray(_Writeable(array))
+
+
+class _Writeable:
+    """Presents a read-only array as a writeable one."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
 
 
 def empty(shape: int | tuple[int, ...], dtype: DType) -> Array:
@@ -175,7 +189,7 @@ def _labels(labels: Array, C: int) -> Array:
             f"t: expected integer labels, got {labels.dtype}; convert with t.astype(np.int64), "
             f"or give a distribution with {C} columns"
         )
-    indices = working(labels, INTP)
+    indices = working(labels if labels.flags.writeable else labels.copy(), INTP)  # a layer keeps it
     bad = kernels.first_bad_label(indices, C)
     if bad >= 0:
         raise ValueError(
@@ -186,7 +200,7 @@ def _labels(labels: Array, C: int) -> Array:
 
 
 def _distribution(distribution: Array, dtype: DType) -> Array:
-    values = working(distribution, dtype)
+    values = working(distribution if distribution.flags.writeable else distribution.copy(), dtype)  # a layer keeps it
     bad = kernels.first_bad_distribution(values)
     if bad >= 0:
         raise ValueError(

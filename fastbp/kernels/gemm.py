@@ -268,10 +268,10 @@ def product(A: Any, B: Any, start: Any, C: Any) -> None:
         _product_part,
         _product_parts,
         M * K * N,
-        _writeable(A if a_col == itemsize else A.T),
+        A if a_col == itemsize else A.T,
         a_row // itemsize,
         a_col // itemsize,
-        _writeable(B if b_col == itemsize else B.T),
+        B if b_col == itemsize else B.T,
         b_row // itemsize,
         b_col // itemsize,
         _NOTHING[itemsize] if start is None else start,
@@ -279,20 +279,6 @@ def product(A: Any, B: Any, start: Any, C: Any) -> None:
         C,
         K,
     )
-
-
-def _writeable(array: Any) -> Any:
-    """A writeable array over the same memory, so that all calls share one compiled signature."""
-    return array if array.flags.writeable else np.asarray(_Writeable(array))
-
-
-class _Writeable:
-    """Presents a read-only array as a writeable one. A kernel does not write to A or B."""
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-        interface = array.__array_interface__
-        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
 
 
 @kernel
