@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp.gradcheck import numerical_gradient
 from fastbp.layers import Affine, Layer, LossLayer, ReLU, SoftmaxWithLoss
-from fastbp.validation import FLOAT32, FLOAT64, Array, as_array
+from fastbp.validation import FLOAT32, FLOAT64, Array, as_array, rate
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 
@@ -109,6 +109,8 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer] | Mapping[str, Layer], loss: LossLayer) -> None:
+        if not isinstance(layers, Mapping | Sequence):
+            raise TypeError(f"layers: expected a list or dict of layers, got {type(layers).__name__}; pass [ReLU()]")
         named = OrderedDict(layers) if isinstance(layers, Mapping) else _named(layers)
         for name, layer in [*named.items(), ("loss", loss)]:
             if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
@@ -245,14 +247,13 @@ class TwoLayerNet(Sequential):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
         for name, size in sizes.items():
             _check_size(name, size)
-        if np.dtype(dtype) not in (FLOAT32, FLOAT64):
-            raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}; choose one of these")
-        if not weight_init_std >= 0:
-            raise ValueError(f"weight_init_std: expected at least 0, got {weight_init_std}; the book has 0.01")
+        if dtype not in (FLOAT32, FLOAT64):
+            raise TypeError(f"dtype: expected float32 or float64, got {dtype}; choose one of these")
+        deviation = rate("weight_init_std", weight_init_std)
         normal = np.random.standard_normal if seed is None else np.random.default_rng(seed).standard_normal
 
         def affine(rows: int, columns: int) -> Affine:
-            W = (weight_init_std * normal((rows, columns))).astype(dtype)
+            W = (deviation * normal((rows, columns))).astype(dtype)
             return Affine(W, np.zeros(columns, dtype))
 
         layers: OrderedDict[str, Layer] = OrderedDict()

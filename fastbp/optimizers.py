@@ -39,10 +39,13 @@ class Optimizer:
         Raises
         ------
         TypeError
-            For parameters of integers, and for what is not real numbers.
+            For parameters of integers, for what is not real numbers, and for what is not a mapping.
         ValueError
             For a missing gradient, another shape, or a read-only parameter. Nothing is changed then.
         """
+        for name, mapping, kind in (("params", params, MutableMapping), ("grads", grads, Mapping)):
+            if not isinstance(mapping, kind):
+                raise TypeError(f"{name}: expected a dict of arrays by name, got {type(mapping).__name__}; pass one")
         checked = [(key, *_checked(key, params[key], grads)) for key in params]
         self._prepare_state(checked)
         self._begin()
