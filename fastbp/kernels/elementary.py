@@ -59,7 +59,7 @@ def _fused(builder, kind, width, operands):
 
 
 @intrinsic
-def _multiply_add(typingctx, a, b, c):
+def multiply_add(typingctx, a, b, c):
     """a·b + c, in one instruction where the CPU has it."""
 
     def codegen(context, builder, signature, args):
@@ -154,10 +154,10 @@ _INF, _NAN = (_constant(c, c) for c in (math.inf, math.nan))
 def _exp_parts(x):
     """exp(x) = (1 + s)·first·second with |s| < 0.42, and both factors powers of two."""
     bounded = _EXP_LOW(x) if x < _EXP_LOW(x) else _EXP_HIGH(x) if x > _EXP_HIGH(x) else x
-    rounded = _multiply_add(bounded, _LOG2_E(x), _ROUND(x))
+    rounded = multiply_add(bounded, _LOG2_E(x), _ROUND(x))
     n = rounded - _ROUND(x)
-    r = _multiply_add(-n, _LN2_LOW(x), _multiply_add(-n, _LN2_HIGH(x), bounded))
-    s = _multiply_add(r * r, _EXP_SERIES(r), r)
+    r = multiply_add(-n, _LN2_LOW(x), multiply_add(-n, _LN2_HIGH(x), bounded))
+    s = multiply_add(r * r, _EXP_SERIES(r), r)
     first, second = _powers_of_two(rounded)
     return s, first, second
 
@@ -183,14 +183,14 @@ def logistic(x):
     d_error = ((one - d) + e) + e_error
     top, top_error = (one, _ZERO(x)) if x >= _ZERO(x) else (e, e_error)
     y = top / d
-    return y + (_multiply_add(-y, d, top) + top_error - y * d_error) / d
+    return y + (multiply_add(-y, d, top) + top_error - y * d_error) / d
 
 
 @exact_kernel
 def tanh(x):
     """tanh(x): its series near 0, elsewhere 1 - 2/(exp(2|x|) + 1) with the sign of x."""
     size = abs(x)
-    near = _multiply_add(x * x * x, _TANH_SERIES(x * x), x)
+    near = multiply_add(x * x * x, _TANH_SERIES(x * x), x)
     far = _ONE(x) - _TWO(x) / (exp(_TWO(x) * size) + _ONE(x))
     return math.copysign(near if size < _TANH_LINE(x) else far, x)
 
