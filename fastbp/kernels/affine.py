@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastbp.kernels._jit import kernel
-from fastbp.kernels.gemm import product
+from fastbp.kernels.gemm import A_TRANSPOSED, B_TRANSPOSED, product
 
 
 def affine_forward(x: Any, W: Any, b: Any, out: Any) -> None:
@@ -18,13 +18,13 @@ def affine_forward(x: Any, W: Any, b: Any, out: Any) -> None:
 
 def affine_backward(x: Any, W: Any, dout: Any, dx: Any, dW: Any, db: Any) -> None:
     """dx = dout·Wᵀ, dW = xᵀ·dout, db = sum of dout over the batch."""
-    product(dout, W.T, None, dx)
+    product(dout, W, None, dx, B_TRANSPOSED)
     affine_backward_parameters(x, dout, dW, db)
 
 
 def affine_backward_parameters(x: Any, dout: Any, dW: Any, db: Any) -> None:
     """dW = xᵀ·dout, db = sum of dout over the batch: all that a network's first layer needs."""
-    product(x.T, dout, None, dW)
+    product(x, dout, None, dW, A_TRANSPOSED)
     _sum_over_batch(dout, db)
 
 

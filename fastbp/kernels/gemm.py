@@ -43,6 +43,9 @@ PANEL = len(ROWS)
 
 _I64 = ir.IntType(64)
 
+# Forms of a product.
+PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
+
 # What a product with no `start` starts from, by the size of an element.
 _NOTHING = {4: np.zeros(PANEL * VECTOR_BYTES // 4, np.float32), 8: np.zeros(PANEL * VECTOR_BYTES // 8)}
 
@@ -326,42 +329,36 @@ def _copies_panels(b_col, M, N, V):
     return b_col != 1 or (M >= COPY_ROWS and N > PANEL * V)
 
 
-def product(A: Any, B: Any, start: Any, C: Any) -> None:
-    """C = start + A·B, on several threads where that pays.
+def product(A: Any, B: Any, start: Any, C: Any, form: int = PLAIN) -> None:
+    """C = start + A·B, Aᵀ·B or A·Bᵀ, on several threads where that pays.
 
     Parameters
     ----------
-    A : ndarray (M, K)
-    B : ndarray (K, N)
-        Each C-contiguous or the transpose of such an array.
+    A : ndarray (M, K), or (K, M) for A_TRANSPOSED
+    B : ndarray (K, N), or (N, K) for B_TRANSPOSED
     start : ndarray (N,) or None
         A row that is added to every row of the product, such as a bias.
     C : ndarray (M, N)
-        C-contiguous; written to. One dtype, float32 or float64, throughout.
+        Written to. All arrays are C-contiguous and of one dtype, float32 or float64.
+    form : int
+        PLAIN, A_TRANSPOSED or B_TRANSPOSED.
     """
-    (M, K), N, itemsize = A.shape, B.shape[1], C.itemsize
-    (a_row, a_col), (b_row, b_col) = A.strides, B.strides
-    _threads.run(
-        _product_part,
-        _product_parts,
-        M * K * N,
-        A if a_col == itemsize else A.T,
-        a_row // itemsize,
-        a_col // itemsize,
-        B if b_col == itemsize else B.T,
-        b_row // itemsize,
-        b_col // itemsize,
-        _NOTHING[itemsize] if start is None else start,
-        0 if start is None else 1,
-        C,
-        K,
-    )
+    K = A.shape[0] if form == A_TRANSPOSED else A.shape[1]
+    if start is None:
+        _threads.run(_product_part, _product_parts, C.size * K, A, B, _NOTHING[C.itemsize], 0, C, form)
+    else:
+        _threads.run(_product_part, _product_parts, C.size * K, A, B, start, 1, C, form)
 
 
 @kernel
-def _product_part(part, parts, A, a_row, a_col, B, b_row, b_col, start, start_col, C, K):
-    """One of `parts` shares of C = start + A·B, with A and B read through strides in elements."""
+def _product_part(part, parts, A, B, start, start_col, C, form):
+    """One of `parts` shares of a product."""
     V = VECTOR_BYTES // C.itemsize
+    K, a_row, a_col, b_row, b_col = A.shape[1], A.shape[1], 1, B.shape[1], 1
+    if form == A_TRANSPOSED:
+        K, a_row, a_col = A.shape[0], 1, A.shape[1]
+    elif form == B_TRANSPOSED:
+        b_row, b_col = 1, B.shape[1]
     i0, i1, j0, j1 = _share(part, parts, C, b_col, V)
     if C.shape[0] == 1 and b_col == 1 and C.shape[1] >= LONG_ROW * V:
         _multiply_row(_at(A, 0), a_col, _at(B, 0), b_row, _at(start, 0), start_col, _at(C, 0), j0, j1, K)
@@ -376,10 +373,10 @@ def _product_part(part, parts, A, a_row, a_col, B, b_row, b_col, start, start_co
 
 
 @parallel_kernel
-def _product_parts(parts, A, a_row, a_col, B, b_row, b_col, start, start_col, C, K):
+def _product_parts(parts, A, B, start, start_col, C, form):
     for part in prange(parts):
         # A prange index is unsigned, and would compile everything below once more.
-        _product_part(np.intp(part), parts, A, a_row, a_col, B, b_row, b_col, start, start_col, C, K)
+        _product_part(np.intp(part), parts, A, B, start, start_col, C, form)
 
 
 @kernel

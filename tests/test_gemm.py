@@ -1,0 +1,137 @@
+"""The matrix product: every form at the edges of every block, within a bound from K, and nothing written outside."""
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+from fastbp import num_threads
+from fastbp.kernels import gemm
+from tests.subprocesses import run_python
+
+FORMS = {"A·B": gemm.PLAIN, "Aᵀ·B": gemm.A_TRANSPOSED, "A·Bᵀ": gemm.B_TRANSPOSED}
+BY_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+BY_DTYPE = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def operands(M, K, N, form, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((K, M) if form == gemm.A_TRANSPOSED else (M, K)).astype(dtype)
+    B = rng.standard_normal((N, K) if form == gemm.B_TRANSPOSED else (K, N)).astype(dtype)
+    return A, B, rng.standard_normal(N).astype(dtype)
+
+
+def oriented(A, B, form):
+    return (A.T if form == gemm.A_TRANSPOSED else A), (B.T if form == gemm.B_TRANSPOSED else B)
+
+
+def guarded(shape, dtype):
+    """An array inside a larger one, and the bytes around it."""
+    size = int(np.prod(shape))
+    whole = np.full(size + 128, 12345, dtype)
+    return whole[64 : 64 + size].reshape(shape), whole
+
+
+def assert_product(M, K, N, form, dtype):
+    A, B, start = operands(M, K, N, form, dtype)
+    left, right = (a.astype(np.longdouble) for a in oriented(A, B, form))
+    for addend in (None, start):
+        C, whole = guarded((M, N), dtype)
+        gemm.product(A, B, addend, C, form)
+        exact = left @ right + (0 if addend is None else addend)
+        # Each of K roundings is at most half a unit of the sum of magnitudes (Higham, "Accuracy and Stability", 3.5).
+        bound = (K + 1) * np.finfo(dtype).eps * (np.abs(left) @ np.abs(right) + np.abs(start))
+        assert np.all(np.abs(C - exact) <= bound)
+        assert np.all(whole[:64] == 12345)
+        assert np.all(whole[-64:] == 12345)
+
+
+V = {np.float32: gemm.VECTOR_BYTES // 4, np.float64: gemm.VECTOR_BYTES // 8}
+
+
+@BY_FORM
+@BY_DTYPE
+def test_columns_around_every_vector_and_panel(form, dtype):
+    panel = gemm.PANEL * V[dtype]
+    edges = {size + step for size in (V[dtype], 2 * V[dtype], panel, 2 * panel, 16 * V[dtype]) for step in (-1, 0, 1)}
+    for N in sorted({0, 1, 2, 3} | edges):
+        for M in (1, 5, gemm.COPY_ROWS):
+            assert_product(M, 19, N, form, dtype)
+
+
+@BY_FORM
+@BY_DTYPE
+def test_rows_around_every_tile(form, dtype):
+    edges = {size + step for size in (*gemm.ROWS, gemm.ROW_GRAIN, gemm.COPY_ROWS, 48) for step in (-1, 0, 1)}
+    for M in sorted({0, 1, 2} | edges):
+        for N in (3, 2 * gemm.PANEL * V[dtype] + 5):
+            assert_product(M, 17, N, form, dtype)
+
+
+@BY_FORM
+@BY_DTYPE
+@pytest.mark.parametrize("K", [0, 1, 7, 8, 9, 100, 785])
+def test_any_length_of_the_sum(form, dtype, K):
+    for M, N in ((1, 1), (1, 300), (13, 50), (30, 300)):
+        assert_product(M, K, N, form, dtype)
+
+
+@BY_FORM
+@BY_DTYPE
+@pytest.mark.parametrize("shape", [(100, 784, 50), (1, 784, 1030), (300, 200, 300)], ids=str)
+def test_threads_do_not_change_a_bit(form, dtype, shape):
+    M, K, N = shape
+    A, B, start = operands(M, K, N, form, dtype)
+    results = []
+    for n in (1, 2, 3, 5):
+        C = np.empty((M, N), dtype)
+        with num_threads(n):
+            gemm.product(A, B, start, C, form)
+        results.append(C)
+    for C in results[1:]:
+        np.testing.assert_array_equal(C, results[0])
+
+
+@BY_FORM
+@BY_DTYPE
+def test_nan_and_inf_are_where_numpy_has_them(form, dtype):
+    A, B, _ = operands(30, 40, 70, form, dtype)
+    A[3, 2], A[7, 5], B[4, 9], B[11, 1] = np.nan, np.inf, -np.inf, np.nan
+    C = np.empty((30, 70), dtype)
+    gemm.product(A, B, None, C, form)
+    with np.errstate(all="ignore"):
+        left, right = oriented(A, B, form)
+        expected = left @ right
+    np.testing.assert_array_equal(np.isnan(C), np.isnan(expected))
+    np.testing.assert_array_equal(np.isposinf(C), np.isposinf(expected))
+    np.testing.assert_array_equal(np.isneginf(C), np.isneginf(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "bits"),
+    [("x86-64", "+sse2", 128), ("haswell", "+avx,+avx2,+fma,+bmi,+bmi2", 256), (None, None, None)],
+    ids=["SSE", "AVX2", "host"],
+)
+def test_every_vector_width_that_this_cpu_has(name, features, bits, tmp_path):
+    host = llvm.get_host_cpu_features()
+    wanted = [feature[1:] for feature in (features or "").split(",") if feature]
+    if not all(host.get(feature) for feature in wanted):
+        pytest.skip(f"this CPU lacks one of {wanted}")
+    code = """
+import numpy as np
+from fastbp import kernels
+from fastbp.kernels import gemm
+rng = np.random.default_rng(0)
+for dtype in (np.float32, np.float64):
+    for M, K, N in ((1, 9, 300), (13, 50, 50), (30, 20, 131)):
+        A, B, C = rng.random((M, K)).astype(dtype), rng.random((K, N)).astype(dtype), np.empty((M, N), dtype)
+        for form, left, right in ((0, A, B), (1, A.T.copy(), B), (2, A, B.T.copy())):
+            gemm.product(left, right, None, C, form)
+            np.testing.assert_allclose(C, A @ B, rtol=1e-5)
+    x, y = rng.standard_normal((40, 10)).astype(dtype), np.empty((40, 10), dtype)
+    kernels.softmax_forward(x, y)
+    np.testing.assert_allclose(y, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-5)
+print(kernels.VECTOR_BYTES * 8)
+"""
+    chosen = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features} if name else {}
+    printed = run_python(code, FASTBP_CACHE=tmp_path, **chosen)
+    assert int(printed) == (bits or gemm.VECTOR_BYTES * 8)
