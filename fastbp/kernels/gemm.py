@@ -389,7 +389,7 @@ def _share(part, parts, C, b_col, V):
     """
     M, N = C.shape
     is_wide = N >= 2 * parts * PANEL * V
-    if b_col == 1 and parts * ROW_GRAIN <= M and not is_wide:
+    if b_col == 1 and M >= parts * ROW_GRAIN and not is_wide:
         return _boundary(M, ROW_GRAIN, part, parts), _boundary(M, ROW_GRAIN, part + 1, parts), 0, N
     return 0, M, _boundary(N, PANEL * V, part, parts), _boundary(N, PANEL * V, part + 1, parts)
 
