@@ -458,6 +458,10 @@ class Affine:
         if self._forward is None:
             _not_run(self)
         x, W, shape = self._forward
+        if x.shape[1] != W.shape[0]:
+            raise ValueError(
+                f"W: expected {x.shape[1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
+            )
         dout = as_array("dout", dout)
         out_shape = (len(x), W.shape[1])
         if len(shape) == 1:

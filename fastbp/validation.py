@@ -189,7 +189,8 @@ def _labels(labels: Array, C: int) -> Array:
             f"t: expected integer labels, got {labels.dtype}; convert with t.astype(np.int64), "
             f"or give a distribution with {C} columns"
         )
-    indices = working(labels if labels.flags.writeable else labels.copy(), INTP)  # a layer keeps it
+    # Always a copy: a layer keeps it until backward, and labels changed meanwhile would point outside the array.
+    indices = labels.astype(INTP, order="C")
     bad = kernels.first_bad_label(indices, C)
     if bad >= 0:
         raise ValueError(

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
@@ -250,6 +251,26 @@ def test_a_loss_takes_labels_one_hot_and_one_sample(rng):
     assert alone == single.forward(x[1], [3]) == single.forward(x[1], one_hot[1])
     assert single.backward().shape == single.y.shape == (4,)
     assert alone == pytest.approx(-np.log(by_label.y[1, 3]))
+
+
+@pytest.mark.parametrize("loss", [SoftmaxWithLoss(), CrossEntropyError()])
+def test_labels_changed_after_forward_do_no_harm(loss):
+    t = np.array([1, 2, 0])
+    loss.forward(np.full((3, 3), 1 / 3), t)
+    expected = loss.backward()
+    t[:] = 10**12
+    np.testing.assert_array_equal(loss.backward(), expected)
+
+
+def test_weights_reshaped_after_forward_are_refused():
+    W = np.ones((6, 2))
+    affine = Affine(W, np.ones(2))
+    affine.forward(np.ones((4, 6)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of setting a shape, in some versions of NumPy
+        W.shape = (3, 4)
+    with pytest.raises(ValueError, match=r"W: expected 6 rows, as when forward ran, got shape \(3, 4\)"):
+        affine.backward(np.ones((4, 4)))
 
 
 def test_every_integer_dtype_holds_labels(rng):
