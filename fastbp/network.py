@@ -195,7 +195,10 @@ class Sequential:
         dout = self.last_layer.backward()
         for layer in reversed(later):
             dout = layer.backward(dout)
-        getattr(first, "backward_parameters", first.backward)(dout)
+        if type(first) is Affine and "backward" not in vars(first):
+            first.backward_parameters(dout)
+        else:
+            first.backward(dout)
         return self.params.gradients()
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:

@@ -49,7 +49,9 @@ class Optimizer:
         checked = [(key, *_checked(key, params[key], grads)) for key in params]
         self._prepare_state(checked)
         self._begin()
-        for key, param, grad in checked:
+        for key, _, _ in checked:
+            # Taken anew: a parameter may share memory with one that has just been updated.
+            param, grad = _checked(key, params[key], grads)
             self._update(key, param.reshape(-1), grad.reshape(-1))
             _write_back(params, key, param)
 
@@ -163,6 +165,8 @@ def _checked(key: str, param: Any, grads: Mapping[str, Any]) -> tuple[Array, Arr
         return param, grads[key]
     name = f"params[{key!r}]"
     array = as_array(name, param)
+    if array.ndim and not isinstance(param, np.ndarray):
+        raise TypeError(f"{name}: expected an array or a number, got {type(param).__name__}; pass np.array({name})")
     if array.dtype.kind != "f":
         raise TypeError(
             f"{name}: expected floats, got {array.dtype}, in which a small step is lost; convert with .astype(float)"

@@ -110,6 +110,18 @@ def test_layers_are_named_by_class_and_count_or_as_given():
     assert list(Sequential({"in": affine, "out": last}, IdentityWithLoss()).layers) == ["in", "out"]
 
 
+def test_a_first_layer_with_a_backward_of_its_own_keeps_it(batch):
+    class Decayed(Affine):
+        def backward(self, dout):
+            dx = super().backward(dout)
+            self.dW = self.dW + 100
+            return dx
+
+    x, t = batch
+    network = Sequential([Decayed(np.ones((6, 4)), np.zeros(4))], SoftmaxWithLoss())
+    assert network.gradient(x, t)["W1"].min() > 90
+
+
 def test_a_layer_twice_in_a_stack_is_refused():
     relu = ReLU()
     with pytest.raises(ValueError, match="one twice"):

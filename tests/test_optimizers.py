@@ -61,6 +61,19 @@ def test_defaults_are_the_books():
     ]
 
 
+def test_parameters_that_share_memory_get_both_updates():
+    W = np.zeros((2, 3))
+    SGD(1.0).update({"W": W, "V": W.T}, {"W": np.ones((2, 3)), "V": np.full((3, 2), 2.0)})
+    assert W.tolist() == [[-3.0] * 3] * 2
+
+
+def test_a_list_for_a_parameter_is_refused_before_anything_changes():
+    params = {"a": np.zeros(2), "b": [1.0, 2.0]}
+    with pytest.raises(TypeError, match=r"params\['b'\]: expected an array or a number, got list"):
+        SGD(1.0).update(params, {"a": np.ones(2), "b": [1.0, 1.0]})
+    assert params["a"].tolist() == [0, 0]
+
+
 def test_gradients_are_not_written_to():
     grads = {"W": np.ones(3)}
     Adam().update({"W": np.ones(3)}, grads)
