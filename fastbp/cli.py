@@ -191,6 +191,8 @@ def _plotter(path: Path) -> Callable[[list[Epoch], str], None]:
         )
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"--plot: expected a folder {path.absolute().parent}, got none there; make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise PermissionError(f"--plot: expected a file that can be written, got {path}, which cannot; choose another")
 
     def save(history: list[Epoch], title: str) -> None:
         numbers = [epoch.number for epoch in history]

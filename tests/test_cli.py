@@ -66,6 +66,13 @@ def test_learning_curves_are_saved(capsys, tmp_path, suffix):
     assert path.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
 
 
+def test_a_picture_that_cannot_be_written_is_refused_before_training(capsys, tmp_path):
+    (tmp_path / "taken.png").mkdir()
+    status, out, err = run(capsys, "train", "--plot", str(tmp_path / "taken.png"))
+    assert (status, out) == (2, "")
+    assert "--plot: expected a file that can be written" in err
+
+
 def test_check_passes(capsys):
     status, out, _ = run(capsys, "check")
     assert status == 0
