@@ -94,7 +94,7 @@ class AddLayer:
             out = x + y
         except ValueError:
             _do_not_broadcast(x, y)
-        self._shapes = _shape(x), _shape(y), _shape(out)
+        self._shapes, self._dtype = (_shape(x), _shape(y), _shape(out)), getattr(out, "dtype", FLOAT64)
         return out
 
     def backward(self, dout: Value) -> tuple[Value, Value]:
@@ -115,7 +115,7 @@ class AddLayer:
         if self._shapes is None:
             _not_run(self)
         x_shape, y_shape, shape = self._shapes
-        dout = _node_gradient(dout, shape)
+        dout = _node_gradient(dout, shape, self._dtype)
         return _summed_to(dout * 1, x_shape), _summed_to(dout * 1, y_shape)
 
 
@@ -155,7 +155,7 @@ class MulLayer:
             out = x * y
         except ValueError:
             _do_not_broadcast(x, y)
-        self.x, self.y, self._shape = x, y, _shape(out)
+        self.x, self.y, self._shape, self._dtype = x, y, _shape(out), getattr(out, "dtype", FLOAT64)
         return out
 
     def backward(self, dout: Value) -> tuple[Value, Value]:
@@ -175,7 +175,7 @@ class MulLayer:
         """
         if self.x is None:
             _not_run(self)
-        dout = _node_gradient(dout, self._shape)
+        dout = _node_gradient(dout, self._shape, self._dtype)
         return _summed_to(dout * self.y, _shape(self.x)), _summed_to(dout * self.x, _shape(self.y))
 
 
@@ -767,14 +767,15 @@ def _node_operand(name: str, value: Value) -> Value:
     return array[()] if isinstance(value, np.generic) else array
 
 
-def _node_gradient(dout: Value, shape: tuple[int, ...]) -> Value:
+def _node_gradient(dout: Value, shape: tuple[int, ...], dtype: DType) -> Value:
     dout = _node_operand("dout", dout)
     given = _shape(dout)
     if given == shape:
         return dout
     if given:
         same_shape("dout", dout, shape, "as the result")
-    return np.broadcast_to(dout, shape)
+    # A Python number takes the dtype of what it meets, as in NumPy.
+    return np.broadcast_to(np.asarray(dout, np.result_type(dtype, dout)), shape)
 
 
 def _shape(value: Value) -> tuple[int, ...]:

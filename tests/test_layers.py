@@ -229,6 +229,12 @@ def test_add_and_multiply_sum_gradients_of_broadcast_operands():
     np.testing.assert_array_equal(dy, np.ones((2, 3)))
 
 
+@pytest.mark.parametrize("layer", [AddLayer(), MulLayer()])
+def test_a_python_number_for_dout_does_not_widen_float32(layer):
+    layer.forward(np.ones((2, 3), np.float32), np.ones(3, np.float32))
+    assert [gradient.dtype for gradient in layer.backward(1.5)] == [np.float32, np.float32]
+
+
 def test_add_and_multiply_of_numbers_stay_numbers():
     multiply = MulLayer()
     assert multiply.forward(100, 2) == 200
