@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import layers
+from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
 
 DTYPES = ("float32", "float64")
 
@@ -31,6 +32,10 @@ class Draw:
 
     def normal(self, *shape: int) -> Any:
         return self._rng.standard_normal(shape).astype(self._dtype)
+
+    def weights(self) -> Any:
+        """(D, M), so that x·W is about as large as x."""
+        return self.normal(self.D, self.M) / float(max(1, self.D)) ** 0.5
 
     def positive(self, *shape: int) -> Any:
         return self._rng.random(shape).astype(self._dtype)
@@ -67,6 +72,19 @@ def _affine_backward(d: Draw) -> tuple[Any, ...]:
     return *inputs, d.empty(d.N, d.D), d.empty(d.D, d.M), d.empty(d.M)
 
 
+def _activated(activation: int) -> tuple[KernelCase, KernelCase]:
+    """An affine layer with an activation after it, and one with an activation before it backward."""
+    name = {IDENTITY: "identity", RELU: "ReLU", SIGMOID: "sigmoid", TANH: "tanh"}[activation]
+    forward = lambda d: (d.normal(d.N, d.D), d.weights(), d.normal(d.M), d.empty(d.N, d.M), activation)  # noqa: E731
+    backward = lambda d: (  # noqa: E731
+        d.normal(d.D, d.M), d.normal(d.N, d.M), d.positive(d.N, d.D) * d.mask(d.N, d.D), d.empty(d.N, d.D), activation,
+    )  # fmt: skip
+    return (
+        KernelCase("affine_activation_forward", forward, variant=name),
+        KernelCase("affine_activation_backward", backward, variant=name),
+    )
+
+
 def _flat(d: Draw) -> tuple[Any, Any]:
     return d.normal(d.N * d.M), d.normal(d.N * d.M)
 
@@ -78,6 +96,7 @@ KERNELS = (
         "affine_backward_parameters",
         lambda d: (d.normal(d.N, d.D), d.normal(d.N, d.M), d.empty(d.D, d.M), d.empty(d.M)),
     ),
+    *(case for activation in (IDENTITY, RELU, SIGMOID, TANH) for case in _activated(activation)),
     KernelCase("relu_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M), d.mask(d.N * d.M))),
     KernelCase("relu_backward", lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M), d.empty(d.N * d.M))),
     KernelCase("sigmoid_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M))),

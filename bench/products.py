@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bench.measure import medians
 from fastbp import num_threads
 from fastbp.kernels import VECTOR_BYTES, _jit, gemm
+from fastbp.kernels.pointers import at
 
 # (M, K, N, form): the products of small networks, larger ones, and single rows.
 SHAPES = (
@@ -47,7 +49,7 @@ def _table(threads: int, dtype: str) -> None:
     ratios = []
     for M, K, N, form in SHAPES:
         functions = _functions(M, K, N, form, dtype, threads)
-        with num_threads(threads):
+        with num_threads(threads), threadpool_limits(threads, user_api="blas"):
             seconds = medians(functions, rounds=5)
         speed = {name: 2e-9 * M * K * N / value for name, value in seconds.items()}
         ratios.append(speed["fastbp"] / speed["NumPy"])
@@ -65,34 +67,12 @@ def _functions(M: int, K: int, N: int, form: int, dtype: str, threads: int) -> d
     B = rng.standard_normal((N, K) if form == gemm.B_TRANSPOSED else (K, N)).astype(dtype)
     C, D = np.empty((M, N), dtype), np.empty((M, N), dtype)
     left, right = (A.T if form == gemm.A_TRANSPOSED else A), (B.T if form == gemm.B_TRANSPOSED else B)
-    functions = {"fastbp": lambda: gemm.product(A, B, None, C, form), "NumPy": lambda: _blas(threads, left, right, D)}
+    functions = {"fastbp": lambda: gemm.product(A, B, None, C, form), "NumPy": lambda: np.dot(left, right, D)}
     torch = _torch(threads)
     if torch is not None:
         a, b, c = torch.from_numpy(left), torch.from_numpy(right), torch.empty((M, N), dtype=getattr(torch, dtype))
         functions["PyTorch"] = lambda: torch.mm(a, b, out=c)
     return functions
-
-
-def _blas(threads: int, A: Any, B: Any, out: Any) -> None:
-    if threads != _limit.threads:
-        _limit.set(threads)
-    np.dot(A, B, out)
-
-
-class _BlasLimit:
-    """The number of threads of NumPy's BLAS, changed only when it must be: a change takes as long as a product."""
-
-    def __init__(self) -> None:
-        self.threads = 0
-
-    def set(self, threads: int) -> None:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
-
-        threadpool_limits(threads, user_api="blas")
-        self.threads = threads
-
-
-_limit = _BlasLimit()
 
 
 def _torch(threads: int) -> Any:
@@ -108,14 +88,14 @@ def _torch(threads: int) -> Any:
 def _tiles(count, vectors, rows, a, b, c, start, K, V):
     for _ in range(count):
         gemm._tile(
-            vectors, rows, gemm._at(a, 0), K, 1, gemm._at(b, 0), vectors * V,
-            gemm._at(c, 0), vectors * V, gemm._at(start, 0), K, V,
+            vectors, rows, at(a, 0), K, 1, at(b, 0), vectors * V,
+            at(c, 0), vectors * V, at(start, 0), K, V,
         )  # fmt: skip
 
 
 def _peak(dtype: str) -> float:
     """GFLOP/s of one thread."""
-    V, rows, K = VECTOR_BYTES // np.dtype(dtype).itemsize, gemm.ROWS[-1], 512
+    V, rows, K = VECTOR_BYTES // np.dtype(dtype).itemsize, gemm.HEIGHTS[-1][0], 512
     width = gemm.PANEL * V
     a, b, c, start = (np.ones(size, dtype) for size in (rows * K, K * width, rows * width, width))
     best = min(medians({"peak": lambda: _tiles(200, gemm.PANEL, rows, a, b, c, start, K, V)}).values())

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.kernels.activations import RELU, SIGMOID, TANH
+
 Array = NDArray[Any]
 
 
@@ -29,6 +31,26 @@ def affine_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array, db: A
 def affine_backward_parameters(x: Array, dout: Array, dW: Array, db: Array) -> None:
     np.matmul(x.T, dout, out=dW)
     np.sum(dout, axis=0, out=db)
+
+
+def affine_activation_forward(x: Array, W: Array, b: Array, out: Array, activation: int) -> None:
+    affine_forward(x, W, b, out)
+    if activation == RELU:
+        out[out <= 0] = 0
+    elif activation == SIGMOID:
+        sigmoid_forward(out.copy(), out)
+    elif activation == TANH:
+        np.tanh(out, out=out)
+
+
+def affine_activation_backward(W: Array, dout: Array, out: Array, dx: Array, activation: int) -> None:
+    np.matmul(dout, W.T, out=dx)
+    if activation == RELU:
+        dx[out == 0] = 0
+    elif activation == SIGMOID:
+        dx *= out * (1 - out)
+    elif activation == TANH:
+        dx *= 1 - out * out
 
 
 def relu_forward(x: Array, out: Array, mask: Array) -> None:

@@ -36,7 +36,7 @@ def assert_product(M, K, N, form, dtype):
     left, right = (a.astype(np.longdouble) for a in oriented(A, B, form))
     for addend in (None, start):
         C, whole = guarded((M, N), dtype)
-        gemm.product(A, B, addend, C, form)
+        gemm.product(A, B, addend, C, form | (0 if addend is None else gemm.FROM_ROW))
         exact = left @ right + (0 if addend is None else addend)
         # Each of K roundings is at most half a unit of the sum of magnitudes (Higham, "Accuracy and Stability", 3.5).
         bound = (K + 1) * np.finfo(dtype).eps * (np.abs(left) @ np.abs(right) + np.abs(start))
@@ -61,7 +61,11 @@ def test_columns_around_every_vector_and_panel(form, dtype):
 @BY_FORM
 @BY_DTYPE
 def test_rows_around_every_tile(form, dtype):
-    edges = {size + step for size in (*gemm.ROWS, gemm.ROW_GRAIN, gemm.COPY_ROWS, 48) for step in (-1, 0, 1)}
+    edges = {
+        size + step
+        for size in (*(h for heights in gemm.HEIGHTS for h in heights), gemm.ROW_GRAIN, gemm.COPY_ROWS, 48)
+        for step in (-1, 0, 1)
+    }
     for M in sorted({0, 1, 2} | edges):
         for N in (3, 2 * gemm.PANEL * V[dtype] + 5):
             assert_product(M, 17, N, form, dtype)
@@ -75,6 +79,49 @@ def test_any_length_of_the_sum(form, dtype, K):
         assert_product(M, K, N, form, dtype)
 
 
+def strided(array, steps):
+    """The same numbers, with other elements between them; a negative step also turns an axis around in memory."""
+    row, column = steps
+    whole = np.full((array.shape[0] * abs(row), array.shape[1] * abs(column)), 12345, array.dtype)
+    view = whole[::row, ::column]
+    view[...] = array
+    return view, whole
+
+
+STRIDES = [(1, 2), (2, 1), (3, 2), (-1, 1), (1, -1), (-2, -3)]
+
+
+@BY_FORM
+@BY_DTYPE
+@pytest.mark.parametrize("steps", STRIDES, ids=str)
+def test_any_strides_give_the_same(form, dtype, steps):
+    for M, K, N in ((1, 40, 1), (1, 9, 300), (5, 0, 3), (30, 70, 50), (29, 33, 2 * gemm.PANEL * V[dtype] + 5)):
+        A, B, _ = operands(M, K, N, form, dtype)
+        expected = np.empty((M, N), dtype)
+        gemm.product(A, B, None, expected, form)
+        left, right = strided(A, steps)[0], strided(B, steps[::-1])[0]
+        C, whole = strided(np.zeros((M, N), dtype), steps)
+        gemm.product(left, right, None, C, form)
+        tolerance = 4 * K * np.finfo(dtype).eps
+        np.testing.assert_allclose(C, expected, rtol=tolerance, atol=tolerance * 10)
+        C[...] = 12345
+        assert np.all(whole == 12345)
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("N", [1, 3, 50, 300])
+def test_sums_of_columns_come_with_the_product(dtype, N):
+    for M, K in ((784, 100), (1, 30), (0, 7), (5, 0)):
+        A, B, _ = operands(M, K, N, gemm.A_TRANSPOSED, dtype)
+        C, (sums, whole) = np.empty((M, N), dtype), guarded((N,), dtype)
+        gemm.product(A, B, sums, C, gemm.A_TRANSPOSED | gemm.SUMS_TO_ROW)
+        bound = K * np.finfo(dtype).eps * np.abs(B).sum(0)
+        assert np.all(np.abs(sums - B.astype(np.longdouble).sum(0)) <= bound)
+        assert np.all(whole[:64] == 12345)
+        assert np.all(whole[-64:] == 12345)
+        np.testing.assert_allclose(C, A.T @ B, rtol=1e-4, atol=1e-4)
+
+
 @BY_FORM
 @BY_DTYPE
 @pytest.mark.parametrize("shape", [(100, 784, 50), (1, 784, 1030), (300, 200, 300)], ids=str)
@@ -85,7 +132,7 @@ def test_threads_do_not_change_a_bit(form, dtype, shape):
     for n in (1, 2, 3, 5):
         C = np.empty((M, N), dtype)
         with num_threads(n):
-            gemm.product(A, B, start, C, form)
+            gemm.product(A, B, start, C, form | gemm.FROM_ROW)
         results.append(C)
     for C in results[1:]:
         np.testing.assert_array_equal(C, results[0])

@@ -14,6 +14,7 @@ every call. So the kernels keep a cache of their own, through the same hooks:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -26,11 +27,19 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
+
+from fastbp.kernels import _threads
+from fastbp.kernels._threads import in_parallel, parts_of
 
 # "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf ever comes, and
 # ReLU(NaN) becomes 0. "reassoc" is what lets a sum use vectors.
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
+
+# Elements of an array from which on a pass over it is shared among threads: where one thread takes about 15 µs, and a
+# parallel region costs 3.
+WORTH_SHARING = 100_000
 
 # Without it a division raises ZeroDivisionError, unlike NumPy, and loops with one are 9 times slower.
 _ERROR_MODEL = "numpy"
@@ -41,15 +50,67 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _cached(njit(fastmath=_FAST, error_model=_ERROR_MODEL)(function))
 
 
+def inlined_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` for one caller, that becomes part of it: LLVM optimises large code once less."""
+    return njit(inline="always", fastmath=_FAST, error_model=_ERROR_MODEL)(function)
+
+
 def exact_kernel(function: Callable[..., Any]) -> Any:
     """`kernel` without any reordering of floating-point arithmetic: for code that compensates rounding."""
     # Left out, the flags would be those of whichever kernel calls it first.
     return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
 
 
-def parallel_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` whose `prange` loops run on Numba's threads."""
-    return _cached(njit(parallel=True, fastmath=_FAST, error_model=_ERROR_MODEL)(function))
+def shared_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` whose work is shared among threads along the first axis of its arrays, where there is enough of it.
+
+    Whatever it computes for one index of that axis must not depend on another. The kernel itself, to be called by other
+    kernels, is its attribute `kernel`.
+    """
+    whole = kernel(function)
+
+    def share(part, parts, arguments):
+        size = len(arguments[0])
+        whole(*_shares(arguments, size * part // parts, size * (part + 1) // parts))
+
+    share = _named(share, function)
+
+    def shares(team, *arguments):
+        if parts_of(team) == 1 or arguments[0].size < WORTH_SHARING:
+            whole(*arguments)
+            return True
+        return in_parallel(team, share, (arguments,))
+
+    shares = _named(shares, function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> None:
+        if not shares(_threads.TEAM, *arguments):
+            _threads.start()
+            shares(_threads.TEAM, *arguments)
+
+    call.kernel = whole  # type: ignore[attr-defined]
+    return call
+
+
+def _named(inner: Callable[..., Any], outer: Callable[..., Any]) -> Any:
+    """`kernel(inner)` under a name of its own in the cache, for a function made for another."""
+    inner.__module__, inner.__qualname__ = outer.__module__, f"{outer.__qualname__}.{inner.__name__}"
+    return kernel(inner)
+
+
+def _shares(arguments: Any, start: Any, stop: Any) -> Any:
+    """`arguments`, a tuple, with every array cut to start:stop along its first axis."""
+    raise NotImplementedError
+
+
+@overload(_shares)
+def _shares_of(arguments, start, stop):
+    if len(arguments) == 0:
+        return lambda arguments, start, stop: ()  # noqa: ARG005 - Numba asks for the same names
+    if isinstance(arguments[0], types.Array):
+        return lambda arguments, start, stop: (arguments[0][start:stop], *_shares(arguments[1:], start, stop))
+    return lambda arguments, start, stop: (arguments[0], *_shares(arguments[1:], start, stop))
 
 
 def cache_status() -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastbp.kernels._jit import kernel
-from fastbp.kernels.gemm import A_TRANSPOSED, B_TRANSPOSED, product
+from fastbp.kernels.activations import DERIVATIVE
+from fastbp.kernels.gemm import A_TRANSPOSED, ACTION, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, product
 
 
 def affine_forward(x: Any, W: Any, b: Any, out: Any) -> None:
     """out = x·W + b."""
-    product(x, W, b, out)
+    product(x, W, b, out, FROM_ROW)
 
 
 def affine_backward(x: Any, W: Any, dout: Any, dx: Any, dW: Any, db: Any) -> None:
@@ -24,15 +24,14 @@ def affine_backward(x: Any, W: Any, dout: Any, dx: Any, dW: Any, db: Any) -> Non
 
 def affine_backward_parameters(x: Any, dout: Any, dW: Any, db: Any) -> None:
     """dW = xᵀ·dout, db = sum of dout over the batch: all that a network's first layer needs."""
-    product(x, dout, None, dW, A_TRANSPOSED)
-    _sum_over_batch(dout, db)
+    product(x, dout, db, dW, A_TRANSPOSED | SUMS_TO_ROW)
 
 
-@kernel
-def _sum_over_batch(dout, db):
-    N, M = dout.shape
-    for j in range(M):
-        db[j] = 0
-    for i in range(N):
-        for j in range(M):
-            db[j] += dout[i, j]
+def affine_activation_forward(x: Any, W: Any, b: Any, out: Any, activation: int) -> None:
+    """out = activation(x·W + b), a number of `fastbp.kernels.activations`, in one pass over `out`."""
+    product(x, W, b, out, FROM_ROW | activation << ACTION)
+
+
+def affine_activation_backward(W: Any, dout: Any, out: Any, dx: Any, activation: int) -> None:
+    """dx = (dout·Wᵀ)·activation', in one pass over dx: `out` (N, D) is what the activation before it returned."""
+    product(dout, W, out, dx, B_TRANSPOSED | (DERIVATIVE + activation) << ACTION)

@@ -69,6 +69,18 @@ def multiply_add(typingctx, a, b, c):
 
 
 @intrinsic
+def maximum(typingctx, a, b):
+    """The larger of a and b, or NaN if one is: unlike a comparison, this lets the largest of a row use vectors."""
+
+    def codegen(context, builder, signature, args):
+        kind, name = args[0].type, f"llvm.maximum.f{a.bitwidth}"
+        known = builder.module.globals.get(name)
+        return builder.call(known or ir.Function(builder.module, ir.FunctionType(kind, [kind] * 2), name), args)
+
+    return a(a, a), codegen
+
+
+@intrinsic
 def _powers_of_two(typingctx, rounded):
     """Two normal powers of two whose product is 2**n, where `rounded` is n + _ROUND."""
     # In code of its own because Numba would make 64 bits of any sum of 32-bit integers.
@@ -146,7 +158,7 @@ _TANH_LINE = _constant(0.55, 0.55)
 _SMALLEST_NORMAL = _constant(2.0**-126, 2.0**-1022)
 _SUBNORMAL_SCALE, _SUBNORMAL_EXPONENT = _constant(2.0**24, 2.0**53), _constant(24.0, 53.0)
 _SQRT_2 = _constant(math.sqrt(2), math.sqrt(2))
-_ZERO, _HALF, _ONE, _TWO = (_constant(c, c) for c in (0.0, 0.5, 1.0, 2.0))
+zero, _HALF, one, _TWO = (_constant(c, c) for c in (0.0, 0.5, 1.0, 2.0))
 _INF, _NAN = (_constant(c, c) for c in (math.inf, math.nan))
 
 
@@ -166,7 +178,7 @@ def _exp_parts(x):
 def exp(x):
     """exp(x)."""
     s, first, second = _exp_parts(x)
-    return (_ONE(x) + s) * first * second
+    return (one(x) + s) * first * second
 
 
 @exact_kernel
@@ -175,13 +187,12 @@ def logistic(x):
 
     e and 1 + e are kept as a number and the error of its rounding, and the quotient is corrected by both.
     """
-    one = _ONE(x)
     s, first, second = _exp_parts(-abs(x))
-    p = one + s
-    e, e_error = p * first * second, ((one - p) + s) * first * second
-    d = one + e
-    d_error = ((one - d) + e) + e_error
-    top, top_error = (one, _ZERO(x)) if x >= _ZERO(x) else (e, e_error)
+    p = one(x) + s
+    e, e_error = p * first * second, ((one(x) - p) + s) * first * second
+    d = one(x) + e
+    d_error = ((one(x) - d) + e) + e_error
+    top, top_error = (one(x), zero(x)) if x >= zero(x) else (e, e_error)
     y = top / d
     return y + (multiply_add(-y, d, top) + top_error - y * d_error) / d
 
@@ -191,7 +202,7 @@ def tanh(x):
     """tanh(x): its series near 0, elsewhere 1 - 2/(exp(2|x|) + 1) with the sign of x."""
     size = abs(x)
     near = multiply_add(x * x * x, _TANH_SERIES(x * x), x)
-    far = _ONE(x) - _TWO(x) / (exp(_TWO(x) * size) + _ONE(x))
+    far = one(x) - _TWO(x) / (exp(_TWO(x) * size) + one(x))
     return math.copysign(near if size < _TANH_LINE(x) else far, x)
 
 
@@ -204,16 +215,16 @@ def log(x):
     """
     tiny = x < _SMALLEST_NORMAL(x)
     normal = x * _SUBNORMAL_SCALE(x) if tiny else x
-    e = _exponent(normal) - (_SUBNORMAL_EXPONENT(x) if tiny else _ZERO(x))
+    e = _exponent(normal) - (_SUBNORMAL_EXPONENT(x) if tiny else zero(x))
     m = _mantissa(normal)
     above = m > _SQRT_2(x)
-    m, e = (m * _HALF(x) if above else m), (e + _ONE(x) if above else e)
-    f = m - _ONE(x)
+    m, e = (m * _HALF(x) if above else m), (e + one(x) if above else e)
+    f = m - one(x)
     s = f / (_TWO(x) + f)
     z = s * s
     half_square = _HALF(x) * f * f
     tail = s * (half_square + z * _LOG_SERIES(z))
     result = e * _LN2_HIGH(x) - ((half_square - (tail + e * _LN2_LOW(x))) - f)
     result = x if x == _INF(x) else result
-    result = -_INF(x) if x == _ZERO(x) else result
-    return result if x >= _ZERO(x) else _NAN(x)
+    result = -_INF(x) if x == zero(x) else result
+    return result if x >= zero(x) else _NAN(x)

@@ -1,13 +1,13 @@
-"""The matrix product that the affine layer is made of: C = start + A·B over strided memory.
+"""The matrix product that the affine layer is made of: C = start + A·B over strided memory, and an activation on it.
 
 One register tile of C at a time: its rows × vectors of accumulators stay in registers while k runs, and each
 step of k loads one row of vectors from B and multiplies it by a broadcast element of A for every row
 (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34, 2008). A is read
 through both of its strides, so A transposed costs nothing; B must lie in rows, and is copied panel by panel where
-it does not (B transposed) or where its rows are far apart. A single long row takes B row by row instead.
+it does not (B transposed) or where its rows are far apart. What is left of N beyond whole vectors, if it is little,
+would waste most of a vector and goes another way, and so does a single long row.
 
-The sum over k runs in one order whatever tile an element falls in, so an element's bits depend neither on the size
-of the product nor on how threads share it.
+The way that an element is summed is set by the sizes of the product alone, so threads do not change a bit.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import config, prange, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastbp.kernels import _threads
-from fastbp.kernels._jit import exact_kernel, kernel, parallel_kernel
+from fastbp.kernels._jit import exact_kernel, inlined_kernel, kernel
+from fastbp.kernels._threads import in_parallel, parts_of
+from fastbp.kernels.activations import finish
 from fastbp.kernels.elementary import multiply_add
+from fastbp.kernels.pointers import aligned, allocate, at, itemsize, load, release, shift, store
 
 
 def _target_features() -> set[str]:
@@ -36,18 +39,26 @@ def _target_features() -> set[str]:
 _FEATURES = _target_features()
 VECTOR_BYTES = 64 if "avx512f" in _FEATURES else 32 if "avx2" in _FEATURES else 16
 
-# The accumulators, one row of vectors from B and a broadcast from A must fit the registers: 32 with AVX-512 and
-# NEON, else 16. ROWS[v - 1] is the height of a tile v vectors wide; the widest tile makes a panel.
-ROWS = (12, 12, 8, 6) if "avx512f" in _FEATURES or "neon" in _FEATURES else (8, 6)
-PANEL = len(ROWS)
+# Heights of the tiles that are one, two, three and four vectors wide; the widest makes a panel. The accumulators, one
+# row of vectors from B and a broadcast from A must fit the registers: 32 with AVX-512 and NEON, else 16. The lower
+# heights are for the rows that the highest leaves over.
+HEIGHTS = (
+    ((12, 4, 1), (12, 4, 1), (8, 4, 1), (6, 2, 1))
+    if "avx512f" in _FEATURES or "neon" in _FEATURES
+    else ((8, 4, 1), (6, 2, 1))
+)
+PANEL = len(HEIGHTS)
 
-_I64 = ir.IntType(64)
+# A single row needs more vectors side by side, for a multiply-add every half cycle that is four cycles under way.
+SINGLE_ROW = 8
+_TILES = (*HEIGHTS, *(((1,),) * (SINGLE_ROW - PANEL)))
+_TALL, _SHORT = tuple(heights[0] for heights in _TILES), tuple(heights[-2:][0] for heights in _TILES)
 
-# Forms of a product.
-PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
+# Forms of a product, to be combined by |; an action of `finish` stands above ACTION bits.
+PLAIN, A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, ACTION = 0, 1, 2, 4, 8, 4
 
-# What a product with no `start` starts from, by the size of an element.
-_NOTHING = {4: np.zeros(PANEL * VECTOR_BYTES // 4, np.float32), 8: np.zeros(PANEL * VECTOR_BYTES // 8)}
+# What stands beside a product that needs nothing, by the size of an element.
+_NOTHING = {4: np.zeros(0, np.float32), 8: np.zeros(0)}
 
 # Rows are shared among threads in multiples of this, so that few tiles are cut short.
 ROW_GRAIN = 12
@@ -55,87 +66,67 @@ ROW_GRAIN = 12
 # Vectors in a row that is multiplied by B row by row: from here on the rows of B are longer than a few tiles.
 LONG_ROW = 16
 
-# A panel of B is copied when it will be read by at least this many rows of tiles, and B is wider than one panel.
+# Vectors in a row of A whose dot products with the columns that do not fill a vector are worth their end.
+LONG_SUM = 8
+
+# A panel of B is copied when it will be read by at least this many rows, and B is wider than one panel.
 COPY_ROWS = 24
 
+# While the first tile copies a panel it asks for the row this far ahead.
+PREFETCH_ROWS = 16
 
-@intrinsic
-def _at(typingctx: Any, array: Any, offset: Any) -> Any:
-    """Pointer to element `offset` of an array's memory."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.gep(data, [args[1]])
-
-    return types.CPointer(array.dtype)(array, types.intp), codegen
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-@intrinsic
-def _shift(typingctx: Any, pointer: Any, offset: Any) -> Any:
-    """`pointer + offset`, in elements."""
+def _tile_code(copies: bool) -> Any:
+    """The intrinsic of a register tile; where `copies`, of one as high as it can be that also copies B to a panel."""
+    tiles = tuple(heights[:1] for heights in HEIGHTS) if copies else _TILES
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.gep(args[0], [args[1]])
+    @intrinsic
+    def tile(typingctx, vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, panel):
+        """C[:used, :] = start + A[:used, :K]·B[:K, :] for one register tile `vectors` vectors wide.
 
-    return pointer(pointer, types.intp), codegen
+        Strides are in elements. The tile is of the least height that holds `used` rows: those from `used` on repeat
+        the last one and are not stored. The last vector holds `lanes` elements and is masked.
+        """
+        pointer, size = a, types.intp
+        signature = types.void(
+            size, size, pointer, size, size, pointer, size, pointer, size, pointer, size, size, pointer
+        )  # fmt: skip
 
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vectors, used, *operands, lanes, panel = args
+            emit = _VectorCode(context, builder, pointer.dtype, lanes)
+            for width, heights in enumerate(tiles, start=1):
+                this_width = builder.icmp_signed("==", vectors, ir.Constant(_I64, width))
+                for height, lower in zip(heights, (*heights[1:], 0), strict=True):
+                    above = builder.icmp_signed(">", used, ir.Constant(_I64, lower))
+                    fits = builder.icmp_signed("<=", used, ir.Constant(_I64, height))
+                    with builder.if_then(builder.and_(this_width, builder.and_(above, fits))):
+                        _emit_tile(builder, emit, panel if copies else None, height, width, used, *operands)
+            return context.get_dummy_value()
 
-@intrinsic
-def _load(typingctx: Any, pointer: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(args[0])
+        return signature, codegen
 
-    return pointer.dtype(pointer), codegen
-
-
-@intrinsic
-def _store(typingctx: Any, pointer: Any, value: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[1], args[0])
-        return context.get_dummy_value()
-
-    return types.void(pointer, pointer.dtype), codegen
-
-
-@intrinsic
-def _tile(typingctx, vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes):
-    """C[:used, :] = start + A[:used, :K]·B[:K, :] for one register tile `vectors` vectors wide.
-
-    Strides are in elements. A tile is as high as ROWS says, or one row: rows from `used` on repeat the last
-    one and are not stored. The last vector holds `lanes` elements and is masked.
-    """
-    pointer, size = a, types.intp
-    signature = types.void(size, size, pointer, size, size, pointer, size, pointer, size, pointer, size, size)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors, used, *operands = args
-        emit = _VectorCode(context, builder, pointer.dtype, operands[-1])
-        one_row = builder.icmp_signed("==", used, ir.Constant(_I64, 1))
-        for width, rows in enumerate(ROWS, start=1):
-            this_width = builder.icmp_signed("==", vectors, ir.Constant(_I64, width))
-            with builder.if_then(this_width), builder.if_else(one_row) as (alone, several):
-                with alone:
-                    _emit_tile(builder, emit, 1, width, used, *operands[:-1])
-                with several:
-                    _emit_tile(builder, emit, rows, width, used, *operands[:-1])
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return tile
 
 
-def _emit_tile(builder, emit, height, width, used, a, a_row, a_col, b, b_row, c, c_row, start, K):
-    """The instructions of one tile of `height` rows and `width` vectors."""
+_emitted_tile, _emitted_tile_copying = _tile_code(copies=False), _tile_code(copies=True)
+
+
+def _emit_tile(builder, emit, panel, height, width, used, a, a_row, a_col, b, b_row, c, c_row, start, K):
+    """The instructions of one tile of `height` rows and `width` vectors; they copy B to `panel` if there is one."""
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
     rows, columns = range(height), range(width)
     is_used = [builder.icmp_signed("<", ir.Constant(_I64, i), used) for i in rows]
     last_row = builder.sub(used, one)
     index = [builder.select(is_used[i], ir.Constant(_I64, i), last_row) for i in rows]
 
-    def load(row: Any) -> list[Any]:
+    def load_row(row: Any) -> list[Any]:
         return [emit.load(row, j, masked=j == width - 1) for j in columns]
 
     a_rows = [builder.gep(a, [builder.mul(a_row, index[i])]) for i in rows]
-    initial = load(start)
+    initial = load_row(start)
 
     before = builder.block
     loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
@@ -144,7 +135,13 @@ def _emit_tile(builder, emit, height, width, used, a, a_row, a_col, b, b_row, c,
     builder.position_at_end(loop)
     k = builder.phi(_I64)
     sums = [[builder.phi(emit.vector) for _ in columns] for _ in rows]
-    b_k = load(builder.gep(b, [builder.mul(k, b_row)]))
+    b_k = load_row(builder.gep(b, [builder.mul(k, b_row)]))
+    if panel is not None:
+        ahead = builder.gep(b, [builder.mul(builder.add(k, ir.Constant(_I64, PREFETCH_ROWS)), b_row)])
+        to_row = builder.gep(panel, [builder.mul(k, ir.Constant(_I64, width * emit.width))])
+        for j in columns:
+            emit.prefetch(ahead, j)
+            emit.store(b_k[j], to_row, j, masked=False)
     a_offset = builder.mul(k, a_col)
     updated = []
     for i in rows:
@@ -169,24 +166,22 @@ def _emit_tile(builder, emit, height, width, used, a, a_row, a_col, b, b_row, c,
                 emit.store(results[i][j], row, j, masked=j == width - 1)
 
 
+@kernel
+def _tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes):
+    # A function of its own, so that its many instructions stand in one place: every caller compiles 1 s faster.
+    _emitted_tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, b)
+
+
 @intrinsic
-def _copy_panel(typingctx, vectors, b, b_row, panel, K, lanes):
-    """panel[k, :] = B[k, :] for k < K: rows of `vectors` vectors, of which the last has `lanes` elements of B."""
-    signature = types.void(types.intp, b, types.intp, b, types.intp, types.intp)
+def _zeros(typingctx, pointer):
+    """Pointer to a tile's row of zeros in the dtype of `pointer`."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors, source, source_row, target, K, lanes = args
-        emit = _VectorCode(context, builder, b.dtype, lanes)
-        for width in range(1, PANEL + 1):
-            this_width = builder.icmp_signed("==", vectors, ir.Constant(_I64, width))
-            with builder.if_then(this_width), cgutils.for_range(builder, K) as k:
-                from_row = builder.gep(source, [builder.mul(k.index, source_row)])
-                to_row = builder.gep(target, [builder.mul(k.index, ir.Constant(_I64, width * emit.width))])
-                for j in range(width):
-                    emit.store(emit.load(from_row, j, masked=j == width - 1), to_row, j, masked=False)
-        return context.get_dummy_value()
+    def codegen(context, builder, signature, args):
+        count = SINGLE_ROW * VECTOR_BYTES * 8 // pointer.dtype.bitwidth
+        kind = ir.ArrayType(context.get_data_type(pointer.dtype), count)
+        return builder.bitcast(cgutils.global_constant(builder, "fastbp.zeros", kind(None)), args[0].type)
 
-    return signature, codegen
+    return pointer(pointer), codegen
 
 
 class _VectorCode:
@@ -204,6 +199,12 @@ class _VectorCode:
         self._mask = builder.icmp_signed("<", lane_numbers, self._broadcast(lanes, _I64))
         self._zero = ir.Constant(self.vector, [0.0] * self.width)
 
+    def prefetch(self, row: Any, j: int) -> None:
+        pointer = self._builder.bitcast(self._vector_pointer(row, j), ir.IntType(8).as_pointer())
+        name, kind = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        function = self._module.globals.get(name) or ir.Function(self._module, kind, name)
+        self._builder.call(function, [pointer, *(ir.Constant(_I32, n) for n in (0, 3, 1))])  # to read, to keep, data
+
     def splat(self, value: Any) -> Any:
         return self._broadcast(value, self._element)
 
@@ -213,7 +214,7 @@ class _VectorCode:
             value = self._builder.load(pointer)
             value.align = self._bytes
             return value
-        kinds = [pointer.type, ir.IntType(32), self._mask.type, self.vector]
+        kinds = [pointer.type, _I32, self._mask.type, self.vector]
         load = self._declare("masked.load", self.vector, kinds, ".p0")
         return self._builder.call(load, [pointer, self._alignment(), self._mask, self._zero])
 
@@ -222,7 +223,7 @@ class _VectorCode:
         if not masked:
             self._builder.store(value, pointer).align = self._bytes
             return
-        kinds = [self.vector, pointer.type, ir.IntType(32), self._mask.type]
+        kinds = [self.vector, pointer.type, _I32, self._mask.type]
         store = self._declare("masked.store", ir.VoidType(), kinds, ".p0")
         self._builder.call(store, [value, pointer, self._alignment(), self._mask])
 
@@ -233,8 +234,8 @@ class _VectorCode:
     def _broadcast(self, value: Any, element: Any) -> Any:
         vector = ir.VectorType(element, self.width)
         undefined = ir.Constant(vector, ir.Undefined)
-        first = self._builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
+        first = self._builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, self.width), [0] * self.width)
         return self._builder.shuffle_vector(first, undefined, zeros)
 
     def _vector_pointer(self, row: Any, j: int) -> Any:
@@ -242,7 +243,7 @@ class _VectorCode:
         return self._builder.bitcast(element, self.vector.as_pointer())
 
     def _alignment(self) -> Any:
-        return ir.Constant(ir.IntType(32), self._bytes)
+        return ir.Constant(_I32, self._bytes)
 
     def _declare(self, operation: str, result: Any, kinds: list[Any], ending: str = "") -> Any:
         name = f"llvm.{operation}.{self._suffix}{ending}"
@@ -250,74 +251,78 @@ class _VectorCode:
         return known or ir.Function(self._module, ir.FunctionType(result, kinds), name)
 
 
-@kernel
-def _multiply(a, a_row, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, i1, j0, j1, K, V, panel):
-    """C[i0:i1, j0:j1] = start + A[i0:i1, :K]·B[:K, j0:j1] through pointers and strides in elements.
+@inlined_kernel
+def _multiply(
+    a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
+    action, beside, beside_row, room,
+):  # fmt: skip
+    """C[i0:i1, j0:j1] = start + A[i0:i1, :K]·B[:K, j0:j1], and `action` on it, by pointers and strides in elements.
 
-    `start` is a row with stride `start_col`, 0 for one panel of zeros. `V` elements fill a vector; `panel` has room
-    for K rows of PANEL vectors. K is not divided into blocks: a panel is read from the second-level cache as fast
-    as it is multiplied (100×784×256: 128, 256 and 784 rows at a time within 3% of each other).
+    `start` is a row with stride `start_col`, 0 for a tile of zeros. Where `summed`, sums[j0:j1] becomes the sum of
+    each column of B. `action` is for `finish`, and `beside` the outputs that it may need; it works on a tile while that
+    is in the first-level cache. `room` is as large as `_room` says. K is not divided into blocks: a panel is read from
+    the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows at a time within 3% of each
+    other).
     """
-    copied = _copies_panels(b_col, i1 - i0, j1 - j0, V)
-    vectors_left = (j1 - j0 + V - 1) // V
+    V = VECTOR_BYTES // itemsize(c)
+    M = i1 - i0
+    rest = _rest(a_row, a_col, M, j1 - j0, K, V)
+    copied = _copies_panels(b_col, M, j1 - j0, V)
+    stop = j1 - rest
+    vectors_left = (stop - j0 + V - 1) // V
+    widest = SINGLE_ROW if M == 1 and not copied else PANEL
     j = j0
-    while j < j1:
-        panels_left = (vectors_left + PANEL - 1) // PANEL
+    while j < stop:
+        panels_left = (vectors_left + widest - 1) // widest
         vectors = (vectors_left + panels_left - 1) // panels_left
-        width = min(vectors * V, j1 - j)
+        width = min(vectors * V, stop - j)
         lanes = width - (vectors - 1) * V
-        b_panel, b_panel_row = _shift(b, j * b_col), b_row
-        if copied:
-            if b_col == 1:
-                _copy_panel(vectors, b_panel, b_row, panel, K, lanes)
+        b_panel, b_panel_row, b_panel_col = shift(b, j * b_col), b_row, b_col
+        start_panel, c_panel, beside_panel = shift(start, j * start_col), shift(c, j), shift(beside, j)
+        if copied and b_col != 1:
+            _gather(width, b_panel, b_row, b_col, room, vectors * V, K)
+            b_panel, b_panel_row, b_panel_col = room, vectors * V, 1
+        i = i0
+        while i < i1:
+            rows = _next_rows(i1 - i, vectors)
+            a_tile, c_tile = shift(a, i * a_row), shift(c_panel, i * c_row)
+            if copied and i == i0 and b_col == 1:
+                _emitted_tile_copying(
+                    vectors, rows, a_tile, a_row, a_col, b_panel, b_row, c_tile, c_row, start_panel, K, lanes, room,
+                )  # fmt: skip
+                b_panel, b_panel_row = room, vectors * V
             else:
-                for column in range(width):
-                    source = _shift(b_panel, column * b_col)
-                    for k in range(K):
-                        _store(_shift(panel, k * vectors * V + column), _load(_shift(source, k * b_row)))
-            b_panel, b_panel_row = panel, vectors * V
-        rows = ROWS[vectors - 1]
-        for i in range(i0, i1, rows):
-            _tile(
-                vectors, min(rows, i1 - i), _shift(a, i * a_row), a_row, a_col, b_panel, b_panel_row,
-                _shift(c, i * c_row + j), c_row, _shift(start, j * start_col), K, lanes,
-            )  # fmt: skip
+                _tile(
+                    vectors, rows, a_tile, a_row, a_col, b_panel, b_panel_row, c_tile, c_row, start_panel, K, lanes,
+                )  # fmt: skip
+            finish(action, c_tile, c_row, rows, width, shift(beside_panel, i * beside_row), beside_row)
+            i += rows
+        if summed:
+            _sum_columns(b_panel, b_panel_row, b_panel_col, shift(sums, j), width, K)
         j += width
         vectors_left -= vectors
+    if rest:
+        b_rest, start_rest, c_rest = shift(b, stop * b_col), shift(start, stop * start_col), shift(c, stop)
+        if a_col == 1:
+            _rest_by_dot_products(
+                a, a_row, b_rest, b_row, b_col, start_rest, start_col, c_rest, c_row, i0, i1, rest, K, room
+            )
+        else:
+            _rest_transposed(
+                a, a_col, b_rest, b_row, b_col, start_rest, start_col, c_rest, c_row, i0, i1, rest, K, V, room
+            )
+        finish(action, shift(c_rest, i0 * c_row), c_row, M, rest, shift(beside, i0 * beside_row + stop), beside_row)
+        if summed:
+            _sum_columns(b_rest, b_row, b_col, shift(sums, stop), rest, K)
 
 
-@exact_kernel
-def _multiply_row(a, a_col, b, b_row, start, start_col, c, j0, j1, K):
-    """c[j0:j1] = start + a·B[:, j0:j1] for one row, eight rows of B at a time.
-
-    Each is read from end to end, where a tile would touch a piece of every row: 1×1024×1024 in float32 takes 45 µs,
-    by tiles 98.
-    """
-    for j in range(j0, j1):
-        _store(_shift(c, j), _load(_shift(start, j * start_col)))
-    k = 0
-    while k + 8 <= K:
-        a_0, a_1 = _load(_shift(a, k * a_col)), _load(_shift(a, (k + 1) * a_col))
-        a_2, a_3 = _load(_shift(a, (k + 2) * a_col)), _load(_shift(a, (k + 3) * a_col))
-        a_4, a_5 = _load(_shift(a, (k + 4) * a_col)), _load(_shift(a, (k + 5) * a_col))
-        a_6, a_7 = _load(_shift(a, (k + 6) * a_col)), _load(_shift(a, (k + 7) * a_col))
-        row = _shift(b, k * b_row)
-        for j in range(j0, j1):
-            total = multiply_add(a_0, _load(_shift(row, j)), _load(_shift(c, j)))
-            total = multiply_add(a_1, _load(_shift(row, b_row + j)), total)
-            total = multiply_add(a_2, _load(_shift(row, 2 * b_row + j)), total)
-            total = multiply_add(a_3, _load(_shift(row, 3 * b_row + j)), total)
-            total = multiply_add(a_4, _load(_shift(row, 4 * b_row + j)), total)
-            total = multiply_add(a_5, _load(_shift(row, 5 * b_row + j)), total)
-            total = multiply_add(a_6, _load(_shift(row, 6 * b_row + j)), total)
-            total = multiply_add(a_7, _load(_shift(row, 7 * b_row + j)), total)
-            _store(_shift(c, j), total)
-        k += 8
-    while k < K:
-        a_k, row = _load(_shift(a, k * a_col)), _shift(b, k * b_row)
-        for j in range(j0, j1):
-            _store(_shift(c, j), multiply_add(a_k, _load(_shift(row, j)), _load(_shift(c, j))))
-        k += 1
+@kernel
+def _next_rows(rows_left, vectors):
+    """Rows of the next tile: of the tallest, or of a shorter one where that wastes less."""
+    tall, short = _TALL[vectors - 1], _SHORT[vectors - 1]
+    if rows_left > 2 * short:
+        return min(rows_left, tall)
+    return min(rows_left, tall if rows_left == tall else short)
 
 
 @kernel
@@ -330,64 +335,218 @@ def _copies_panels(b_col, M, N, V):
     return b_col != 1 or (M >= COPY_ROWS and N > PANEL * V)
 
 
-def product(A: Any, B: Any, start: Any, C: Any, form: int = PLAIN) -> None:
-    """C = start + A·B, Aᵀ·B or A·Bᵀ, on several threads where that pays.
+@kernel
+def _rest(a_row, a_col, M, N, K, V):
+    """Columns of C that do not go by tiles: what is left of N beyond whole vectors, if that is little.
+
+    As a masked vector they would cost as much as V columns: 100×784×50 in float32 has 50 = 3·16 + 2. Only a second
+    vector comes almost free, as a tile one vector wide has twice as many broadcasts to load as products to form.
+    """
+    rest = N % V
+    by_dot_products = a_col == 1 and K >= LONG_SUM * V
+    if rest <= V // 4 and M > 1 and not V < N < 2 * V and (by_dot_products or a_row == 1):
+        return rest
+    return 0
+
+
+@kernel
+def _rest_by_dot_products(a, a_row, b, b_row, b_col, start, start_col, c, c_row, i0, i1, columns, K, room):
+    """C[i0:i1, :columns] = start + A[i0:i1, :K]·B[:K, :columns], for rows of A in one piece; four rows at a time."""
+    for column in range(columns):
+        b_column = shift(b, column * b_col)
+        if b_row != 1:
+            for k in range(K):
+                store(shift(room, k), load(shift(b_column, k * b_row)))
+            b_column = room
+        first = load(shift(start, column * start_col))
+        for i in range(i0, i1, 4):
+            # Rows beyond the last repeat it.
+            i_1, i_2, i_3 = min(i + 1, i1 - 1), min(i + 2, i1 - 1), min(i + 3, i1 - 1)
+            a_0, a_1, a_2, a_3 = (
+                shift(a, i * a_row),
+                shift(a, i_1 * a_row),
+                shift(a, i_2 * a_row),
+                shift(a, i_3 * a_row),
+            )
+            sum_0 = sum_1 = sum_2 = sum_3 = load(_zeros(a))
+            for k in range(K):
+                b_k = load(shift(b_column, k))
+                sum_0 += load(shift(a_0, k)) * b_k
+                sum_1 += load(shift(a_1, k)) * b_k
+                sum_2 += load(shift(a_2, k)) * b_k
+                sum_3 += load(shift(a_3, k)) * b_k
+            store(shift(c, i * c_row + column), first + sum_0)
+            store(shift(c, i_1 * c_row + column), first + sum_1)
+            store(shift(c, i_2 * c_row + column), first + sum_2)
+            store(shift(c, i_3 * c_row + column), first + sum_3)
+
+
+@inlined_kernel
+def _rest_transposed(a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, i1, columns, K, V, room):
+    """C[i0:i1, :columns] = start + A[i0:i1, :K]·B[:K, :columns], for columns of A in one piece: Cᵀ = Bᵀ·Aᵀ by tiles."""
+    for i in range(i0, i1, PANEL * V):
+        width = min(PANEL * V, i1 - i)
+        vectors = (width + V - 1) // V
+        lanes = width - (vectors - 1) * V
+        _tile(
+            vectors, columns, b, b_col, b_row, shift(a, i), a_col,
+            room, PANEL * V, _zeros(a), K, lanes,
+        )  # fmt: skip
+        for column in range(columns):
+            first = load(shift(start, column * start_col))
+            for row in range(width):
+                value = first + load(shift(room, column * PANEL * V + row))
+                store(shift(c, (i + row) * c_row + column), value)
+
+
+@kernel
+def _sum_columns(b, b_row, b_col, sums, columns, K):
+    """sums[:columns] = sum of each column of B[:K, :columns]."""
+    for column in range(columns):
+        store(shift(sums, column), load(_zeros(b)))
+    for k in range(K):
+        row = shift(b, k * b_row)
+        for column in range(columns):
+            store(shift(sums, column), load(shift(sums, column)) + load(shift(row, column * b_col)))
+
+
+@kernel
+def _gather(width, b, b_row, b_col, panel, panel_row, K):
+    """panel[:K, :width] = B[:K, :width], column by column."""
+    for column in range(width):
+        source = shift(b, column * b_col)
+        for k in range(K):
+            store(shift(panel, k * panel_row + column), load(shift(source, k * b_row)))
+
+
+@exact_kernel
+def _multiply_row(a, a_col, b, b_row, start, start_col, c, j0, j1, K):
+    """c[j0:j1] = start + a·B[:, j0:j1] for one row, eight rows of B at a time.
+
+    Each is read from end to end, where a tile would touch a piece of every row: 1×1024×1024 in float32 takes 45 µs,
+    by tiles 98.
+    """
+    for j in range(j0, j1):
+        store(shift(c, j), load(shift(start, j * start_col)))
+    k = 0
+    while k + 8 <= K:
+        a_0, a_1 = load(shift(a, k * a_col)), load(shift(a, (k + 1) * a_col))
+        a_2, a_3 = load(shift(a, (k + 2) * a_col)), load(shift(a, (k + 3) * a_col))
+        a_4, a_5 = load(shift(a, (k + 4) * a_col)), load(shift(a, (k + 5) * a_col))
+        a_6, a_7 = load(shift(a, (k + 6) * a_col)), load(shift(a, (k + 7) * a_col))
+        row = shift(b, k * b_row)
+        for j in range(j0, j1):
+            total = multiply_add(a_0, load(shift(row, j)), load(shift(c, j)))
+            total = multiply_add(a_1, load(shift(row, b_row + j)), total)
+            total = multiply_add(a_2, load(shift(row, 2 * b_row + j)), total)
+            total = multiply_add(a_3, load(shift(row, 3 * b_row + j)), total)
+            total = multiply_add(a_4, load(shift(row, 4 * b_row + j)), total)
+            total = multiply_add(a_5, load(shift(row, 5 * b_row + j)), total)
+            total = multiply_add(a_6, load(shift(row, 6 * b_row + j)), total)
+            total = multiply_add(a_7, load(shift(row, 7 * b_row + j)), total)
+            store(shift(c, j), total)
+        k += 8
+    while k < K:
+        a_k, row = load(shift(a, k * a_col)), shift(b, k * b_row)
+        for j in range(j0, j1):
+            store(shift(c, j), multiply_add(a_k, load(shift(row, j)), load(shift(c, j))))
+        k += 1
+
+
+def product(A: Any, B: Any, beside: Any, C: Any, form: int = PLAIN) -> None:
+    """C = A·B, Aᵀ·B or A·Bᵀ with what goes on beside it, on several threads where that pays.
 
     Parameters
     ----------
     A : ndarray (M, K), or (K, M) for A_TRANSPOSED
     B : ndarray (K, N), or (N, K) for B_TRANSPOSED
-    start : ndarray (N,) or None
-        A row that is added to every row of the product, such as a bias.
+    beside : ndarray (N,) or (M, N), or None
+        With FROM_ROW a row that is added to every row of the product, such as a bias. With SUMS_TO_ROW a row that
+        receives the sum of each column of B. With the derivative of an activation, the activation's outputs.
     C : ndarray (M, N)
-        Written to. All arrays are C-contiguous and of one dtype, float32 or float64.
+        Written to. A, B and C have any strides; the elements of a row of `beside` lie side by side. All are of one
+        dtype, float32 or float64.
     form : int
-        PLAIN, A_TRANSPOSED or B_TRANSPOSED.
+        PLAIN, or A_TRANSPOSED or B_TRANSPOSED, | FROM_ROW or SUMS_TO_ROW, | action << ACTION.
     """
-    K = A.shape[0] if form == A_TRANSPOSED else A.shape[1]
-    if start is None:
-        _threads.run(_product_part, _product_parts, C.size * K, A, B, _NOTHING[C.itemsize], 0, C, form)
-    else:
-        _threads.run(_product_part, _product_parts, C.size * K, A, B, start, 1, C, form)
+    if beside is None:
+        beside = _NOTHING[C.itemsize]
+    if not _product(_threads.TEAM, A, B, beside, C, form):
+        _threads.start()
+        _product(_threads.TEAM, A, B, beside, C, form)
 
 
 @kernel
-def _product_part(part, parts, A, B, start, start_col, C, form):
+def _product(team, A, B, beside, C, form):
+    """Returns whether it was done: not where it would be worth several threads that are not there yet."""
+    K = A.shape[0] if form & A_TRANSPOSED else A.shape[1]
+    if parts_of(team) == 1 or C.size * K < _threads.WORTH_A_REGION:
+        _product_part(np.intp(0), np.intp(1), A, B, beside, C, form)  # as constants they would compile it once more
+        return True
+    return in_parallel(team, _product_part, (A, B, beside, C, form))
+
+
+@kernel
+def _product_part(part, parts, A, B, beside, C, form):
     """One of `parts` shares of a product."""
-    V = VECTOR_BYTES // C.itemsize
-    K, a_row, a_col, b_row, b_col = A.shape[1], A.shape[1], 1, B.shape[1], 1
-    if form == A_TRANSPOSED:
-        K, a_row, a_col = A.shape[0], 1, A.shape[1]
-    elif form == B_TRANSPOSED:
-        b_row, b_col = 1, B.shape[1]
-    i0, i1, j0, j1 = _share(part, parts, C, b_col, V)
-    if C.shape[0] == 1 and b_col == 1 and C.shape[1] >= LONG_ROW * V:
-        _multiply_row(_at(A, 0), a_col, _at(B, 0), b_row, _at(start, 0), start_col, _at(C, 0), j0, j1, K)
+    item = itemsize(at(C, 0))
+    V = VECTOR_BYTES // item
+    M, N = C.shape
+    K, a_row, a_col, b_row, b_col = A.shape[1], A.strides[0], A.strides[1], B.strides[0], B.strides[1]
+    if form & A_TRANSPOSED:
+        K, a_row, a_col = A.shape[0], a_col, a_row
+    if form & B_TRANSPOSED:
+        b_row, b_col = b_col, b_row
+    if N == 1:
+        b_col = item  # an axis of one element may have any stride
+    a_row, a_col, b_row, b_col = a_row // item, a_col // item, b_row // item, b_col // item
+    i0, i1, j0, j1 = _share(part, parts, M, N, b_col, V)
+    c, c_row, c_col = at(C, 0), C.strides[0] // item, C.strides[1] // item
+    start, start_col = _zeros(c), 0
+    if form & FROM_ROW:
+        start, start_col = at(beside, 0), 1
+    beside_row = beside.strides[0] // item
+    summed = form & SUMS_TO_ROW and i0 == 0
+    action = form >> ACTION
+    if M == 1 and b_col == 1 and c_col == 1 and N >= LONG_ROW * V and not summed:
+        _multiply_row(at(A, 0), a_col, at(B, 0), b_row, start, start_col, c, j0, j1, K)
+        finish(action, shift(c, j0), c_row, M, j1 - j0, at(beside, j0), beside_row)
         return
-    copied = _copies_panels(b_col, i1 - i0, j1 - j0, V)
-    panel = np.empty(K * PANEL * V + V if copied else V, C.dtype)
-    aligned = (-panel.ctypes.data % VECTOR_BYTES) // C.itemsize  # else every vector would lie in two cache lines
+    is_in_rows = c_col == 1 or N == 1
+    memory = allocate(c, _room(a_row, a_col, b_col, i1 - i0, j1 - j0, K, V))
+    rows = allocate(c, 0 if is_in_rows else M * N)
     _multiply(
-        _at(A, 0), a_row, a_col, _at(B, 0), b_row, b_col, _at(start, 0), start_col,
-        _at(C, 0), C.shape[1], i0, i1, j0, j1, K, V, _at(panel, aligned),
+        at(A, 0), a_row, a_col, at(B, 0), b_row, b_col, start, start_col, at(beside, 0), summed,
+        c if is_in_rows else rows, c_row if is_in_rows else N, i0, i1, j0, j1, K, action, at(beside, 0), beside_row,
+        aligned(memory, VECTOR_BYTES),  # else every vector would lie in two cache lines
     )  # fmt: skip
-
-
-@parallel_kernel
-def _product_parts(parts, A, B, start, start_col, C, form):
-    for part in prange(parts):
-        # A prange index is unsigned, and would compile everything below once more.
-        _product_part(np.intp(part), parts, A, B, start, start_col, C, form)
+    if not is_in_rows:
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                store(shift(c, i * c_row + j * c_col), load(shift(rows, i * N + j)))
+    release(rows)
+    release(memory)
 
 
 @kernel
-def _share(part, parts, C, b_col, V):
+def _room(a_row, a_col, b_col, M, N, K, V):
+    """Elements of memory in which `_multiply` copies what it needs of B: a panel, or what does not go by tiles."""
+    rest = _rest(a_row, a_col, M, N, K, V)
+    rows = K if _copies_panels(b_col, M, N, V) else 0
+    if rest:
+        rows = max(rows, rest, K // (PANEL * V) + 1)
+    return (rows * PANEL + 1) * V if rows else 0
+
+
+@kernel
+def _share(part, parts, M, N, b_col, V):
     """Rows i0:i1 and columns j0:j1 of C that are the share of `part`, one of `parts`.
 
     Columns are shared where B has panels enough to copy: each panel is then copied once. Rows are shared in
     narrower products, if there are enough of them.
     """
-    M, N = C.shape
+    if parts == 1:
+        return 0, M, 0, N
     is_wide = N >= 2 * parts * PANEL * V
     if b_col == 1 and M >= parts * ROW_GRAIN and not is_wide:
         return _boundary(M, ROW_GRAIN, part, parts), _boundary(M, ROW_GRAIN, part + 1, parts), 0, N

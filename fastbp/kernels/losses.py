@@ -7,41 +7,68 @@ to a loss, even where its logarithm is -inf.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from fastbp.kernels._jit import kernel
-from fastbp.kernels.activations import exp_of_rows
+from fastbp.kernels._jit import WORTH_SHARING, kernel, shared_kernel
+from fastbp.kernels.activations import softmax_of_rows
 from fastbp.kernels.elementary import log
 
 
-@kernel
-def softmax_cross_entropy_forward(x, t, y):
+def softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
     """y = softmax(x); returns the mean of -sum(t·log(y)), by the exact log-sum-exp of x."""
+    if x.size < WORTH_SHARING:
+        return _softmax_cross_entropy(x, t, y)
+    losses = np.empty(len(x))
+    _softmax_cross_entropy_of_rows(x, t, y, losses)
+    return _mean(losses)
+
+
+@kernel
+def _softmax_cross_entropy(x, t, y):
+    losses = np.empty(len(x))
+    _of_rows(x, t, y, losses)
+    return _mean(losses)
+
+
+@shared_kernel
+def _softmax_cross_entropy_of_rows(x, t, y, losses):
     N, C = x.shape
     tops, totals = np.empty(N, x.dtype), np.empty(N, x.dtype)
-    exp_of_rows(x, y, tops, totals)
-    log_totals = np.empty(N, x.dtype)
+    softmax_of_rows(x, y, tops, totals)
     for i in range(N):  # a loop of its own, to take vectors of logarithms
-        log_totals[i] = log(totals[i])
-    loss = 0.0
+        totals[i] = log(totals[i])
     for i in range(N):
-        top, total, log_total = tops[i], totals[i], log_totals[i]
-        for j in range(C):
-            y[i, j] /= total
+        top, log_total = tops[i], totals[i]
         if t.ndim == 1:
-            loss += log_total - (x[i, t[i]] - top)
+            losses[i] = log_total - (x[i, t[i]] - top)
         else:
+            losses[i] = 0
             for j in range(C):
                 if t[i, j] != 0:
-                    loss += t[i, j] * (log_total - (x[i, j] - top))
-    return loss / N if N else 0.0
+                    losses[i] += t[i, j] * (log_total - (x[i, j] - top))
+
+
+_of_rows = _softmax_cross_entropy_of_rows.kernel
 
 
 @kernel
-def softmax_cross_entropy_backward(y, t, dout, dx):
+def _mean(losses):
+    N = len(losses)
+    return losses.sum() / N if N else 0.0
+
+
+def softmax_cross_entropy_backward(y: Any, t: Any, dout: float, dx: Any) -> None:
     """dx = (y - t)/N·dout."""
+    _scaled_difference(y, t, dout / len(y) if len(y) else 0.0, dx)
+
+
+@shared_kernel
+def _scaled_difference(y, t, factor, dx):
+    """dx = (y - t)·factor."""
     N, C = y.shape
-    scale = y.dtype.type(dout / N) if N else y.dtype.type(0)
+    scale = y.dtype.type(factor)
     for i in range(N):
         if t.ndim == 1:
             for j in range(C):
@@ -95,14 +122,9 @@ def squared_error_forward(y, t):
     return loss / 2 / N if N else 0.0
 
 
-@kernel
-def squared_error_backward(y, t, dout, dy):
+def squared_error_backward(y: Any, t: Any, dout: float, dy: Any) -> None:
     """dy = (y - t)/N·dout."""
-    N, C = y.shape
-    scale = y.dtype.type(dout / N) if N else y.dtype.type(0)
-    for i in range(N):
-        for j in range(C):
-            dy[i, j] = (y[i, j] - t[i, j]) * scale
+    _scaled_difference(y, t, dout / len(y) if len(y) else 0.0, dy)
 
 
 @kernel

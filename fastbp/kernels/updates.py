@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-from fastbp.kernels._jit import kernel
+from fastbp.kernels._jit import shared_kernel
 
 # Keeps a division by the root of a sum of squares finite; outside the root, as in the book.
 EPSILON = 1e-7
 
 
-@kernel
+@shared_kernel
 def sgd_update(param, grad, lr):
     """param -= lr·grad."""
     rate = param.dtype.type(lr)
@@ -22,7 +22,7 @@ def sgd_update(param, grad, lr):
         param[i] -= rate * grad[i]
 
 
-@kernel
+@shared_kernel
 def momentum_update(param, grad, v, lr, momentum):
     """v = momentum·v - lr·grad; param += v."""
     rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
@@ -31,7 +31,7 @@ def momentum_update(param, grad, v, lr, momentum):
         param[i] += v[i]
 
 
-@kernel
+@shared_kernel
 def nesterov_update(param, grad, v, lr, momentum):
     """param += momentum²·v - (1 + momentum)·lr·grad; v = momentum·v - lr·grad."""
     rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
@@ -41,7 +41,7 @@ def nesterov_update(param, grad, v, lr, momentum):
         v[i] = friction * v[i] - rate * grad[i]
 
 
-@kernel
+@shared_kernel
 def adagrad_update(param, grad, h, lr):
     """h += grad²; param -= lr·grad/(sqrt(h) + 1e-7)."""
     rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
@@ -50,7 +50,7 @@ def adagrad_update(param, grad, h, lr):
         param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
 
 
-@kernel
+@shared_kernel
 def rmsprop_update(param, grad, h, lr, decay_rate):
     """h = decay_rate·h + (1 - decay_rate)·grad²; param -= lr·grad/(sqrt(h) + 1e-7)."""
     rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
@@ -60,7 +60,7 @@ def rmsprop_update(param, grad, h, lr, decay_rate):
         param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
 
 
-@kernel
+@shared_kernel
 def adam_update(param, grad, m, v, lr, beta1, beta2):
     """m += (1 - beta1)·(grad - m); v += (1 - beta2)·(grad² - v); param -= lr·m/(sqrt(v) + 1e-7)."""
     rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
