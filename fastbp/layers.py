@@ -409,9 +409,9 @@ class Affine:
         dtype = result_dtype(x, W, dout)
         dx, dW, db = empty(x.shape, dtype), empty(W.shape, dtype), empty(W.shape[1:], dtype)
         implementation(dtype).affine_backward(working(x, dtype), working(W, dtype), working(dout, dtype), dx, dW, db)
-        if dx.dtype is not dout.dtype or x.dtype is not W.dtype:
+        if dx.dtype is not dout.dtype or x.dtype is not W.dtype or dtype.kind != "f":
             dx, dW = finished(dx, result_dtype(dout, W)), finished(dW, result_dtype(x, dout))
-            db = finished(db, result_dtype(dout))
+            db = _finished_sum(db, dout)
         self.dW, self.db = dW, db
         return dx.reshape(shape)
 
@@ -432,7 +432,7 @@ class Affine:
         dtype = result_dtype(x, dout)
         dW, db = empty(W.shape, dtype), empty(W.shape[1], dtype)
         implementation(dtype).affine_backward_parameters(working(x, dtype), working(dout, dtype), dW, db)
-        self.dW, self.db = finished(dW, dtype), finished(db, result_dtype(dout))
+        self.dW, self.db = finished(dW, dtype), _finished_sum(db, dout)
 
     def _parameters(self) -> tuple[Array, Array]:
         W, b = parameter("W", self.W, 2), parameter("b", self.b, 1)
@@ -578,9 +578,9 @@ class CrossEntropyError:
         """
         y = as_array("y", y)
         samples, dtype = rows("y", y), float_dtype(result_dtype(y))
-        t = target(t, y.shape, dtype)
+        t, dtype = target(t, y.shape, dtype)
         loss = implementation(dtype).cross_entropy_forward(working(samples, dtype), t)
-        self.y, self.t, self.loss = y, t, loss
+        self.y, self.t, self.loss, self._dtype = y, t, loss, dtype
         return cast(float, loss)
 
     def backward(self, dout: ArrayLike = 1) -> Array:
@@ -593,7 +593,8 @@ class CrossEntropyError:
         Returns
         -------
         ndarray
-            A new array in the shape of y.
+            A new array in the shape of y, in NumPy's dtype for t/y: float64 for a float32 y and a one-hot t of
+            float64 or int64.
 
         Raises
         ------
@@ -604,7 +605,7 @@ class CrossEntropyError:
         """
         if self.y is None:
             _not_run(self)
-        samples, dtype = rows("y", self.y), float_dtype(result_dtype(self.y))
+        samples, dtype = rows("y", self.y), self._dtype
         dy = empty(samples.shape, dtype)
         implementation(dtype).cross_entropy_backward(working(samples, dtype), self.t, scalar("dout", dout), dy)
         return finished(dy, dtype).reshape(self.y.shape)
@@ -647,10 +648,10 @@ class SoftmaxWithLoss:
         """
         x = as_array("x", x)
         samples, dtype = rows("x", x), float_dtype(result_dtype(x))
-        t = target(t, x.shape, dtype)
-        y = empty(samples.shape, dtype)
-        loss = implementation(dtype).softmax_cross_entropy_forward(working(samples, dtype), t, y)
-        self.y, self.t, self.loss = finished(y, dtype).reshape(x.shape), t, loss
+        t, wide = target(t, x.shape, dtype)
+        y = empty(samples.shape, wide)
+        loss = implementation(wide).softmax_cross_entropy_forward(working(samples, wide), t, y)
+        self.y, self.t, self.loss, self._dtype = finished(y, dtype).reshape(x.shape), t, loss, wide
         return cast(float, loss)
 
     def backward(self, dout: ArrayLike = 1) -> Array:
@@ -663,7 +664,8 @@ class SoftmaxWithLoss:
         Returns
         -------
         ndarray
-            A new array in the shape of x.
+            A new array in the shape of x, in NumPy's dtype for y - t: float64 for a float32 x and a one-hot t of
+            float64 or int64.
 
         Raises
         ------
@@ -674,7 +676,7 @@ class SoftmaxWithLoss:
         """
         if self.y is None:
             _not_run(self)
-        dtype = result_dtype(self.y)
+        dtype = self._dtype
         samples = working(rows("y", self.y), dtype)
         dx = empty(samples.shape, dtype)
         implementation(dtype).softmax_cross_entropy_backward(samples, self.t, scalar("dout", dout), dx)
@@ -752,6 +754,11 @@ class IdentityWithLoss:
     def _dtype(y: Array, t: Array) -> DType:
         dtype = result_dtype(y, t)
         return dtype if dtype.kind == "f" else FLOAT64  # what NumPy's division by N gives
+
+
+def _finished_sum(db: Array, dout: Array) -> Array:
+    """`db` in the dtype that NumPy's sum over the batch has: no integer narrower than the platform's."""
+    return finished(db, result_dtype(dout)) if dout.dtype.kind == "f" else np.sum(dout, axis=0)
 
 
 def _not_run(layer: object) -> NoReturn:

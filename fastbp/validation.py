@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import kernels
+from fastbp.implementation import implementation
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
@@ -159,8 +159,10 @@ def rows(name: str, array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
-def target(t: object, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Targets for predictions of `shape`, (C,) or (N, C): labels (N,) of intp, or a distribution (N, C) of `dtype`.
+def target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DType]:
+    """Targets for predictions of `shape`, (C,) or (N, C), and the dtype that NumPy gives for predictions - t.
+
+    The targets are labels (N,) of intp, or a distribution (N, C) of that dtype. Predictions are of `dtype`.
 
     Raises
     ------
@@ -172,10 +174,11 @@ def target(t: object, shape: tuple[int, ...], dtype: DType) -> Array:
     array = as_array("t", t)
     C = shape[-1]
     if array.shape == shape:
-        return _distribution(array.reshape(-1, C), dtype)
+        dtype = np.result_type(dtype, array.dtype)
+        return _distribution(array.reshape(-1, C), dtype), dtype
     one_label = len(shape) == 1 and array.size == 1
     if one_label or array.shape == shape[:1]:
-        return _labels(array.reshape(-1), C)
+        return _labels(array.reshape(-1), C, dtype), dtype
     labels = "one label" if len(shape) == 1 else f"labels of shape {shape[:1]}"
     raise ValueError(
         f"t: expected {labels} or a distribution of shape {shape}, got shape {array.shape}; "
@@ -183,7 +186,7 @@ def target(t: object, shape: tuple[int, ...], dtype: DType) -> Array:
     )
 
 
-def _labels(labels: Array, C: int) -> Array:
+def _labels(labels: Array, C: int, dtype: DType) -> Array:
     if labels.dtype.kind not in "iu" and labels.size:
         raise TypeError(
             f"t: expected integer labels, got {labels.dtype}; convert with t.astype(np.int64), "
@@ -191,7 +194,7 @@ def _labels(labels: Array, C: int) -> Array:
         )
     # Always a copy: a layer keeps it until backward, and labels changed meanwhile would point outside the array.
     indices = labels.astype(INTP, order="C")
-    bad = kernels.first_bad_label(indices, C)
+    bad = implementation(dtype).first_bad_label(indices, C)
     if bad >= 0:
         raise ValueError(
             f"t: expected labels from 0 to {C - 1}, got {labels[bad]} at index {bad}; "
@@ -202,7 +205,7 @@ def _labels(labels: Array, C: int) -> Array:
 
 def _distribution(distribution: Array, dtype: DType) -> Array:
     values = working(distribution if distribution.flags.writeable else distribution.copy(), dtype)  # a layer keeps it
-    bad = kernels.first_bad_distribution(values)
+    bad = implementation(dtype).first_bad_distribution(values)
     if bad >= 0:
         raise ValueError(
             f"t: expected rows of probabilities that are at least 0 and sum to 1, got {_short(distribution[bad])} "

@@ -127,6 +127,7 @@ def test_result_dtypes_are_numpys(dtype, rng):
         assert out.dtype == (x @ W + b).dtype
         assert dx.dtype == (out @ W.T).dtype
         assert affine.dW.dtype == (x.T @ out).dtype
+        assert affine.db.dtype == np.sum(out, axis=0).dtype
         np.testing.assert_allclose(out, x.astype(float) @ W + b, rtol=2e-3)
         np.testing.assert_allclose(affine.dW, x.astype(float).T @ out, rtol=2e-3)
 
@@ -186,6 +187,18 @@ def test_bias_gradient_is_the_sum_over_the_batch():
     affine.forward(np.zeros((2, 1)))
     affine.backward(np.array([[1.0, 2, 3], [4, 5, 6]]))
     assert affine.db.tolist() == [5, 7, 9]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "bool", ">i2"])
+@pytest.mark.parametrize("weights", ["int8", "float64"])
+def test_bias_gradient_of_integers_is_numpys_sum(dtype, weights):
+    affine = Affine(np.ones((2, 3), weights), np.zeros(3, weights))
+    dout = np.full((5, 3), 100).astype(dtype)
+    affine.forward(np.ones((5, 2), weights))
+    affine.backward(dout)
+    assert_same(affine.db, np.sum(dout, axis=0))
+    affine.backward_parameters(dout)
+    assert_same(affine.db, np.sum(dout, axis=0))
 
 
 def test_relu_keeps_the_mask_and_does_not_overwrite_dout():
@@ -257,6 +270,29 @@ def test_a_loss_takes_labels_one_hot_and_one_sample(rng):
     assert alone == single.forward(x[1], [3]) == single.forward(x[1], one_hot[1])
     assert single.backward().shape == single.y.shape == (4,)
     assert alone == pytest.approx(-np.log(by_label.y[1, 3]))
+
+
+@pytest.mark.parametrize("t_dtype", ["float16", "float32", "float64", "int8", "int64", "bool", ">f8"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_gradient_of_a_loss_has_numpys_dtype(dtype, t_dtype, rng):
+    y, labels = rng.dirichlet(np.ones(4), 3).astype(dtype), np.array([0, 3, 1])
+    t = np.eye(4)[labels].astype(t_dtype)
+    together, error = SoftmaxWithLoss(), CrossEntropyError()
+    together.forward(np.log(y), t)
+    error.forward(y, t)
+    assert together.y.dtype == dtype
+    assert_same(together.backward(), ((together.y - t) / 3).astype((y - t).dtype), dtype)
+    assert_same(error.backward(), -t.astype((y - t).dtype) / y / 3, dtype)
+    together.forward(np.log(y), labels)
+    assert together.backward().dtype == dtype
+
+
+def test_targets_are_checked_on_the_reference_without_a_kernel(monkeypatch):
+    monkeypatch.setattr(kernels, "first_bad_label", None)
+    monkeypatch.setattr(kernels, "first_bad_distribution", None)
+    with use_reference():
+        assert SoftmaxWithLoss().forward([[0.0, 0.0]], [1]) == pytest.approx(np.log(2))
+        assert SoftmaxWithLoss().forward([[0.0, 0.0]], [[0.5, 0.5]]) == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("loss", [SoftmaxWithLoss(), CrossEntropyError()])
