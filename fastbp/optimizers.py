@@ -19,11 +19,18 @@ from fastbp.validation import FLOAT32, FLOAT64, Array, as_array, rate, result_dt
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop"]
 
+# What a setting must stay below.
+_LIMITS = {"lr": math.inf, "momentum": 1, "decay_rate": 1, "beta1": 1, "beta2": 1}
+
 
 class Optimizer:
     """What the optimizers share: checks, state, and the walk over the parameters."""
 
     _state: ClassVar[tuple[str, ...]] = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute; a rate is checked whenever it is set, in the course of training, too."""
+        super().__setattr__(name, rate(name, value, _LIMITS[name]) if name in _LIMITS else value)
 
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
         """Change every parameter by its gradient.
@@ -52,6 +59,8 @@ class Optimizer:
         for key, _, _ in checked:
             # Taken anew: a parameter may share memory with one that has just been updated.
             param, grad = _checked(key, params[key], grads)
+            if np.may_share_memory(param, grad):
+                grad = grad.copy()
             self._update(key, param.reshape(-1), grad.reshape(-1))
             _write_back(params, key, param)
 
@@ -81,7 +90,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent, W -= lr·dW (section 6.1.2)."""
 
     def __init__(self, lr: float = 0.01) -> None:
-        self.lr = rate("lr", lr)
+        self.lr = lr
 
     def _update(self, key: str, param: Array, grad: Array) -> None:  # noqa: ARG002 - it keeps no state by key
         implementation(param.dtype).sgd_update(param, grad, self.lr)
@@ -93,7 +102,7 @@ class Momentum(Optimizer):
     _state = ("v",)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        self.lr, self.momentum = rate("lr", lr), rate("momentum", momentum, below=1)
+        self.lr, self.momentum = lr, momentum
         self.v: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array) -> None:
@@ -115,7 +124,7 @@ class AdaGrad(Optimizer):
     _state = ("h",)
 
     def __init__(self, lr: float = 0.01) -> None:
-        self.lr = rate("lr", lr)
+        self.lr = lr
         self.h: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array) -> None:
@@ -128,7 +137,7 @@ class RMSprop(Optimizer):
     _state = ("h",)
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
-        self.lr, self.decay_rate = rate("lr", lr), rate("decay_rate", decay_rate, below=1)
+        self.lr, self.decay_rate = lr, decay_rate
         self.h: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array) -> None:
@@ -144,8 +153,7 @@ class Adam(Optimizer):
     _state = ("m", "v")
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
-        self.lr = rate("lr", lr)
-        self.beta1, self.beta2 = rate("beta1", beta1, below=1), rate("beta2", beta2, below=1)
+        self.lr, self.beta1, self.beta2 = lr, beta1, beta2
         self.iter = 0
         self.m: dict[str, Array] | None = None
         self.v: dict[str, Array] | None = None

@@ -67,6 +67,29 @@ def test_parameters_that_share_memory_get_both_updates():
     assert W.tolist() == [[-3.0] * 3] * 2
 
 
+@BY_OPTIMIZER
+@pytest.mark.parametrize("offset", [0, 1, 3])
+def test_a_gradient_that_overlaps_its_parameter_is_read_as_it_was(optimizer, offset, rng):
+    memory = rng.standard_normal(10)
+    apart, optimizer, other = memory.copy(), copy.deepcopy(optimizer), copy.deepcopy(optimizer)
+    for _ in range(2):
+        optimizer.update({"W": memory[3:9]}, {"W": memory[3 - offset : 9 - offset]})
+        other.update({"W": apart[3:9]}, {"W": apart[3 - offset : 9 - offset].copy()})
+    np.testing.assert_array_equal(memory, apart)
+
+
+@BY_OPTIMIZER
+def test_a_setting_is_checked_whenever_it_is_set(optimizer):
+    optimizer = copy.deepcopy(optimizer)
+    for name in set(vars(optimizer)) - {"v", "h", "m", "iter"}:
+        before = getattr(optimizer, name)
+        with pytest.raises(TypeError, match=f"{name}: expected a number, got str"):
+            setattr(optimizer, name, "x")
+        with pytest.raises(ValueError, match=f"{name}: expected a number that is at least 0"):
+            setattr(optimizer, name, -1)
+        assert getattr(optimizer, name) == before
+
+
 def test_a_list_for_a_parameter_is_refused_before_anything_changes():
     params = {"a": np.zeros(2), "b": [1.0, 2.0]}
     with pytest.raises(TypeError, match=r"params\['b'\]: expected an array or a number, got list"):
