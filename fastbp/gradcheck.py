@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.validation import FLOAT64, Array, as_array
+from fastbp.validation import FLOAT32, FLOAT64, Array, as_array, scalar
 
 if TYPE_CHECKING:
     from fastbp.network import Sequential
@@ -39,13 +39,15 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     Raises
     ------
     TypeError
-        If x is not an array of floats.
+        If x is not an array of float64 or float32, or f(x) not a real number.
     ValueError
-        If x is read-only.
+        If x is read-only, or f(x) more than one number.
     """
-    if not isinstance(x, np.ndarray) or as_array("x", x).dtype.kind != "f":
+    if not isinstance(x, np.ndarray) or as_array("x", x).dtype not in (FLOAT32, FLOAT64):
         got = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"x: expected an array of floats, got {got}; convert with np.array(x, dtype=np.float64)")
+        raise TypeError(
+            f"x: expected an array of float64 or float32, got {got}; convert with np.array(x, dtype=np.float64)"
+        )
     if not x.flags.writeable:
         raise ValueError("x: expected an array that can be written to, got a read-only one; pass a copy")
     gradient = np.zeros_like(x)
@@ -53,9 +55,9 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         value = x[index]
         try:
             x[index] = value + h
-            above = f(x)
+            above = scalar("f(x)", f(x))
             x[index] = value - h
-            below = f(x)
+            below = scalar("f(x)", f(x))
         finally:
             x[index] = value
         gradient[index] = (above - below) / (2 * h)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp.gradcheck import numerical_gradient
 from fastbp.layers import Affine, Layer, LossLayer, ReLU, SoftmaxWithLoss
-from fastbp.validation import FLOAT32, FLOAT64, Array, as_array, rate
+from fastbp.validation import Array, as_array, float_dtype, generator, network_dtype, rate, rows, target, whole_number
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 
@@ -24,6 +24,7 @@ class Parameters(MutableMapping[str, Array]):
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
         self._places: dict[str, tuple[Any, str]] = {}
         number = 0
         for layer in layers:
@@ -76,7 +77,7 @@ class Parameters(MutableMapping[str, Array]):
         try:
             return self._places[key]
         except KeyError:
-            raise KeyError(f"{key!r}: expected one of {list(self._places)}") from None
+            raise KeyError(f"params: expected one of {', '.join(self._places)}, got {key}; take one of these") from None
 
 
 class Sequential:
@@ -94,8 +95,6 @@ class Sequential:
 
     Attributes
     ----------
-    params : Parameters
-        W1, b1, W2, b2 and so on: the layers' own arrays.
     layers : OrderedDict of str to layer
     last_layer : layer
         The loss.
@@ -124,7 +123,15 @@ class Sequential:
             raise ValueError("layers: expected different objects, got one twice, which would lose its input; make two")
         self.layers: OrderedDict[str, Layer] = named
         self.last_layer = loss
-        self.params = Parameters(list(named.values()))
+        self._params = Parameters(list(named.values()))
+
+    @property
+    def params(self) -> Parameters:
+        """W1, b1, W2, b2 and so on: the own arrays of the layers as they stand now."""
+        layers = list(self.layers.values())
+        if layers != self._params.layers:
+            self._params = Parameters(layers)
+        return self._params
 
     def predict(self, x: ArrayLike) -> Array:
         """Return the output of the last layer before the loss: logits (N, C) where that is softmax.
@@ -157,23 +164,23 @@ class Sequential:
         x : array_like
             A batch.
         t : array_like
-            Labels (N,), or one-hot (N, C).
+            Integer labels (N,), 0 <= t < C, or one-hot (N, C).
 
         Raises
         ------
+        TypeError
+            If labels are not integers.
         ValueError
-            For an empty batch, or another number of labels than samples.
+            For an empty batch, and for what is neither a label of each sample nor one-hot.
         """
-        scores, labels = self.predict(x), as_array("t", t)
-        predicted = np.argmax(scores, axis=-1)
-        if labels.shape == scores.shape:
-            labels = np.argmax(labels, axis=-1)
-        if labels.shape != predicted.shape or predicted.size == 0:
-            raise ValueError(
-                f"t: expected labels {predicted.shape} or one-hot {scores.shape} of at least one sample, "
-                f"got shape {labels.shape}; give one label for each row of x"
-            )
-        return float(np.mean(predicted == labels))
+        out = as_array("predict(x)", self.predict(x))
+        scores = rows("predict(x)", out)
+        labels, _ = target(t, out.shape, float_dtype(out.dtype))
+        if len(scores) == 0:
+            raise ValueError("x: expected at least one sample, got none; the share of none is not a number")
+        if labels.ndim == 2:
+            labels = np.argmax(labels, axis=1)
+        return float(np.mean(np.argmax(scores, axis=1) == labels))
 
     def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
@@ -228,13 +235,13 @@ class TwoLayerNet(Sequential):
         Weights start as normal numbers of this standard deviation, biases as zeros.
     dtype : float64 or float32
     seed : int, optional
-        Of the weights; without it they come from NumPy's global generator, as in the book, so that
+        At least 0, of the weights; without it they come from NumPy's global generator, as in the book, so that
         `np.random.seed` sets them.
 
     Raises
     ------
     TypeError, ValueError
-        For sizes that are not positive integers, another dtype, or a negative standard deviation.
+        For sizes that are not positive integers, another dtype or seed, or a negative standard deviation.
     """
 
     def __init__(
@@ -249,11 +256,9 @@ class TwoLayerNet(Sequential):
     ) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
         for name, size in sizes.items():
-            _check_size(name, size)
-        if dtype not in (FLOAT32, FLOAT64):
-            raise TypeError(f"dtype: expected float32 or float64, got {dtype}; choose one of these")
-        deviation = rate("weight_init_std", weight_init_std)
-        normal = np.random.standard_normal if seed is None else np.random.default_rng(seed).standard_normal
+            whole_number(name, size, 1, "give the number of neurons")
+        dtype, deviation = network_dtype(dtype), rate("weight_init_std", weight_init_std)
+        normal = np.random.standard_normal if seed is None else generator(seed).standard_normal
 
         def affine(rows: int, columns: int) -> Affine:
             W = (deviation * normal((rows, columns))).astype(dtype)
@@ -279,10 +284,3 @@ def _named(layers: Sequence[Layer]) -> OrderedDict[str, Layer]:
         counts[kind] = counts.get(kind, 0) + 1
         named[f"{kind}{counts[kind]}"] = layer
     return named
-
-
-def _check_size(name: str, size: object) -> None:
-    if isinstance(size, bool) or not isinstance(size, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {type(size).__name__}; give the number of neurons")
-    if size < 1:
-        raise ValueError(f"{name}: expected at least 1, got {size}; give the number of neurons")

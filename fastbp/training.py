@@ -11,6 +11,7 @@ import numpy as np
 from fastbp.data import Dataset
 from fastbp.network import Sequential
 from fastbp.optimizers import Optimizer
+from fastbp.validation import generator, whole_number
 
 __all__ = ["Epoch", "train"]
 
@@ -61,11 +62,18 @@ def train(
     epochs, batch_size : int
         At least 1.
     seed : int
-        Of the order of the samples.
+        At least 0, of the order of the samples.
     after_step : callable
         Called after each step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If epochs, batch_size or seed is not such an integer.
     """
-    rng = np.random.default_rng(seed)
+    whole_number("epochs", epochs, 1, "give the number of times that each sample is used")
+    whole_number("batch_size", batch_size, 1, "give the number of samples in a step")
+    rng = generator(seed)
     for number in range(1, epochs + 1):
         total = 0.0
         start = time.perf_counter()

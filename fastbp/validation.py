@@ -7,11 +7,12 @@ result, and no kernel is called on arguments that have not come through here.
 from __future__ import annotations
 
 import math
+import sys
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastbp.implementation import implementation
 
@@ -135,11 +136,32 @@ def scalar(name: str, value: object) -> float:
     return float(array.reshape(()))
 
 
+def whole_number(name: str, value: object, least: int, remedy: str) -> int:
+    """A size, a count or a seed: an integer from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}; {remedy}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}; {remedy}")
+    return int(value)
+
+
+def generator(seed: object) -> np.random.Generator:
+    """NumPy's generator of random numbers for an integer seed."""
+    return np.random.default_rng(whole_number("seed", seed, 0, "give a number such as 0"))
+
+
+def network_dtype(dtype: DTypeLike) -> DType:
+    """The dtype of a network or of a data set, float32 or float64."""
+    if dtype not in (FLOAT32, FLOAT64):
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype}; choose one of these")
+    return np.dtype(dtype)
+
+
 def rate(name: str, value: object, below: float = math.inf) -> float:
     """A setting of an optimizer: a number from 0 to `below`."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}; give a float such as 0.01")
-    if not 0 <= value < below:
+    if not 0 <= value < below or value > sys.float_info.max:
         limit = "finite" if below == math.inf else f"less than {below:g}"
         raise ValueError(
             f"{name}: expected a number that is at least 0 and {limit}, got {value}; give one such as 0.01"

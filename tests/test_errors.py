@@ -61,6 +61,20 @@ TYPE_ERRORS = {
         "x: expected an array of",
         "int64",
     ),
+    "half precision numerical gradient": (
+        lambda: numerical_gradient(np.sum, np.ones(3, np.float16)),
+        "x: expected an array of float64 or float32",
+        "float16",
+    ),
+    "numerical gradient of text": (lambda: numerical_gradient(str, B.copy()), "f(x): expected real numbers", "str"),
+    "fractional seed": (lambda: TwoLayerNet(3, 2, 2, seed=1.5), "seed: expected an integer, got float", "such as 0"),
+    "text seed": (lambda: TwoLayerNet(3, 2, 2, seed="a"), "seed: expected an integer, got str", "such as 0"),
+    "labels of accuracy as floats": (
+        lambda: two_layers().accuracy(X, T.astype(float)),
+        "t: expected integer labels",
+        "float64",
+    ),
+    "boolean threads": (lambda: set_num_threads(True), "n: expected an integer", "True"),
     "not a layer": (lambda: Sequential([ReLU(), 3], SoftmaxWithLoss()), "int1: expected a layer", "int"),
     "a class for a layer": (lambda: Sequential([ReLU], SoftmaxWithLoss()), "expected a layer", "the class ReLU"),
     "not a loss": (lambda: Sequential([ReLU()], "softmax"), "loss: expected a layer", "str"),
@@ -133,6 +147,13 @@ VALUE_ERRORS = {
     "gradient shape": (lambda: SGD().update({"W": B}, {"W": X}), "grads['W']: expected shape (2,)", "(4, 3)"),
     "negative rate": (lambda: SGD(-1), "lr: expected a number that is at least 0", "-1"),
     "rate not a number": (lambda: Adam(np.nan), "lr: expected a number", "nan"),
+    "rate beyond float64": (lambda: SGD(10**400), "lr: expected a number that is at least 0 and finite", "0000"),
+    "negative seed": (lambda: TwoLayerNet(3, 2, 2, seed=-1), "seed: expected at least 0, got -1", "such as 0"),
+    "numerical gradient of an array": (
+        lambda: numerical_gradient(lambda x: x * 2, B.copy()),
+        "f(x): expected one number",
+        "(2,)",
+    ),
     "momentum of one": (lambda: Momentum(momentum=1), "momentum: expected a number", "less than 1"),
     "no layers": (lambda: Sequential([], SoftmaxWithLoss()), "layers: expected at least one", "none"),
     "size zero": (lambda: TwoLayerNet(3, 0, 2), "hidden_size: expected at least 1, got 0", "neurons"),
@@ -142,8 +163,22 @@ VALUE_ERRORS = {
         "-1",
     ),
     "parameter shape": (lambda: two_layers().params.update(W1=X), "params['W1']: expected shape (3, 5)", "(4, 3)"),
-    "accuracy of nothing": (lambda: two_layers().accuracy(X[:0], T[:0]), "t: expected labels", "at least one sample"),
-    "accuracy of other labels": (lambda: two_layers().accuracy(X, T[:2]), "t: expected labels (4,)", "(2,)"),
+    "accuracy of nothing": (lambda: two_layers().accuracy(X[:0], T[:0]), "x: expected at least one sample", "none"),
+    "accuracy of other labels": (
+        lambda: two_layers().accuracy(X, T[:2]),
+        "t: expected labels of shape (4,)",
+        "(2,)",
+    ),
+    "accuracy of a label too large": (
+        lambda: two_layers().accuracy(X, T + 1),
+        "t: expected labels from 0 to 2, got 3",
+        "index 1",
+    ),
+    "accuracy of no distribution": (
+        lambda: two_layers().accuracy(X, 2 * X),
+        "t: expected rows of probabilities",
+        "row 0",
+    ),
     "no threads": (lambda: set_num_threads(0), "n: expected at least 1", "0"),
 }
 
@@ -207,5 +242,6 @@ def test_a_read_only_parameter_is_refused():
 
 
 def test_an_unknown_parameter_is_a_key_error():
-    with pytest.raises(KeyError, match=r"W9.*expected one of"):
+    with pytest.raises(KeyError) as error:
         two_layers().params["W9"]
+    assert message(error) == "'params: expected one of W1, b1, W2, b2, got W9; take one of these'"

@@ -104,6 +104,16 @@ def test_parameters_are_the_layers_own(batch):
     assert "W1: (6, 5) float64" in repr(network.params)
 
 
+def test_parameters_are_those_of_the_layers_as_they_stand(batch):
+    network = TwoLayerNet(6, 5, 4, seed=0)
+    new = Affine(np.zeros((5, 4)), np.zeros(4))
+    network.layers["Affine2"] = new
+    assert network.params["W2"] is new.W
+    assert network.gradient(*batch)["b2"] is new.db
+    network.layers["Affine3"] = Affine(np.zeros((4, 4)), np.zeros(4))
+    assert list(network.params) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+
+
 def test_layers_are_named_by_class_and_count_or_as_given():
     affine, last = Affine(np.ones((2, 3)), np.ones(3)), Affine(np.ones((3, 1)), np.ones(1))
     assert list(Sequential([affine, ReLU(), last], IdentityWithLoss()).layers) == ["Affine1", "ReLU1", "Affine2"]

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pytest
 
 from fastbp import TwoLayerNet, use_reference
 from fastbp.data import Dataset, load_mnist
@@ -27,6 +28,27 @@ def test_the_first_hundred_steps_are_the_references(mnist_folder):
         list(train(reference, data, SGD(0.1), epochs=1, batch_size=100, seed=0))
     for key, value in compiled.params.items():
         np.testing.assert_allclose(value, reference.params[key], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+    ],
+)
+def test_a_bad_setting_is_named(settings, says):
+    x, t = np.ones((2, 1)), np.zeros(2, int)
+    with pytest.raises(ValueError, match=says):
+        list(
+            train(
+                TwoLayerNet(1, 2, 2, seed=0),
+                Dataset("two", x, t, x, t),
+                SGD(0.1),
+                **({"epochs": 1, "batch_size": 1, "seed": 0} | settings),
+            )
+        )
 
 
 def test_every_sample_is_used_once_per_epoch_and_the_loss_is_their_mean():
