@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbp.extras import require
-from fastbp.validation import Array
+from fastbp.validation import Array, network_dtype
 
 __all__ = ["Dataset", "load_digits", "load_mnist", "read_idx"]
 
@@ -31,6 +31,7 @@ MNIST_MIRRORS = (
 """Where they are downloaded from, tried in order."""
 
 _IDX_UNSIGNED_BYTE = 8
+_MOST_AXES = 64  # of a NumPy array
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,12 @@ def load_digits(dtype: DTypeLike = np.float64) -> Dataset:
 
     Raises
     ------
+    TypeError
+        For another dtype.
     ImportError
         Without scikit-learn.
     """
+    dtype = network_dtype(dtype)
     digits = require("sklearn.datasets").load_digits()
     x, t = (digits.data / 16).astype(dtype), digits.target.astype(np.int64)
     test = np.arange(len(t)) % 5 == 4
@@ -85,17 +89,26 @@ def load_mnist(folder: str | Path | None = None, dtype: DTypeLike = np.float64) 
     ------
     FileNotFoundError
         If the folder or a file in it is missing.
+    TypeError
+        For another dtype.
     ValueError
-        If a file is damaged, truncated or something else.
+        If a file is damaged, truncated or something else, or the files do not belong together.
     ImportError
         If a download is needed, without pooch.
     OSError
         If a download fails.
     """
+    dtype = network_dtype(dtype)
     paths = _downloaded() if folder is None else _found(Path(folder))
     arrays = {name: read_idx(path) for name, path in paths.items()}
     for split in ("train", "t10k"):
         _check_pair(paths, arrays, f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte")
+    image, test_image = (arrays[f"{split}-images-idx3-ubyte"].shape[1:] for split in ("train", "t10k"))
+    if test_image != image:
+        raise ValueError(
+            f"{paths['t10k-images-idx3-ubyte']}: expected images of shape {image}, as those to train with, "
+            f"got {test_image}; take both from one set"
+        )
     images = {name: _scaled(array, dtype) for name, array in arrays.items() if array.ndim > 1}
     labels = {name: array.astype(np.int64) for name, array in arrays.items() if array.ndim == 1}
     return Dataset(
@@ -122,7 +135,7 @@ def read_idx(path: str | Path) -> Array:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, truncated or something else.
+        If the file is damaged, truncated, empty or something else.
     """
     path = Path(path)
     try:
@@ -132,7 +145,7 @@ def read_idx(path: str | Path) -> Array:
             f"{path}: expected a whole gzip file, got a damaged one ({error}); download it again"
         ) from None
     axes = content[3] if len(content) > 3 else 0
-    if content[:3] != bytes([0, 0, _IDX_UNSIGNED_BYTE]) or axes == 0:
+    if content[:3] != bytes([0, 0, _IDX_UNSIGNED_BYTE]) or not 0 < axes <= _MOST_AXES:
         raise ValueError(f"{path}: expected an IDX file, got one that starts {content[:4]!r}; give the original file")
     start = 4 + 4 * axes
     shape = tuple(int(size) for size in np.frombuffer(content[4:start].ljust(4 * axes, b"\0"), np.dtype(">u4")))
@@ -142,6 +155,8 @@ def read_idx(path: str | Path) -> Array:
             f"{path}: expected {math.prod(shape):,} bytes for shape {shape}, got {max(size, 0):,}; "
             f"the file is truncated or damaged, download it again"
         )
+    if 0 in shape:
+        raise ValueError(f"{path}: expected at least one element, got shape {shape}; give the original file")
     return np.frombuffer(content, np.dtype(np.uint8), offset=start).reshape(shape)
 
 
@@ -188,6 +203,10 @@ def _check_pair(paths: dict[str, Path], arrays: dict[str, Array], images: str, l
     if len(x) != len(t):
         raise ValueError(
             f"{paths[labels]}: expected {len(x):,} labels, as many as images, got {len(t):,}; take both from one set"
+        )
+    if t.max() > 9:
+        raise ValueError(
+            f"{paths[labels]}: expected labels from 0 to 9, got {t.max()} at index {t.argmax()}; give the original file"
         )
 
 

@@ -52,34 +52,36 @@ def test_the_real_mnist(mnist_folder):
     assert mnist.x_train.max() == 1
 
 
-def damage(content, kind):
-    if kind == "truncated gzip":
-        return content[:-100]
-    if kind == "not gzip":
-        return b"<html>not found</html>"
-    if kind == "truncated":
-        return gzip.compress(gzip.decompress(content)[:-1])
-    if kind == "too long":
-        return gzip.compress(gzip.decompress(content) + b"\0")
-    if kind == "not idx":
-        return gzip.compress(b"hello")
-    return gzip.compress(b"\0\0\x08\x03\0")
+# What becomes of a good file's bytes, and what is said about it.
+BAD_FILES = {
+    "truncated gzip": (lambda good: good[:-100], "expected a whole gzip file"),
+    "not gzip": (lambda good: b"<html>not found</html>", "expected a whole gzip file"),
+    "truncated": (
+        lambda good: gzip.compress(gzip.decompress(good)[:-1]),
+        "expected 3,920 bytes for shape (5, 28, 28), got 3,919",
+    ),
+    "too long": (
+        lambda good: gzip.compress(gzip.decompress(good) + b"\0"),
+        "expected 3,920 bytes for shape (5, 28, 28), got 3,921",
+    ),
+    "not idx": (lambda good: gzip.compress(b"hello"), "expected an IDX file"),
+    "header only": (lambda good: gzip.compress(b"\0\0\x08\x03\0"), "the file is truncated"),
+    "no images": (
+        lambda good: gzip.compress(idx(np.zeros((0, 28, 28)))),
+        "expected at least one element, got shape (0, 28, 28)",
+    ),
+    "absurd sizes": (
+        lambda good: gzip.compress(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8),
+        "expected at least one element, got shape (0, 4294967295, 4294967295)",
+    ),
+    "too many axes": (lambda good: gzip.compress(b"\0\0\x08\x41" + b"\0\0\0\x01" * 65 + b"\0"), "expected an IDX file"),
+}
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
-        ("truncated gzip", "expected a whole gzip file"),
-        ("not gzip", "expected a whole gzip file"),
-        ("truncated", "expected 3,920 bytes for shape (5, 28, 28), got 3,919"),
-        ("too long", "expected 3,920 bytes for shape (5, 28, 28), got 3,921"),
-        ("not idx", "expected an IDX file"),
-        ("header only", "expected"),
-    ],
-)
-def test_a_bad_file_is_named(folder, kind, says):
+@pytest.mark.parametrize(("damage", "says"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_named(folder, damage, says):
     path = folder / "train-images-idx3-ubyte.gz"
-    path.write_bytes(damage(path.read_bytes(), kind))
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz") as error:
         data.load_mnist(folder)
     assert says in str(error.value)
@@ -92,6 +94,25 @@ def test_files_that_do_not_belong_together(folder):
     (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros((5, 2))))
     with pytest.raises(ValueError, match="expected 1 axes"):
         data.load_mnist(folder)
+
+
+def test_labels_that_are_not_digits(folder):
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.array([1, 2, 12, 3, 10])))
+    with pytest.raises(ValueError, match=r"train-labels.*: expected labels from 0 to 9, got 12 at index 2"):
+        data.load_mnist(folder)
+
+
+def test_test_images_of_another_size(folder):
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros((3, 8, 8)))))
+    with pytest.raises(ValueError, match=r"t10k-images.*: expected images of shape \(28, 28\).*got \(8, 8\)"):
+        data.load_mnist(folder)
+
+
+@pytest.mark.parametrize("dtype", [int, np.float16, "complex128", "text"])
+def test_other_dtypes_are_refused(folder, dtype):
+    for load in (data.load_digits, lambda dtype: data.load_mnist(folder, dtype)):
+        with pytest.raises(TypeError, match="dtype: expected float32 or float64"):
+            load(dtype)
 
 
 def test_missing_files_and_folders(folder):
