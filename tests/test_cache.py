@@ -13,6 +13,15 @@ print(kernels.cache_status())
 print(sigmoid([0.0])[0])
 """
 
+COMPILATIONS = """
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event): compiled.append(event)
+    def on_end(self, event): pass
+event.register("numba:compile", Listener())
+"""
+
 
 @pytest.fixture
 def package(tmp_path):
@@ -74,14 +83,38 @@ def test_without_a_folder_to_write_to_there_is_no_cache_and_a_reason(package, tm
     assert printed.endswith("0.5")
 
 
+def test_a_full_folder_that_cannot_be_written_is_read(package, tmp_path):
+    cache = tmp_path / "cache"
+    run_python(SIGMOID, package=package, FASTBP_CACHE=cache)
+    # The permission is taken away in words only, which a run as root would not heed otherwise.
+    read_only = """
+import os
+may = os.access
+os.access = lambda path, mode: mode != os.W_OK and may(path, mode)
+"""
+    printed = run_python(
+        read_only + COMPILATIONS + SIGMOID + "print('compiled', len(compiled))", package=package, FASTBP_CACHE=cache
+    )
+    assert printed.startswith(str(cache))
+    assert "(read-only)" in printed
+    assert printed.endswith("compiled 0")
+
+
 def test_a_folder_that_goes_away_does_no_harm(package, tmp_path):
     cache = tmp_path / "cache"
     vanishing = f"import shutil, fastbp; shutil.rmtree({str(cache)!r}); open({str(cache)!r}, 'w').close()\n"
     assert run_python(vanishing + SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.5")
 
 
-def test_it_can_be_switched_off(package, tmp_path):
-    printed = run_python(SIGMOID, package=package, FASTBP_CACHE="off", XDG_CACHE_HOME=tmp_path)
+def test_a_folder_in_the_home_folder_is_found(package, tmp_path):
+    printed = run_python(SIGMOID, package=package, HOME=tmp_path, USERPROFILE=tmp_path, FASTBP_CACHE="~/kept")
+    assert printed.startswith(str(tmp_path / "kept"))
+    assert entries(tmp_path / "kept")
+
+
+@pytest.mark.parametrize("off", ["off", "OFF"])
+def test_it_can_be_switched_off(package, tmp_path, off):
+    printed = run_python(SIGMOID, package=package, FASTBP_CACHE=off, XDG_CACHE_HOME=tmp_path)
     assert printed.startswith("none (FASTBP_CACHE=off)")
     assert entries(tmp_path) == {}
 
@@ -89,16 +122,30 @@ def test_it_can_be_switched_off(package, tmp_path):
 def test_importing_compiles_nothing_and_needs_no_extra(package, tmp_path):
     code = """
 import sys
-from numba.core import event
-compiled = []
-class Listener(event.Listener):
-    def on_start(self, event): compiled.append(event)
-    def on_end(self, event): pass
-event.register("numba:compile", Listener())
 import fastbp, fastbp.cli, fastbp.data
 assert not compiled, compiled
 optional = {"sklearn", "matplotlib", "tqdm", "pooch"}
 print(sorted(optional & set(sys.modules)))
 """
-    assert run_python(code, package=package, FASTBP_CACHE=tmp_path) == "[]"
+    assert run_python(COMPILATIONS + code, package=package, FASTBP_CACHE=tmp_path) == "[]"
+    assert entries(tmp_path) == {}
+
+
+def test_without_compilation_the_import_says_what_to_do(package):
+    code = "try: import fastbp\nexcept RuntimeError as error: print(error)"
+    printed = run_python(code, package=package, NUMBA_DISABLE_JIT=1)
+    assert printed.startswith("NUMBA_DISABLE_JIT: expected unset or 0, got 1")
+    assert "use_reference()" in printed
+
+
+def test_a_ctrl_c_while_a_kernel_is_handed_over_is_a_ctrl_c(package, tmp_path):
+    code = """
+from fastbp.functions import sigmoid
+from fastbp.kernels import _jit
+def interrupted(parts): raise RuntimeError("no compiled object yet")
+_jit.dumps = interrupted
+try: sigmoid([0.0])
+except KeyboardInterrupt: print("stopped")
+"""
+    assert run_python(code, package=package, FASTBP_CACHE=tmp_path) == "stopped"
     assert entries(tmp_path) == {}

@@ -52,8 +52,13 @@ def test_the_number_of_threads_is_set_for_a_while_or_for_good():
     before = get_num_threads()
     with num_threads(1):
         assert get_num_threads() == 1
-        set_num_threads(5)
+        set_num_threads(np.int64(5))
+        assert type(get_num_threads()) is int
     assert get_num_threads() == before
+
+
+def test_any_large_number_of_threads_is_as_good_as_all_cores(expected):
+    assert run_python(STEP + "fastbp.set_num_threads(10**30); print(step())") == expected
 
 
 def test_the_environment_sets_the_number_of_threads():

@@ -7,7 +7,8 @@ every call. So the kernels keep a cache of their own, through the same hooks:
 - its folder is named by a digest of every kernel source, so that no edit can leave old code behind;
 - each compiled signature is one file with a checksum, written aside and renamed; a file that is damaged,
   missing or unreadable only means compiling again;
-- where no folder can be written the kernels compile without a cache, and `cache_status` says why.
+- a full folder that cannot be written is read all the same;
+- where there is no folder the kernels compile without a cache, and `cache_status` says why.
 
 `FASTBP_CACHE` places the cache (a folder) or turns it off (`off`).
 """
@@ -32,6 +33,12 @@ from numba.extending import overload
 
 from fastbp.kernels import _threads
 from fastbp.kernels._threads import in_parallel, parts_of
+
+if numba.config.DISABLE_JIT:
+    raise RuntimeError(
+        f"NUMBA_DISABLE_JIT: expected unset or 0, got {numba.config.DISABLE_JIT}, with which no kernel can be made; "
+        "unset it, and step through plain NumPy with fastbp.use_reference()"
+    )
 
 # "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf ever comes, and
 # ReLU(NaN) becomes 0. "reassoc" is what lets a sum use vectors.
@@ -116,7 +123,7 @@ def _shares_of(arguments, start, stop):
 def cache_status() -> str:
     """Where compiled kernels are kept, or why they are not."""
     folder, reason = _CACHE
-    return str(folder) if folder is not None else f"none ({reason})"
+    return f"{folder or 'none'} ({reason})" if reason else str(folder)
 
 
 def _cached(dispatcher: Any) -> Any:
@@ -151,7 +158,11 @@ class _KernelCache:
     def save_overload(self, signature: Any, result: Any) -> None:
         if result.library.has_dynamic_globals or any(not lifted.can_cache for lifted in result.lifted):
             return
-        payload = dumps(result._reduce())
+        try:
+            payload = dumps(result._reduce())
+        except RuntimeError:
+            # LLVM hands the code over in a callback. A Ctrl-C that lands there is dropped, and the code with it.
+            raise KeyboardInterrupt from None
         path = self._path(signature, result.codegen)
         try:
             _replace(path, hashlib.sha256(payload).digest() + payload)
@@ -198,20 +209,18 @@ def _user_cache_folder() -> Path:
 
 
 def _find_cache() -> tuple[Path | None, str]:
-    """The folder for compiled kernels, made and seen to be writable, or None and the reason."""
+    """The folder for compiled kernels, or None; and what is wrong with it, if anything."""
     chosen = os.environ.get("FASTBP_CACHE", "")
-    if chosen == "off":
+    if chosen.lower() == "off":
         return None, "FASTBP_CACHE=off"
     if CompileResult is None:
         return None, f"numba {numba.__version__} has no hooks for it"
     try:
-        folder = (Path(chosen) if chosen else _user_cache_folder()).absolute() / _source_digest()
+        folder = (Path(chosen).expanduser() if chosen else _user_cache_folder()).absolute() / _source_digest()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder can be determined
         return None, str(error)
-    if not os.access(folder, os.W_OK):
-        return None, f"{folder} is not writable"
-    return folder, ""
+    return folder, "" if os.access(folder, os.W_OK) else "read-only"
 
 
 try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -123,7 +124,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        At least 1; any number is taken, however large.
 
     Raises
     ------
@@ -149,11 +150,11 @@ def num_threads(n: int) -> Iterator[None]:
 
 
 def _checked(name: str, n: object) -> int:
-    if isinstance(n, bool) or not isinstance(n, int):
+    if isinstance(n, bool) or not isinstance(n, Integral):
         raise TypeError(f"{name}: expected an integer, got {n!r}; give the number of threads, at least 1")
     if n < 1:
         raise ValueError(f"{name}: expected at least 1, got {n}; 1 means no parallel work")
-    return n
+    return int(n)
 
 
 def _from_environment() -> int:
