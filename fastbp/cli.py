@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 import sys
@@ -28,17 +29,32 @@ from fastbp.training import Epoch, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 1 for a failed check, 2 for a mistake, 130 for Ctrl-C."""
+    """Run the command and return its exit status.
+
+    0, 1 for a failed check or training, 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output any more.
+    """
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left to print goes nowhere; Python would try it again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ImportError, OSError, ValueError) as error:
-        print(f"fastbp: error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("fastbp: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     return status
+
+
+def _complain(message: str) -> None:
+    """Print a line of its own to stderr, after all that was printed before."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(f"fastbp: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +106,7 @@ def _rate(text: str) -> float:
 def _train(options: argparse.Namespace) -> int:
     save_plot = _plotter(options.plot) if options.plot else None
     data = _data(options)
-    inputs, classes = data.x_train.shape[1], int(data.t_train.max()) + 1
+    inputs, classes = data.x_train.shape[1], 10
     network = TwoLayerNet(inputs, 50, classes, dtype=options.dtype, seed=options.seed)
     print(
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
@@ -116,6 +132,8 @@ def _train(options: argparse.Namespace) -> int:
                     f"epoch {epoch.number:>{len(str(options.epochs))}}/{options.epochs}  loss {epoch.loss:.4f}  "
                     f"train {epoch.train_accuracy:.4f}  test {epoch.test_accuracy:.4f}"
                 )
+                if not math.isfinite(epoch.loss):
+                    break
         except KeyboardInterrupt:
             interrupted = True
     _summarize(history, len(data.x_train))
@@ -123,8 +141,14 @@ def _train(options: argparse.Namespace) -> int:
         save_plot(history, f"{data.name}, {inputs}-50-{classes}")
         print(f"learning curves saved to {options.plot}")
     if interrupted:
-        print(f"fastbp: interrupted after {len(history)} of {options.epochs} epochs", file=sys.stderr)
+        _complain(f"interrupted after {len(history)} of {options.epochs} epochs")
         return 130
+    if not math.isfinite(history[-1].loss):
+        _complain(
+            f"error: --lr: expected a rate at which the loss stays finite, got {options.lr:g} and a loss of "
+            f"{history[-1].loss} in epoch {len(history)}; choose a smaller one"
+        )
+        return 1
     return 0
 
 
@@ -163,10 +187,8 @@ class _Progress:
             self._bar.update()
 
     def print(self, line: str) -> None:
-        if self._bar is None:
-            print(line, flush=True)
-        else:
-            self._bar.write(line)
+        with self._bar.external_write_mode() if self._bar is not None else contextlib.nullcontext():
+            print(f"{line}\n", end="", flush=True)  # one write, of which a Ctrl-C cannot cut off the end
 
 
 def _summarize(history: list[Epoch], images: int) -> None:

@@ -156,13 +156,30 @@ def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, missing, argu
     assert missing in err
 
 
+def test_a_loss_that_is_lost_ends_the_training(capsys):
+    status, out, err = run(capsys, "train", "--lr", "1e200", "--epochs", "5")
+    assert status == 1
+    assert out.count("\nepoch") == 1
+    assert err.startswith(
+        "fastbp: error: --lr: expected a rate at which the loss stays finite, got 1e+200 and a loss of"
+    )
+    assert err.endswith("in epoch 1; choose a smaller one\n")
+
+
 # A test run in the background ignores Ctrl-C, and its children would inherit that.
 HEED_CTRL_C = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from fastbp.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())
 """
+
+
+def start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **environment):
+    """The command in a process of its own, as it is installed."""
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | environment
+    command = [sys.executable, "-c", HEED_CTRL_C, *arguments]
+    return subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=ROOT, env=variables, text=True)
 
 
 def on_terminal(*arguments, interrupt_at=None):
@@ -205,6 +222,40 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert "fastbp: interrupted after" in screen
     assert "Traceback" not in screen
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_ctrl_c_in_a_pipe_ends_with_its_message():
+    lines = []
+    with start("train", "--epochs", "100000", stderr=subprocess.STDOUT) as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("epoch      3/"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert "images/s" in lines[-2]
+    assert re.fullmatch(r"fastbp: interrupted after \d+ of 100000 epochs\n", lines[-1])
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_word():
+    with start("train", "--epochs", "100000") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("FASTBP_NUM_THREADS", "abc", "ValueError: FASTBP_NUM_THREADS: expected a whole number, at least 1, got 'abc'"),
+        ("NUMBA_DISABLE_JIT", "1", "RuntimeError: NUMBA_DISABLE_JIT: expected unset or 0, got 1"),
+    ],
+)
+def test_a_mistake_in_the_environment_ends_with_a_clear_error(variable, value, says):
+    process = start("info", **{variable: value})
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err.splitlines()[-1].startswith(says)
 
 
 def test_python_m_fastbp_is_the_command():
