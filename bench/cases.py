@@ -101,6 +101,10 @@ KERNELS = (
     KernelCase("relu_backward", lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M), d.empty(d.N * d.M))),
     KernelCase("sigmoid_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M))),
     KernelCase("sigmoid_backward", lambda d: (*_flat(d), d.empty(d.N * d.M))),
+    KernelCase("exp_forward", _flat),
+    KernelCase("log_forward", lambda d: (d.positive(d.N * d.M), d.empty(d.N * d.M))),
+    KernelCase("tanh_forward", _flat),
+    KernelCase("power_forward", lambda d: (d.positive(d.N * d.M), *_flat(d))),
     KernelCase("softmax_forward", lambda d: (d.normal(d.N, d.M), d.empty(d.N, d.M)), OUTPUT),
     KernelCase(
         "softmax_backward",

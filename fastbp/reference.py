@@ -74,6 +74,25 @@ def sigmoid_backward(dout: Array, out: Array, dx: Array) -> None:
     dx[...] = dout * out * (1 - out)
 
 
+def exp_forward(x: Array, out: Array) -> None:
+    with np.errstate(over="ignore"):
+        np.exp(x, out=out)
+
+
+def log_forward(x: Array, out: Array) -> None:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.log(x, out=out)
+
+
+def tanh_forward(x: Array, out: Array) -> None:
+    np.tanh(x, out=out)
+
+
+def power_forward(x: Array, y: Array, out: Array) -> None:
+    with np.errstate(all="ignore"):
+        np.power(x, y, out=out)
+
+
 def softmax_forward(x: Array, out: Array) -> None:
     np.exp(x - np.max(x, axis=1, keepdims=True), out=out)
     out /= np.sum(out, axis=1, keepdims=True)

@@ -9,12 +9,16 @@ from fastbp.kernels._jit import cache_status as cache_status
 from fastbp.kernels._threads import get_num_threads as get_num_threads
 from fastbp.kernels._threads import num_threads as num_threads
 from fastbp.kernels._threads import set_num_threads as set_num_threads
+from fastbp.kernels.activations import exp_forward as exp_forward
+from fastbp.kernels.activations import log_forward as log_forward
+from fastbp.kernels.activations import power_forward as power_forward
 from fastbp.kernels.activations import relu_backward as relu_backward
 from fastbp.kernels.activations import relu_forward as relu_forward
 from fastbp.kernels.activations import sigmoid_backward as sigmoid_backward
 from fastbp.kernels.activations import sigmoid_forward as sigmoid_forward
 from fastbp.kernels.activations import softmax_backward as softmax_backward
 from fastbp.kernels.activations import softmax_forward as softmax_forward
+from fastbp.kernels.activations import tanh_forward as tanh_forward
 from fastbp.kernels.affine import affine_activation_backward as affine_activation_backward
 from fastbp.kernels.affine import affine_activation_forward as affine_activation_forward
 from fastbp.kernels.affine import affine_backward as affine_backward

@@ -1,4 +1,4 @@
-"""ReLU with its mask, the sigmoid and the softmax, forward and backward.
+"""ReLU with its mask, the sigmoid and the softmax, forward and backward; exp, log, tanh and powers of whole arrays.
 
 Arrays are C-contiguous and of one dtype; elementwise kernels take them flat, (n,), softmax takes rows, (N, C).
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.kernels._jit import kernel, shared_kernel
-from fastbp.kernels.elementary import exp, logistic, maximum, one, tanh, zero
+from fastbp.kernels._jit import exact_kernel, kernel, shared_kernel
+from fastbp.kernels.elementary import exp, log, logistic, maximum, one, tanh, zero
 from fastbp.kernels.pointers import load, shift, store
 
 # What `finish` does to a block of a product.
@@ -45,6 +45,39 @@ def sigmoid_backward(dout, out, dx):
     one = out.dtype.type(1)
     for i in range(out.size):
         dx[i] = dout[i] * out[i] * (one - out[i])
+
+
+@shared_kernel
+def exp_forward(x, out):
+    """out = exp(x)."""
+    for i in range(x.size):
+        out[i] = exp(x[i])
+
+
+@shared_kernel
+def log_forward(x, out):
+    """out = log(x); -inf at 0, NaN below."""
+    for i in range(x.size):
+        out[i] = log(x[i])
+
+
+@shared_kernel
+def tanh_forward(x, out):
+    """out = tanh(x)."""
+    for i in range(x.size):
+        out[i] = tanh(x[i])
+
+
+@shared_kernel
+def power_forward(x, y, out):
+    """out = x**y."""
+    for i in range(x.size):
+        out[i] = _power(x[i], y[i])
+
+
+@exact_kernel
+def _power(x, y):
+    return x**y  # with the freedoms of a fast kernel its bits would not be those of a compiled graph
 
 
 @shared_kernel

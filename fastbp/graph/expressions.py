@@ -1,0 +1,144 @@
+"""Symbols that arithmetic is noted down on, for the compiler and for formulas in drawings.
+
+Applying an operation's own `forward` and `backward` to symbols instead of numbers gives the expressions that they
+compute. An expression that occurs twice is one object, so that it is computed once.
+"""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, NoReturn
+
+COMMUTATIVE = frozenset({"+", "*", "|"})
+
+
+class Trace:
+    """The expressions noted down together, each once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Expression] = {}
+
+    def symbol(self, name: str) -> Expression:
+        """An input by its name."""
+        return self._once("symbol", (name,))
+
+    def apply(self, kind: str, *operands: Any) -> Expression:
+        """`kind` applied to expressions and numbers."""
+        return self._once(kind, tuple(self._expression(operand) for operand in operands))
+
+    def _expression(self, operand: Any) -> Expression:
+        if isinstance(operand, Expression):
+            return operand
+        if not isinstance(operand, Real):
+            raise TypeError(
+                f"compile: expected constants that are numbers, got {type(operand).__name__} of shape "
+                f"{getattr(operand, 'shape', '?')}; make it an input"
+            )
+        return self._once("number", (float(operand),))
+
+    def _once(self, kind: str, operands: tuple[Any, ...]) -> Expression:
+        if kind in COMMUTATIVE:
+            operands = tuple(sorted(operands, key=lambda operand: operand.index))
+        key = (kind, *(o.index if isinstance(o, Expression) else repr(o) for o in operands))
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Expression(self, len(self._known), kind, operands)
+        return found
+
+
+class Expression:
+    """A number that is not known yet: a symbol, a number, or an operation on expressions."""
+
+    __slots__ = ("index", "kind", "operands", "trace")
+
+    # NumPy leaves an operation between an array and an expression to the methods below.
+    __array_ufunc__ = None
+
+    def __init__(self, trace: Trace, index: int, kind: str, operands: tuple[Any, ...]) -> None:
+        self.trace, self.index, self.kind, self.operands = trace, index, kind, operands
+
+    @property
+    def number(self) -> float | None:
+        """The value of a number, None for anything else."""
+        return self.operands[0] if self.kind == "number" else None
+
+    def function(self, name: str) -> Expression:
+        """exp, log, sqrt, tanh, sigmoid, sum or mean of this expression."""
+        return self.trace.apply(name, self)
+
+    def __add__(self, other: Any) -> Expression:
+        return self.trace.apply("+", self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Expression:
+        return self.trace.apply("-", self, other)
+
+    def __rsub__(self, other: Any) -> Expression:
+        return self.trace.apply("-", other, self)
+
+    def __mul__(self, other: Any) -> Expression:
+        # Exact, and what a seed of 1 asks for again and again.
+        if is_one(other):
+            return self
+        if is_one(self) and isinstance(other, Expression):
+            return other
+        return self.trace.apply("*", self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Expression:
+        return self if is_one(other) else self.trace.apply("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Expression:
+        return self.trace.apply("/", other, self)
+
+    def __pow__(self, other: Any) -> Expression:
+        return self.trace.apply("**", self, other)
+
+    def __rpow__(self, other: Any) -> Expression:
+        return self.trace.apply("**", other, self)
+
+    def __neg__(self) -> Expression:
+        return self.operands[0] if self.kind == "negative" else self.trace.apply("negative", self)
+
+    def __lt__(self, other: Any) -> Expression:
+        return self.trace.apply("<", self, other)
+
+    def __le__(self, other: Any) -> Expression:
+        return self.trace.apply("<=", self, other)
+
+    def __gt__(self, other: Any) -> Expression:
+        return self.trace.apply(">", self, other)
+
+    def __ge__(self, other: Any) -> Expression:
+        return self.trace.apply(">=", self, other)
+
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]
+        return self.trace.apply("==", self, other)
+
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]
+        return self.trace.apply("!=", self, other)
+
+    __hash__ = object.__hash__
+
+    def __or__(self, other: Any) -> Expression:
+        return self.trace.apply("|", self, other)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "compile: expected a function without branches on the values of its inputs, got a comparison used as "
+            "True or False; write it with relu or maximum"
+        )
+
+    __float__ = __bool__
+
+
+def where_expression(condition: Expression, x: Any, y: Any) -> Expression:
+    """x where the condition holds, else y."""
+    return condition.trace.apply("where", condition, x, y)
+
+
+def is_one(value: Any) -> bool:
+    """Whether `value` is the number 1."""
+    return value.number == 1 if isinstance(value, Expression) else isinstance(value, int | float) and value == 1

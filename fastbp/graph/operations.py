@@ -1,0 +1,346 @@
+"""The operations of a graph: each one small class, its forward beside its local derivative.
+
+An operation knows numbers and arrays, not the graph. `forward` gets the operands' values; `backward` gets the
+gradient `dout` that comes back to the result, the result `out` and the operands again, and returns dout times the
+local derivative for each operand, or None where there is none. Where an operand was broadcast, the graph sums its
+gradient back to the operand's shape.
+
+A new operation is a class, and `apply`::
+
+    class Cube(Operation):
+        '''x³.'''
+
+        symbol = "x³"
+
+        def forward(self, x):
+            return x * x * x
+
+        def backward(self, dout, out, x):
+            return (dout * (3 * x * x),)
+
+    y = apply(Cube(), x)
+
+Written with operators and the functions of `fastbp.graph.elementwise`, it can be compiled too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastbp.graph.elementwise import Value, divide, exp, log, log1p, maximum, power, sigmoid, sqrt, tanh, where
+from fastbp.graph.expressions import Expression
+
+Gradients = tuple[Value, ...]
+
+
+class Operation:
+    """A function of one or more operands and its local derivatives."""
+
+    # What is drawn in the node.
+    symbol: ClassVar[str] = "?"
+    # How the operands are called where they have no names of their own.
+    operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
+
+    @property
+    def name(self) -> str:
+        """The operation's name in messages."""
+        return type(self).__name__.lower()
+
+    def forward(self, *operands: Value) -> Value:
+        """Return the result."""
+        raise NotImplementedError
+
+    def backward(self, dout: Value, out: Value, *operands: Value) -> Gradients:
+        """Return the gradient for each operand."""
+        raise NotImplementedError
+
+
+class Add(Operation):
+    """x + y."""
+
+    symbol = "+"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return x + y
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        return dout, dout
+
+
+class Subtract(Operation):
+    """x − y."""
+
+    symbol = "−"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return x - y
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        return dout, -dout
+
+
+class Negate(Operation):
+    """−x."""
+
+    symbol = "×(−1)"
+
+    def forward(self, x: Value) -> Value:
+        return -x
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (-dout,)
+
+
+class Multiply(Operation):
+    """x·y."""
+
+    symbol = "×"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return x * y
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        return dout * y, dout * x
+
+
+class Divide(Operation):
+    """x/y."""
+
+    symbol = "/"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return divide(x, y)
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        dx = divide(dout, y)
+        return dx, -(dx * out)
+
+
+class Power(Operation):
+    """xⁿ with a number n."""
+
+    symbol = "**"
+
+    def forward(self, x: Value, n: Value) -> Value:
+        return power(x, n)
+
+    def backward(self, dout: Value, out: Value, x: Value, n: Value) -> Gradients:
+        return (dout if n == 1 else dout * (n * power(x, n - 1.0))), None
+
+
+class VariablePower(Operation):
+    """xʸ with a variable y; the derivative by y counts log(x) as 0 at x = 0."""
+
+    symbol = "**"
+
+    @property
+    def name(self) -> str:
+        """The operation's name in messages."""
+        return "power"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return power(x, y)
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        return dout * (y * power(x, y - 1.0)), dout * (out * log(where(x == 0, 1.0, x)))
+
+
+class MatMul(Operation):
+    """x @ y: products of rows with columns; of vectors too."""
+
+    symbol = "dot"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return x @ y
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        rows, columns = np.atleast_2d(x), (y[:, None] if y.ndim == 1 else y)
+        shape = (*np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2]), rows.shape[-2], columns.shape[-1])
+        dout = np.reshape(dout, shape)
+        dx, dy = dout @ columns.swapaxes(-1, -2), rows.swapaxes(-1, -2) @ dout
+        return (dx.sum(axis=tuple(range(dx.ndim - 1))) if x.ndim == 1 else dx), (
+            dy.sum(axis=(*range(dy.ndim - 2), -1)) if y.ndim == 1 else dy
+        )
+
+
+class Exp(Operation):
+    """exp(x)."""
+
+    symbol = "exp"
+
+    def forward(self, x: Value) -> Value:
+        return exp(x)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (dout * out,)
+
+
+class Log(Operation):
+    """log(x), the natural logarithm."""
+
+    symbol = "log"
+
+    def forward(self, x: Value) -> Value:
+        return log(x)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (divide(dout, x),)
+
+
+class Sqrt(Operation):
+    """√x."""
+
+    symbol = "√"
+
+    def forward(self, x: Value) -> Value:
+        return sqrt(x)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (divide(dout, 2.0 * out),)
+
+
+class Tanh(Operation):
+    """tanh(x)."""
+
+    symbol = "tanh"
+
+    def forward(self, x: Value) -> Value:
+        return tanh(x)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (dout * (1.0 - out * out),)
+
+
+class Sigmoid(Operation):
+    """1/(1 + exp(−x)) (section 5.5.2)."""
+
+    symbol = "sigmoid"
+
+    def forward(self, x: Value) -> Value:
+        return sigmoid(x)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (dout * (out * (1.0 - out)),)
+
+
+class ReLU(Operation):
+    """0 where x <= 0, else x; its gradient at 0 is 0 (section 5.5.1)."""
+
+    symbol = "ReLU"
+
+    def forward(self, x: Value) -> Value:
+        return where(x <= 0, 0.0, x)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (where(x <= 0, 0.0, dout),)
+
+
+class Softplus(Operation):
+    """log(1 + exp(x)), exact in both tails."""
+
+    symbol = "softplus"
+
+    def forward(self, x: Value) -> Value:
+        return where(x > 0, x, 0.0) + log1p(exp(where(x > 0, -x, x)))
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (dout * sigmoid(x),)
+
+
+class Maximum(Operation):
+    """The larger of x and y; where they are equal the gradient goes to y, so that maximum(x, 0) is ReLU."""
+
+    symbol = "max"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return maximum(x, y)
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        return where(x > y, dout, 0.0), where(x > y, 0.0, dout)
+
+
+class _Reduction(Operation):
+    """An operation that takes axes together."""
+
+    def __init__(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def _spread(self, dout: Value, x: Value) -> Value:
+        """`dout` in the shape of x."""
+        if type(x) is float:
+            return dout
+        if self.axis is not None and not self.keepdims:
+            dout = np.expand_dims(dout, self.axis)
+        return np.broadcast_to(np.asarray(dout, x.dtype) if type(dout) is float else dout, x.shape)
+
+    def _count(self, x: Value) -> int:
+        """How many elements are taken together."""
+        if type(x) is float or self.axis is None:
+            return int(np.size(x))
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        return int(np.prod([x.shape[axis] for axis in axes]))
+
+    def _noted_down(self, x: Expression) -> Expression:
+        if self.axis is not None:
+            raise ValueError(
+                f"{self.name} along axis {self.axis}: expected operations on single elements, got one that cannot be "
+                f"fused; compile what comes before it, or sum everything"
+            )
+        return x.function(self.name)
+
+
+class Sum(_Reduction):
+    """The sum of all elements, or along axes."""
+
+    symbol = "Σ"
+
+    def forward(self, x: Value) -> Value:
+        if isinstance(x, Expression):
+            return self._noted_down(x)
+        return x if type(x) is float else np.sum(x, axis=self.axis, keepdims=self.keepdims)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        return (dout if isinstance(x, Expression) else self._spread(dout, x),)
+
+
+class Mean(_Reduction):
+    """The mean of all elements, or along axes."""
+
+    symbol = "mean"
+
+    def forward(self, x: Value) -> Value:
+        if isinstance(x, Expression):
+            return self._noted_down(x)
+        return x if type(x) is float else np.mean(x, axis=self.axis, keepdims=self.keepdims)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        if isinstance(x, Expression):
+            return (dout * x.trace.symbol("1/size"),)
+        return (self._spread(dout / self._count(x), x),)
+
+
+class Index(Operation):
+    """x[key] for a constant key; elements taken twice get the sum of their gradients."""
+
+    symbol = "[ ]"
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def forward(self, x: Value) -> Value:
+        return np.array(x[self.key])
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        dx = np.zeros(x.shape, np.result_type(dout, x.dtype))
+        np.add.at(dx, self.key, dout)
+        return (dx,)
+
+
+# Of operations without settings one object is enough.
+ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE = Add(), Subtract(), Multiply(), Divide(), Negate()
+POWER, VARIABLE_POWER, MATMUL = Power(), VariablePower(), MatMul()
+EXP, LOG, SQRT, TANH, SIGMOID, RELU, SOFTPLUS, MAXIMUM = (
+    Exp(), Log(), Sqrt(), Tanh(), Sigmoid(), ReLU(), Softplus(), Maximum(),
+)  # fmt: skip
