@@ -1,4 +1,4 @@
-"""The `fastbp` command: train a network on digits, check its gradients, describe the machine."""
+"""The `fastbp` command: train a network on digits, check its gradients, draw graphs, describe the machine."""
 
 from __future__ import annotations
 
@@ -80,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
 
     checking = commands.add_parser("check", help="compare backpropagation with numerical differentiation")
     checking.set_defaults(run=_check)
+
+    drawing = commands.add_parser("graph", help="draw a computational graph of the chapter")
+    drawing.set_defaults(run=_graph)
+    drawing.add_argument("name", metavar="NAME", nargs="?", help="of the figure (default: list them all)")
+    drawing.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a .svg, .png, .html (with a slider through the steps), .dot or .mmd (default: NAME.svg)",
+    )
 
     describing = commands.add_parser("info", help="print what belongs in a bug report")
     describing.set_defaults(run=_info)
@@ -264,6 +275,20 @@ def _seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def _graph(options: argparse.Namespace) -> int:
+    from fastbp.graph import figures  # noqa: PLC0415 - training starts sooner without it
+
+    if options.name is None:
+        for name in figures.names():
+            print(f"{name:<26}{figures.figure(name).title}")
+        return 0
+    figure = figures.figure(options.name)
+    path = options.output or Path(f"{options.name}.svg")
+    figure.draw(path)
+    print(f"{figure.title}: saved to {path}")
+    return 0
 
 
 def _info(_: argparse.Namespace) -> int:

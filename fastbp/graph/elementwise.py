@@ -115,7 +115,8 @@ def where(condition: Value, x: Value, y: Value) -> Value:
         return x if condition else y
     if isinstance(condition, Expression):
         return where_expression(condition, x, y)
-    return np.where(condition, x, y)[()]
+    result: Any = np.where(condition, x, y)
+    return result[()]
 
 
 def _apply(symbol: str, kernel: str, of_number: Callable[[float], float], x: Value) -> Value:

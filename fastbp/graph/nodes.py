@@ -11,7 +11,7 @@ import itertools
 import zlib
 from numbers import Real
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -449,7 +449,7 @@ def _shape(value: Value) -> tuple[int, ...]:
 def _seed(y: Variable, seed: Any) -> Value:
     if not isinstance(y._value, float | np.generic | np.ndarray):
         return float(seed)  # a symbol of the compiler
-    seed = _as_value("seed", seed)
+    seed = cast(Any, _as_value("seed", seed))
     if _shape(seed) == y.shape:
         return seed
     if _shape(seed):

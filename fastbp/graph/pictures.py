@@ -1,0 +1,201 @@
+"""A picture of circles, boxes, texts and arrows, and its formats: SVG by own code, PNG by matplotlib.
+
+Every shape has the step from which on it is shown: a drawing of a graph tells what has happened by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from fastbp.extras import require
+
+FONT_SIZE = 14.0
+FORWARD, BACKWARD, PALE, FILL = "#1f2328", "#c2410c", "#d0d7de", "#f6f8fa"
+Point = tuple[float, float]
+
+# Widths of DejaVu Sans in parts of the font's size; other characters are about as wide as a letter.
+_WIDTHS = {
+    **dict.fromkeys("0123456789", 0.64),
+    **dict.fromkeys(".,:;| '", 0.32),
+    **dict.fromkeys("()[]-ftr", 0.41),
+    **dict.fromkeys("ijl/", 0.34),
+    **dict.fromkeys("+−=×<>mMwW", 0.86),
+}
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A node."""
+
+    center: Point
+    radius: float
+    step: int = 0
+    filled: bool = False
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node with a long text; twice framed where it can be opened."""
+
+    center: Point
+    width: float
+    height: float
+    step: int = 0
+    double: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """A line of text, around its middle."""
+
+    center: Point
+    text: str
+    color: str = FORWARD
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A curve through points, level at each, with a head at its end."""
+
+    points: tuple[Point, ...]
+    color: str = FORWARD
+    step: int = 0
+    head: bool = True
+
+
+Shape = Circle | Box | Text | Arrow
+
+
+def text_width(text: str) -> float:
+    """About how wide a text is."""
+    return FONT_SIZE * sum(_WIDTHS.get(character, 0.66) for character in text)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Shapes in a rectangle from (0, 0) to (width, height), y downwards."""
+
+    width: float
+    height: float
+    shapes: Sequence[Shape]
+
+    def at(self, step: int) -> Picture:
+        """The picture with texts of later steps left out and other shapes of later steps pale."""
+        kept = [shape for shape in self.shapes if not _is_later(shape, step)]
+        return Picture(self.width, self.height, kept)
+
+    def svg(self, step: int | None = None) -> str:
+        """The picture as SVG, by default with everything that happens in it."""
+        width, height = f"{self.width:.0f}", f"{self.height:.0f}"
+        lines = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, Verdana, sans-serif" '
+            f'font-size="{FONT_SIZE:g}" text-anchor="middle">',
+            '<rect width="100%" height="100%" fill="white"/>',
+        ]
+        shapes = self.shapes if step is None else self.at(step).shapes
+        lines += [_svg_shape(shape, step) for shape in shapes]
+        return "\n".join([*lines, "</svg>\n"])
+
+    def png(self, path: Path, step: int | None = None) -> None:
+        """Save the picture as PNG, which needs matplotlib."""
+        figure = require("matplotlib.figure").Figure(figsize=(self.width / 100, self.height / 100), dpi=200)
+        require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, self.width), ylim=(self.height, 0))
+        axes.axis("off")
+        for shape in self.shapes if step is None else self.at(step).shapes:
+            _add_to(axes, shape, step)
+        figure.savefig(path, format="png")
+
+
+def _is_later(shape: Shape, step: int) -> bool:
+    return shape.step > step and (isinstance(shape, Text) or getattr(shape, "color", FORWARD) != FORWARD)
+
+
+def _color(shape: Shape, color: str, step: int | None) -> str:
+    return PALE if step is not None and shape.step > step else color
+
+
+def _svg_shape(shape: Shape, step: int | None) -> str:
+    x, y = shape.points[0] if isinstance(shape, Arrow) else shape.center
+    stepped = f'data-step="{shape.step}"'
+    if isinstance(shape, Text):
+        return f'<text x="{x:.1f}" y="{y + 0.35 * FONT_SIZE:.1f}" fill="{shape.color}" {stepped}>{escape(shape.text)}</text>'
+    if isinstance(shape, Circle):
+        line = _color(shape, FORWARD, step)
+        fill = line if shape.filled else FILL
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.radius:.1f}" fill="{fill}" stroke="{line}" {stepped}/>'
+    if isinstance(shape, Box):
+        return "".join(
+            f'<rect x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="8" '
+            f'fill="{FILL}" stroke="{_color(shape, FORWARD, step)}" {stepped}/>'
+            for w, h in _frames(shape)
+        )
+    color = _color(shape, shape.color, step)
+    line = f'<path d="{_path(shape.points)}" fill="none" stroke="{color}" {stepped}/>'
+    if not shape.head:
+        return line
+    corners = " ".join(f"{a:.1f},{b:.1f}" for a, b in _head(shape))
+    return f'{line}<polygon points="{corners}" fill="{color}" {stepped}/>'
+
+
+def _frames(box: Box) -> list[tuple[float, float]]:
+    outer = (box.width, box.height)
+    return [outer, (box.width - 6, box.height - 6)] if box.double else [outer]
+
+
+def _path(points: Sequence[Point]) -> str:
+    parts = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if y0 == y1:
+            parts.append(f"L{x1:.1f},{y1:.1f}")
+        else:
+            middle = (x0 + x1) / 2
+            parts.append(f"C{middle:.1f},{y0:.1f} {middle:.1f},{y1:.1f} {x1:.1f},{y1:.1f}")
+    return " ".join(parts)
+
+
+def _head(arrow: Arrow) -> list[Point]:
+    x, y = arrow.points[-1]
+    back = -7.0 if x > arrow.points[-2][0] else 7.0
+    return [(x, y), (x + back, y - 3.5), (x + back, y + 3.5)]
+
+
+def _add_to(axes: Any, shape: Shape, step: int | None) -> None:
+    """Add a shape to matplotlib's axes."""
+    patches = require("matplotlib.patches")
+    line_width = 0.72
+    if isinstance(shape, Text):
+        x, y = shape.center
+        axes.text(x, y, shape.text, color=shape.color, fontsize=0.72 * FONT_SIZE, ha="center", va="center_baseline")
+    elif isinstance(shape, Circle):
+        line = _color(shape, FORWARD, step)
+        fill = line if shape.filled else FILL
+        axes.add_patch(patches.Circle(shape.center, shape.radius, facecolor=fill, edgecolor=line, linewidth=line_width))
+    elif isinstance(shape, Box):
+        line = _color(shape, FORWARD, step)
+        for width, height in _frames(shape):
+            corner = (shape.center[0] - width / 2, shape.center[1] - height / 2)
+            style = "round,pad=0,rounding_size=8"
+            axes.add_patch(
+                patches.FancyBboxPatch(
+                    corner, width, height, boxstyle=style, facecolor=FILL, edgecolor=line, linewidth=line_width
+                )
+            )
+    else:
+        color = _color(shape, shape.color, step)
+        path = require("matplotlib.path").Path
+        corners, codes = [shape.points[0]], [path.MOVETO]
+        for (x0, y0), (x1, y1) in zip(shape.points, shape.points[1:], strict=False):
+            middle = (x0 + x1) / 2
+            corners += [(middle, y0), (middle, y1), (x1, y1)]
+            codes += [path.CURVE4] * 3
+        axes.add_patch(patches.PathPatch(path(corners, codes), facecolor="none", edgecolor=color, linewidth=line_width))
+        if shape.head:
+            axes.add_patch(patches.Polygon(_head(shape), facecolor=color, edgecolor="none"))
