@@ -9,7 +9,12 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, NoReturn
 
+REDUCTIONS = ("sum", "mean")
 COMMUTATIVE = frozenset({"+", "*", "|"})
+
+
+class CompileError(ValueError):
+    """A graph that cannot become one kernel; the message names the operation."""
 
 
 class Trace:
@@ -24,13 +29,20 @@ class Trace:
 
     def apply(self, kind: str, *operands: Any) -> Expression:
         """`kind` applied to expressions and numbers."""
-        return self._once(kind, tuple(self._expression(operand) for operand in operands))
+        for operand in operands:
+            if isinstance(operand, Expression) and operand.kind in REDUCTIONS:
+                raise CompileError(
+                    f"{operand.kind}: expected it to be the last operation, got {kind!r} after it; "
+                    f"compile what comes before, and do the rest with its result"
+                )
+        return self._once(kind, tuple(self.expression(operand) for operand in operands))
 
-    def _expression(self, operand: Any) -> Expression:
+    def expression(self, operand: Any) -> Expression:
+        """`operand` itself, or the expression of a number."""
         if isinstance(operand, Expression):
             return operand
         if not isinstance(operand, Real):
-            raise TypeError(
+            raise CompileError(
                 f"compile: expected constants that are numbers, got {type(operand).__name__} of shape "
                 f"{getattr(operand, 'shape', '?')}; make it an input"
             )
@@ -126,7 +138,7 @@ class Expression:
         return self.trace.apply("|", self, other)
 
     def __bool__(self) -> NoReturn:
-        raise TypeError(
+        raise CompileError(
             "compile: expected a function without branches on the values of its inputs, got a comparison used as "
             "True or False; write it with relu or maximum"
         )

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastbp.graph import operations
 from fastbp.graph.elementwise import Value
+from fastbp.graph.expressions import CompileError, Expression
 from fastbp.graph.operations import Operation
 from fastbp.validation import Array, as_array, float_dtype
 
@@ -447,8 +448,8 @@ def _shape(value: Value) -> tuple[int, ...]:
 
 
 def _seed(y: Variable, seed: Any) -> Value:
-    if not isinstance(y._value, float | np.generic | np.ndarray):
-        return float(seed)  # a symbol of the compiler
+    if isinstance(y._value, Expression):
+        return float(seed)
     seed = cast(Any, _as_value("seed", seed))
     if _shape(seed) == y.shape:
         return seed
@@ -456,7 +457,8 @@ def _seed(y: Variable, seed: Any) -> Value:
         raise ValueError(
             f"seed: expected one number or the shape {y.shape} of the result, got {seed.shape}; reshape it to that"
         )
-    return np.broadcast_to(np.asarray(seed, y._value.dtype if type(seed) is float else None), y.shape)
+    dtype = cast(Any, y._value).dtype if type(seed) is float else None
+    return np.broadcast_to(np.asarray(seed, dtype), y.shape)
 
 
 def _in_shape_of(gradient: Value, value: Value) -> Value:
@@ -506,12 +508,22 @@ def _was_cleared(variable: Variable, doing: str) -> NoReturn:
     )
 
 
+def cannot_be_fused(operation: Operation, error: Exception) -> NoReturn:
+    """Say that an operation failed on the symbols of the compiler."""
+    if isinstance(error, CompileError):
+        raise error
+    raise CompileError(
+        f"{operation.name}: expected an operation on single elements, got one that cannot be fused into a kernel; "
+        f"compile what comes before and after it ({error})"
+    ) from None
+
+
 def _explain(
     operation: Operation, variables: list[Variable | None], arguments: list[Value], error: Exception
 ) -> NoReturn:
     """Raise the error again, with the operands' names and shapes where these are the reason."""
-    if not all(isinstance(argument, float | np.generic | np.ndarray) for argument in arguments):
-        raise error  # a symbol of the compiler
+    if any(isinstance(argument, Expression) for argument in arguments):
+        cannot_be_fused(operation, error)
     operands = " and ".join(
         f"{variable.name + ': ' if variable is not None and variable.name else ''}{_shape(argument)}"
         for variable, argument in zip(variables, arguments, strict=True)

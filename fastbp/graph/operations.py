@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastbp.graph.elementwise import Value, divide, exp, log, log1p, maximum, power, sigmoid, sqrt, tanh, where
-from fastbp.graph.expressions import Expression
+from fastbp.graph.expressions import CompileError, Expression
 
 Gradients = tuple[Value, ...]
 
@@ -284,7 +284,7 @@ class _Reduction(Operation):
 
     def _noted_down(self, x: Expression) -> Expression:
         if self.axis is not None:
-            raise ValueError(
+            raise CompileError(
                 f"{self.name} along axis {self.axis}: expected operations on single elements, got one that cannot be "
                 f"fused; compile what comes before it, or sum everything"
             )

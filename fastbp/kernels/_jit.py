@@ -29,6 +29,7 @@ import llvmlite
 import numba
 import numpy as np
 from numba import njit, types
+from numba.core.ccallback import CFunc
 from numba.extending import overload
 
 from fastbp.kernels import _threads
@@ -120,6 +121,23 @@ def _shares_of(arguments, start, stop):
     return lambda arguments, start, stop: (arguments[0], *_shares(arguments[1:], start, stop))
 
 
+def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
+    """The function `kernel` of a generated source, compiled for `arguments`; `.address` is where it can be called.
+
+    It is exact: sums that may be reordered say so themselves (`fastbp.kernels.generated`). Its place in the cache is
+    a digest of the source, which must be all that it depends on beside the kernel sources and `arguments`.
+    """
+    namespace = {**namespace, "__name__": "fastbp.kernels.generated"}
+    exec(compile(source, "<fastbp.graph>", "exec"), namespace)
+    options = {"nopython": True, "fastmath": False, "error_model": _ERROR_MODEL}
+    function = CFunc(namespace["kernel"], (arguments, types.void), {}, options)
+    folder, _ = _CACHE
+    if folder is not None:
+        function._cache = _KernelCache(f"graph-{hashlib.sha256(source.encode()).hexdigest()[:16]}", folder)
+    function.compile()
+    return function
+
+
 def cache_status() -> str:
     """Where compiled kernels are kept, or why they are not."""
     folder, reason = _CACHE
@@ -129,16 +147,16 @@ def cache_status() -> str:
 def _cached(dispatcher: Any) -> Any:
     folder, _ = _CACHE
     if folder is not None:
-        dispatcher._cache = _KernelCache(dispatcher.py_func, folder)
+        function = dispatcher.py_func
+        dispatcher._cache = _KernelCache(f"{function.__module__}.{function.__qualname__}", folder)
     return dispatcher
 
 
 class _KernelCache:
     """The compiled signatures of one kernel on disk, in the form that a Numba dispatcher asks for."""
 
-    def __init__(self, py_func: Callable[..., Any], folder: Path) -> None:
-        self._name = f"{py_func.__module__}.{py_func.__qualname__}"
-        self._folder = folder
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
 
     @property
     def cache_path(self) -> str:

@@ -1,0 +1,434 @@
+"""Compiling an elementwise graph to one kernel: the value, and all gradients, in one pass over memory.
+
+The graph's own operations, forward and backward, are applied to symbols (`fastbp.graph.expressions`); the
+expressions that come out, each once, become the lines of a Numba function (`fastbp.kernels.generated`). The same
+formulas in the same order give the same bits as the graph itself, up to the order of a sum.
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from fastbp.graph.expressions import REDUCTIONS, CompileError, Expression, Trace
+from fastbp.graph.nodes import Variable, apply, behind, cannot_be_fused, chain_rule, described, traced
+from fastbp.graph.operations import Operation
+from fastbp.kernels import generated
+from fastbp.validation import FLOAT16, FLOAT32, Array, DType, as_array, empty, finished, float_dtype, working
+
+# What an operation costs, in multiply-adds, to tell when threads pay.
+_COST = {"exp": 12, "log": 15, "tanh": 25, "sigmoid": 20, "sqrt": 4, "/": 4, "**": 60}
+
+_LINES = {
+    "negative": "-{0}",
+    "where": "{1} if {0} else {2}",
+    **{name: f"{name}({{0}})" for name in ("exp", "log", "sqrt", "tanh", "sigmoid")},
+    **{sign: f"{{0}} {sign} {{1}}" for sign in ("+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "|")},
+}
+
+
+def compile(f: Callable[..., Variable] | Variable, inputs: Sequence[Variable] | None = None) -> Compiled:  # noqa: A001
+    """Compile an elementwise graph, with a sum or mean at its end or none, to one kernel.
+
+    Parameters
+    ----------
+    f : function, or Variable
+        A function of its inputs made of operations on variables; it is run once, on symbols, so that it must not
+        branch on values. Or a computed variable.
+    inputs : sequence of Variable, optional
+        With a computed variable: which variables behind it are the inputs, in order. Its graph is taken as it was
+        computed.
+
+    Returns
+    -------
+    Compiled
+        `g(*arrays)` gives the value, `g.value_and_grad(*arrays)` the value and the gradients.
+
+    Raises
+    ------
+    CompileError
+        A ValueError. If an operation cannot be fused (it is named), the result does not come from the inputs, or a
+        variable is used that is not among them.
+    TypeError
+        If f is neither a function nor a computed variable.
+
+    Examples
+    --------
+    >>> g = compile(lambda a, b: (exp(-a * b) * tanh(b)).sum())
+    >>> value, (da, db) = g.value_and_grad(a, b)
+    """
+    if isinstance(f, Variable):
+        if inputs is None:
+            raise TypeError("inputs: expected the variables that are inputs, got None; pass compile(y, [x1, x2])")
+        program = _replayed(f, list(inputs))
+        return Compiled(lambda _: program, len(program.names))
+    if not callable(f):
+        raise TypeError(f"f: expected a function or a Variable, got {type(f).__name__}; pass a function of the inputs")
+    if inputs is not None:
+        raise TypeError("inputs: expected none with a function, got some; the function's arguments are the inputs")
+    return _compiled_function(f)
+
+
+class Compiled:
+    """An elementwise graph as one kernel, compiled for each dtype when it is first called with it.
+
+    Inputs are numbers and arrays; all arrays have one shape, numbers are broadcast to it. float32 and float64 are
+    native; the dtype of the result is NumPy's. Arrays are shared among threads where that pays; a result is bitwise
+    the same for any number of them.
+    """
+
+    def __init__(self, program: Callable[[int], Program], count: int | None) -> None:
+        self._program_for, self._count = program, count
+        self._programs: dict[int, Program] = {}
+        self._kernels: dict[Any, _Kernel] = {}
+        if count is not None:
+            self._program(count)
+
+    def __call__(self, *arrays: Any, out: Array | None = None) -> Any:
+        """Return the value: a number after a sum or mean, else an array.
+
+        Parameters
+        ----------
+        *arrays : scalar or array_like
+            The inputs.
+        out : ndarray, optional
+            Where to write an array's value; in its shape and dtype.
+
+        Raises
+        ------
+        TypeError
+            If an input is not real numbers, there are too many or too few, or `out` has another dtype.
+        ValueError
+            If the arrays do not have one shape, or `out` has another.
+        """
+        return self._run(arrays, False, (out, ()))[0]
+
+    def value_and_grad(self, *arrays: Any, out: Any = None) -> tuple[Any, tuple[Any, ...]]:
+        """Return (value, (gradient of the first input, ...)); an array's gradients are those of its sum.
+
+        Parameters
+        ----------
+        *arrays : scalar or array_like
+            The inputs.
+        out : tuple, optional
+            Arrays to write to, in the form of the result: (value, (gradient of the first input, ...)), None for
+            those that are not given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for a call.
+        """
+        return self._run(arrays, True, (None, ()) if out is None else _checked_out(out))
+
+    @property
+    def source(self) -> str:
+        """The generated code for value and gradients of float64 arrays."""
+        if not self._programs:
+            raise RuntimeError("source: expected a call first, got none; the number of inputs is not known before it")
+        program = next(iter(self._programs.values()))
+        return program.code((False,) * len(program.names), True, np.dtype(np.float64)).source
+
+    def _program(self, count: int) -> Program:
+        if self._count is not None and count != self._count:
+            raise TypeError(
+                f"arrays: expected {self._count} inputs ({', '.join(self._program(self._count).names)}), got {count}; "
+                f"pass one for each"
+            )
+        if count not in self._programs:
+            self._programs[count] = self._program_for(count)
+        return self._programs[count]
+
+    def _run(self, arrays: tuple[Any, ...], gradients: bool, out: tuple[Any, Sequence[Any]]) -> Any:
+        program = self._program(len(arrays))
+        inputs = [as_array(name, array) for name, array in zip(program.names, arrays, strict=True)]
+        dtype = float_dtype(np.result_type(*(a if type(a) in (int, float) else i for a, i in zip(arrays, inputs, strict=True))))  # fmt: skip
+        scalars = tuple(not array.ndim for array in inputs)
+        key = (len(arrays), scalars, gradients, dtype)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = _Kernel(program, scalars, gradients, dtype)
+        return kernel(inputs, out)
+
+
+class _Kernel:
+    """One compiled kernel: for one dtype, certain inputs numbers, with or without gradients."""
+
+    def __init__(self, program: Program, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> None:
+        self._program, self._scalars, self._gradients, self._dtype = program, scalars, gradients, dtype
+        self._code = program.code(scalars, gradients, FLOAT32 if dtype is FLOAT16 else dtype)
+        self._function = generated.compiled(self._code.source, FLOAT32 if dtype is FLOAT16 else dtype)
+
+    def __call__(self, inputs: list[Array], out: tuple[Any, Sequence[Any]]) -> tuple[Any, tuple[Any, ...]]:
+        program, code, dtype = self._program, self._code, self._dtype
+        shape = self._shape(inputs)
+        size = int(np.prod(shape))
+        numbers = np.array([a[()] for a, scalar in zip(inputs, self._scalars, strict=True) if scalar], code.dtype)
+        arrays = [working(a, dtype) for a, scalar in zip(inputs, self._scalars, strict=True) if not scalar]
+        sums = np.empty((len(code.sums), -(-size // generated.BLOCK)))
+        results = {
+            number: self._result(number, self._asked(number, out), inputs, shape if used else inputs[number].shape)
+            for number, used in code.outputs
+        }
+        lent = [numbers, *arrays, *results.values(), sums]
+        addresses = np.array([array.__array_interface__["data"][0] for array in lent], np.intp)
+        generated.run(self._function.address, size, addresses, size * code.cost)
+        totals = dict(zip(code.sums, sums.sum(axis=1), strict=True))
+        if program.reduction == "mean":
+            totals[_VALUE] = totals[_VALUE] / size if size else np.nan
+        results |= {number: np.asarray(total, code.dtype) for number, total in totals.items()}
+        wanted = [_VALUE, *range(len(inputs))] if self._gradients else [_VALUE]
+        value, *gradients = (self._finished(results[number], self._asked(number, out)) for number in wanted)
+        return value, tuple(gradients)
+
+    def _shape(self, inputs: list[Array]) -> tuple[int, ...]:
+        """The one shape of all arrays that the value depends on."""
+        shape: tuple[int, ...] = ()
+        first = ""
+        for name, used, array in zip(self._program.names, self._program.used, inputs, strict=True):
+            if not array.ndim or not used:
+                continue
+            if first and array.shape != shape:
+                raise ValueError(
+                    f"{name}: expected shape {shape}, as {first}, or a number, got {array.shape}; "
+                    f"broadcast it with np.broadcast_to"
+                )
+            first, shape = name, array.shape
+        return shape
+
+    def _asked(self, number: int, out: tuple[Any, Sequence[Any]]) -> Any:
+        if number == _VALUE:
+            return out[0]
+        return out[1][number] if number < len(out[1]) else None
+
+    def _result(self, number: int, asked: Any, inputs: list[Array], shape: tuple[int, ...]) -> Array:
+        """The array that the kernel writes to: the one asked for, if nothing else lies there."""
+        if asked is None:
+            return empty(shape, self._dtype)
+        if not isinstance(asked, np.ndarray) or asked.dtype != self._dtype:
+            kind = asked.dtype if isinstance(asked, np.ndarray) else type(asked).__name__
+            raise TypeError(f"out: expected an array of {self._dtype}, got {kind}; make it with np.empty")
+        if asked.shape != shape or not asked.flags.writeable:
+            what = f"shape {asked.shape}" if asked.shape != shape else "a read-only one"
+            raise ValueError(f"out: expected a writeable array of shape {shape}, got {what}; make it with np.empty")
+        fits = asked.flags.carray and asked.dtype.isnative and self._dtype is not FLOAT16
+        apart = not any(np.may_share_memory(asked, array) for array in inputs)
+        return asked if fits and apart else empty(shape, self._dtype)
+
+    def _finished(self, result: Array, asked: Any) -> Any:
+        result = finished(result, self._dtype)
+        if asked is None:
+            return result[()]
+        if result is not asked:
+            asked[...] = result
+        return asked
+
+
+# The value among the outputs of a program, whose gradients are counted from 0.
+_VALUE = -1
+
+
+@dataclass(frozen=True)
+class Code:
+    """A generated source and the meaning of its arguments."""
+
+    source: str
+    dtype: DType
+    # The outputs written element by element, and whether the kernel's own shape is theirs; those that are summed.
+    outputs: tuple[tuple[int, bool], ...]
+    sums: tuple[int, ...]
+    cost: int
+
+
+class Program:
+    """The expressions of a graph: its value, and its gradients by the inputs."""
+
+    def __init__(self, trace: Trace, names: list[str], y: Variable, variables: list[Variable]) -> None:
+        expression = y._value
+        self.names = names
+        self.reduction = expression.kind if expression.kind in REDUCTIONS else None
+        self.value: Expression = expression.operands[0] if self.reduction else expression
+        gradients = _gradients(y)
+        self.gradients = [trace.expression(gradients.get(variable, 0.0)) for variable in variables]
+        needed = {e.index for e in _needed([self.value])}
+        self.used = [v._value.index in needed for v in variables]
+
+    def code(self, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> Code:
+        """The source of a kernel in which some inputs are numbers."""
+        wanted = {_VALUE: self.value} | (dict(enumerate(self.gradients)) if gradients else {})
+        sums = tuple(n for n in wanted if (self.reduction if n == _VALUE else scalars[n]))
+        outputs = tuple(n for n in wanted if n not in sums)
+        return _Writer(self, scalars, dtype).code(wanted, outputs, sums)
+
+
+class _Writer:
+    """Writes the source of one kernel."""
+
+    def __init__(self, program: Program, scalars: tuple[bool, ...], dtype: DType) -> None:
+        self._program, self._scalars, self._dtype = program, scalars, dtype
+        self._taken = set(generated.NAMES)
+        self._names = [self._free(name) for name in program.names]
+        self._texts: dict[int, str] = {}
+
+    def _free(self, name: str) -> str:
+        """`name`, or one like it that means nothing else in the source."""
+        name = name if name.isidentifier() and name.isascii() and not keyword.iskeyword(name) else "x"
+        while name in self._taken or name.endswith("_array") or (name[:1] == "t" and name[1:].isdigit()):
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def code(self, wanted: dict[int, Expression], outputs: tuple[int, ...], sums: tuple[int, ...]) -> Code:
+        arrays = [name for name, scalar in zip(self._names, self._scalars, strict=True) if not scalar]
+        numbers = [name for name, scalar in zip(self._names, self._scalars, strict=True) if scalar]
+        results = {n: "value" if n == _VALUE else f"d{self._names[n]}" for n in wanted}
+        body, cost = self._body(_needed(wanted.values()))
+        pointers = ["scalars", *(f"{name}_array" for name in arrays), *(f"{results[n]}_array" for n in outputs)]
+        lines = [
+            f"# {self._dtype}",
+            "def kernel(first, last, size, addresses):",
+            *(f"    {pointer} = array(addresses, {k}, T(0))" for k, pointer in enumerate(pointers)),
+            f"    sums = array(addresses, {len(pointers)}, 0.0)",
+            "    blocks = (size + BLOCK - 1) // BLOCK",
+            *(f"    {name} = load(scalars, {k})" for k, name in enumerate(numbers)),
+            "    for block in range(first, last):",
+            *(f"        {results[n]} = T(0)" for n in sums),
+            "        for i in range(block * BLOCK, min(size, block * BLOCK + BLOCK)):",
+            *(f"            {name} = load({name}_array, i)" for name in arrays),
+            *(f"            {line}" for line in body),
+            *(
+                f"            store({results[n]}_array, i, {self._texts[wanted[n].index]}, {k})"
+                for k, n in enumerate(outputs)
+            ),
+            *(f"            {results[n]} = add_to({results[n]}, {self._texts[wanted[n].index]})" for n in sums),
+            *(f"        store(sums, {k} * blocks + block, {results[n]}, {len(outputs)})" for k, n in enumerate(sums)),
+        ]
+        whole = tuple((n, n == _VALUE or self._program.used[n]) for n in outputs)
+        return Code("\n".join([*lines, ""]), self._dtype, whole, sums, cost)
+
+    def _body(self, expressions: list[Expression]) -> tuple[list[str], int]:
+        """A line for each expression that is not a name or a number, and what they cost together."""
+        lines, cost = [], 2
+        names = dict(zip(self._program.names, self._names, strict=True))
+        for expression in expressions:
+            if expression.kind == "symbol":
+                name = expression.operands[0]
+                self._texts[expression.index] = "T(1.0 / size)" if name == "1/size" else names[name]
+            elif expression.number is not None:
+                self._texts[expression.index] = _literal(expression.number)
+            else:
+                operands = [self._texts[operand.index] for operand in expression.operands]
+                text = f"t{len(lines)}"
+                lines.append(f"{text} = {_LINES[expression.kind].format(*operands)}")
+                self._texts[expression.index] = text
+                cost += _COST.get(expression.kind, 1)
+        return lines, cost
+
+
+def _literal(number: float) -> str:
+    if np.isnan(number):
+        return "T(NAN)"
+    if np.isinf(number):
+        return "T(INF)" if number > 0 else "T(-INF)"
+    return f"T({number!r})"
+
+
+def _needed(results: Any) -> list[Expression]:
+    """Everything that the results are computed from, operands first."""
+    found: dict[int, Expression] = {}
+    waiting = list(results)
+    while waiting:
+        expression = waiting.pop()
+        if expression.index not in found:
+            found[expression.index] = expression
+            waiting += [operand for operand in expression.operands if isinstance(operand, Expression)]
+    return [found[index] for index in sorted(found)]
+
+
+def _compiled_function(f: Callable[..., Variable]) -> Compiled:
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except ValueError:  # a function written in C
+        parameters = [inspect.Parameter("x", inspect.Parameter.VAR_POSITIONAL)]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+
+    def program(count: int) -> Program:
+        names = [*positional, *(f"{rest}{n}" for n in range(count - len(positional)))]
+        return _traced_program(f, names[:count])
+
+    return Compiled(program, len(positional) if rest is None else None)
+
+
+def _traced_program(f: Callable[..., Variable], names: list[str]) -> Program:
+    trace = Trace()
+    variables = [traced(trace.symbol(name), name) for name in names]
+    y = f(*variables)
+    if not isinstance(y, Variable):
+        raise TypeError(f"f: expected it to return a Variable, got {type(y).__name__}; return the result of operations")
+    if not isinstance(y._value, Expression) or y._value.trace is not trace:
+        raise CompileError(
+            f"f: expected a result computed from its inputs, got {described(y)}, which is not; use the inputs"
+        )
+    if y._operation is not None:
+        for variable in behind(y)[1]:
+            if variable._operation is None and not any(variable is known for known in variables):
+                _from_nowhere(variable)
+    return Program(trace, names, y, variables)
+
+
+def _replayed(y: Variable, inputs: list[Variable]) -> Program:
+    """The program of a graph that was computed before."""
+    trace = Trace()
+    order, reached = behind(y)
+    for variable in inputs:
+        if not isinstance(variable, Variable):
+            raise TypeError(f"inputs: expected variables, got {type(variable).__name__}; pass a list of variables")
+        if variable not in reached:
+            raise CompileError(
+                f"inputs: expected variables that the result is computed from, got {described(variable)}, which is "
+                f"not behind it; leave it out"
+            )
+    names: list[str] = []
+    for number, variable in enumerate(inputs):
+        name = variable.name or f"x{number}"
+        names.append(name if name not in names else f"{name}_{number}")
+    variables = [traced(trace.symbol(name), name) for name in names]
+    copies = dict(zip(inputs, variables, strict=True))
+    for old in reversed(order):
+        if old in copies:
+            continue
+        for operand in old._operands:
+            if operand is not None and operand not in copies:
+                _from_nowhere(operand)
+        operands = [a if o is None else copies[o] for o, a in zip(old._operands, old._arguments, strict=True)]
+        copies[old] = apply(cast(Operation, old._operation), *operands)
+    return Program(trace, names, copies[y], variables)
+
+
+def _from_nowhere(variable: Variable) -> NoReturn:
+    raise CompileError(
+        f"compile: expected only the inputs and constants, got {described(variable)}, which is not among the inputs; "
+        f"make it an input, or use its .value as a constant"
+    )
+
+
+def _gradients(y: Variable) -> dict[Variable, Any]:
+    if y._operation is None:
+        return {y: 1.0}
+    order = behind(y)[0]
+    try:
+        return chain_rule(y, order)
+    except (TypeError, ValueError, AttributeError) as error:
+        cannot_be_fused(cast(Operation, y._operation), error)
+
+
+def _checked_out(out: Any) -> tuple[Any, Sequence[Any]]:
+    if isinstance(out, tuple | list) and len(out) == 2 and isinstance(out[1], tuple | list):
+        return out[0], out[1]
+    raise TypeError(f"out: expected (value, (gradient of the first input, ...)), got {type(out).__name__}; pass a pair")
