@@ -12,8 +12,8 @@ chapter, `compiling` (with `expressions`) the compiler.
 """
 
 from fastbp.graph import figures
-from fastbp.graph.composites import affine, cross_entropy, opened, softmax, softmax_with_loss
 from fastbp.graph.compiling import Compiled, compile  # noqa: A004
+from fastbp.graph.composites import affine, cross_entropy, opened, softmax, softmax_with_loss
 from fastbp.graph.drawing import draw
 from fastbp.graph.expressions import CompileError
 from fastbp.graph.functions import exp, log, maximum, mean, relu, sigmoid, softplus, sqrt, sum, tanh  # noqa: A004

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
@@ -19,7 +20,7 @@ from fastbp.graph.expressions import REDUCTIONS, CompileError, Expression, Trace
 from fastbp.graph.nodes import Variable, apply, behind, cannot_be_fused, chain_rule, described, traced
 from fastbp.graph.operations import Operation
 from fastbp.kernels import generated
-from fastbp.validation import FLOAT16, FLOAT32, Array, DType, as_array, empty, finished, float_dtype, working
+from fastbp.validation import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, empty, finished, float_dtype, working
 
 # What an operation costs, in multiply-adds, to tell when threads pay.
 _COST = {"exp": 12, "log": 15, "tanh": 25, "sigmoid": 20, "sqrt": 4, "/": 4, "**": 60}
@@ -106,7 +107,7 @@ class Compiled:
         ValueError
             If the arrays do not have one shape, or `out` has another.
         """
-        return self._run(arrays, False, (out, ()))[0]
+        return self._run(arrays, False, _NO_OUT if out is None else (out, ()))[0]
 
     def value_and_grad(self, *arrays: Any, out: Any = None) -> tuple[Any, tuple[Any, ...]]:
         """Return (value, (gradient of the first input, ...)); an array's gradients are those of its sum.
@@ -124,7 +125,8 @@ class Compiled:
         TypeError, ValueError
             As for a call.
         """
-        return self._run(arrays, True, (None, ()) if out is None else _checked_out(out))
+        result: tuple[Any, tuple[Any, ...]] = self._run(arrays, True, _NO_OUT if out is None else _checked_out(out))
+        return result
 
     @property
     def source(self) -> str:
@@ -144,55 +146,72 @@ class Compiled:
             self._programs[count] = self._program_for(count)
         return self._programs[count]
 
-    def _run(self, arrays: tuple[Any, ...], gradients: bool, out: tuple[Any, Sequence[Any]]) -> Any:
+    def _run(self, arrays: tuple[Any, ...], gradients: bool, out: _Out) -> Any:
         program = self._program(len(arrays))
-        inputs = [as_array(name, array) for name, array in zip(program.names, arrays, strict=True)]
-        dtype = float_dtype(np.result_type(*(a if type(a) in (int, float) else i for a, i in zip(arrays, inputs, strict=True))))  # fmt: skip
-        scalars = tuple(not array.ndim for array in inputs)
-        key = (len(arrays), scalars, gradients, dtype)
+        # Single numbers, of which there may be hundreds, stay what they are.
+        inputs = [a if isinstance(a, float) else as_array(n, a) for n, a in zip(program.names, arrays, strict=True)]
+        kinds = {1.0 if type(a) in (float, int) else np.asarray(a).dtype for a in arrays}
+        dtype = float_dtype(np.result_type(*kinds)) if kinds else FLOAT64
+        scalars = tuple([isinstance(a, float) or not a.ndim for a in inputs])
+        key = (scalars, gradients, dtype)
         kernel = self._kernels.get(key)
         if kernel is None:
             kernel = self._kernels[key] = _Kernel(program, scalars, gradients, dtype)
         return kernel(inputs, out)
 
 
+# What `out` asks for: the value, the gradients.
+_Out = tuple[Any, Sequence[Any]]
+
+
 class _Kernel:
     """One compiled kernel: for one dtype, certain inputs numbers, with or without gradients."""
 
     def __init__(self, program: Program, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> None:
-        self._program, self._scalars, self._gradients, self._dtype = program, scalars, gradients, dtype
+        self._program, self._dtype = program, dtype
+        self._numbers = [k for k, scalar in enumerate(scalars) if scalar]
+        self._arrays = [k for k, scalar in enumerate(scalars) if not scalar and program.used[k]]
+        self._unused = (
+            [k for k, scalar in enumerate(scalars) if not scalar and not program.used[k]] if gradients else []
+        )
+        self._wanted = [_VALUE, *range(len(scalars))] if gradients else [_VALUE]
         self._code = program.code(scalars, gradients, FLOAT32 if dtype is FLOAT16 else dtype)
-        self._function = generated.compiled(self._code.source, FLOAT32 if dtype is FLOAT16 else dtype)
+        self._function = generated.compiled(self._code.source, self._code.dtype)
 
-    def __call__(self, inputs: list[Array], out: tuple[Any, Sequence[Any]]) -> tuple[Any, tuple[Any, ...]]:
-        program, code, dtype = self._program, self._code, self._dtype
+    def __call__(self, inputs: list[Any], out: _Out) -> tuple[Any, tuple[Any, ...]]:
+        code = self._code
         shape = self._shape(inputs)
-        size = int(np.prod(shape))
-        numbers = np.array([a[()] for a, scalar in zip(inputs, self._scalars, strict=True) if scalar], code.dtype)
-        arrays = [working(a, dtype) for a, scalar in zip(inputs, self._scalars, strict=True) if not scalar]
+        size = math.prod(shape)
+        arrays = [working(inputs[k], self._dtype) for k in self._arrays]
+        written: dict[int, Array] = {}
+        for n in code.outputs:
+            taken = [*(inputs[k] for k in self._arrays), *written.values()]
+            written[n] = self._to_write(_asked(n, out), taken, shape)
         sums = np.empty((len(code.sums), -(-size // generated.BLOCK)))
-        results = {
-            number: self._result(number, self._asked(number, out), inputs, shape if used else inputs[number].shape)
-            for number, used in code.outputs
-        }
-        lent = [numbers, *arrays, *results.values(), sums]
+        lent = [np.array([inputs[k] for k in self._numbers], code.dtype), *arrays, *written.values(), sums]
         addresses = np.array([array.__array_interface__["data"][0] for array in lent], np.intp)
         generated.run(self._function.address, size, addresses, size * code.cost)
-        totals = dict(zip(code.sums, sums.sum(axis=1), strict=True))
-        if program.reduction == "mean":
-            totals[_VALUE] = totals[_VALUE] / size if size else np.nan
-        results |= {number: np.asarray(total, code.dtype) for number, total in totals.items()}
-        wanted = [_VALUE, *range(len(inputs))] if self._gradients else [_VALUE]
-        value, *gradients = (self._finished(results[number], self._asked(number, out)) for number in wanted)
+        results: dict[int, Any] = {n: finished(array, self._dtype) for n, array in written.items()}
+        results |= zip(code.sums, self._totals(sums, size), strict=True)
+        results |= {k: np.zeros(inputs[k].shape, self._dtype) for k in self._unused}
+        if out is not _NO_OUT:
+            results = {n: self._handed_over(result, _asked(n, out)) for n, result in results.items()}
+        value, *gradients = [results[n] for n in self._wanted]
         return value, tuple(gradients)
 
-    def _shape(self, inputs: list[Array]) -> tuple[int, ...]:
+    def _totals(self, sums: Array, size: int) -> Array:
+        totals = sums.sum(axis=1)
+        if self._program.reduction == "mean":  # the value is the first
+            totals[0] = totals[0] / size if size else np.nan
+        result: Array = totals.astype(self._dtype)
+        return result
+
+    def _shape(self, inputs: list[Any]) -> tuple[int, ...]:
         """The one shape of all arrays that the value depends on."""
         shape: tuple[int, ...] = ()
         first = ""
-        for name, used, array in zip(self._program.names, self._program.used, inputs, strict=True):
-            if not array.ndim or not used:
-                continue
+        for k in self._arrays:
+            name, array = self._program.names[k], inputs[k]
             if first and array.shape != shape:
                 raise ValueError(
                     f"{name}: expected shape {shape}, as {first}, or a number, got {array.shape}; "
@@ -201,36 +220,41 @@ class _Kernel:
             first, shape = name, array.shape
         return shape
 
-    def _asked(self, number: int, out: tuple[Any, Sequence[Any]]) -> Any:
-        if number == _VALUE:
-            return out[0]
-        return out[1][number] if number < len(out[1]) else None
-
-    def _result(self, number: int, asked: Any, inputs: list[Array], shape: tuple[int, ...]) -> Array:
+    def _to_write(self, asked: Any, taken: list[Array], shape: tuple[int, ...]) -> Array:
         """The array that the kernel writes to: the one asked for, if nothing else lies there."""
         if asked is None:
             return empty(shape, self._dtype)
+        self._check_out(asked, shape)
+        fits = asked.flags.carray and asked.dtype.isnative and self._dtype is not FLOAT16
+        apart = not any(np.may_share_memory(asked, array) for array in taken)
+        return asked if fits and apart else empty(shape, self._dtype)
+
+    def _handed_over(self, result: Any, asked: Any) -> Any:
+        """`result`, in the array that was asked for."""
+        if asked is None or result is asked:
+            return result
+        self._check_out(asked, np.shape(result))
+        asked[...] = result
+        return asked
+
+    def _check_out(self, asked: Any, shape: tuple[int, ...]) -> None:
         if not isinstance(asked, np.ndarray) or asked.dtype != self._dtype:
             kind = asked.dtype if isinstance(asked, np.ndarray) else type(asked).__name__
             raise TypeError(f"out: expected an array of {self._dtype}, got {kind}; make it with np.empty")
         if asked.shape != shape or not asked.flags.writeable:
             what = f"shape {asked.shape}" if asked.shape != shape else "a read-only one"
             raise ValueError(f"out: expected a writeable array of shape {shape}, got {what}; make it with np.empty")
-        fits = asked.flags.carray and asked.dtype.isnative and self._dtype is not FLOAT16
-        apart = not any(np.may_share_memory(asked, array) for array in inputs)
-        return asked if fits and apart else empty(shape, self._dtype)
 
-    def _finished(self, result: Array, asked: Any) -> Any:
-        result = finished(result, self._dtype)
-        if asked is None:
-            return result[()]
-        if result is not asked:
-            asked[...] = result
-        return asked
+
+def _asked(number: int, out: _Out) -> Any:
+    if number == _VALUE:
+        return out[0]
+    return out[1][number] if number < len(out[1]) else None
 
 
 # The value among the outputs of a program, whose gradients are counted from 0.
 _VALUE = -1
+_NO_OUT: _Out = (None, ())
 
 
 @dataclass(frozen=True)
@@ -239,8 +263,8 @@ class Code:
 
     source: str
     dtype: DType
-    # The outputs written element by element, and whether the kernel's own shape is theirs; those that are summed.
-    outputs: tuple[tuple[int, bool], ...]
+    # The outputs written element by element, and those that are summed.
+    outputs: tuple[int, ...]
     sums: tuple[int, ...]
     cost: int
 
@@ -260,7 +284,9 @@ class Program:
 
     def code(self, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> Code:
         """The source of a kernel in which some inputs are numbers."""
-        wanted = {_VALUE: self.value} | (dict(enumerate(self.gradients)) if gradients else {})
+        wanted = {_VALUE: self.value}
+        if gradients:
+            wanted |= {n: e for n, e in enumerate(self.gradients) if self.used[n] or scalars[n]}
         sums = tuple(n for n in wanted if (self.reduction if n == _VALUE else scalars[n]))
         outputs = tuple(n for n in wanted if n not in sums)
         return _Writer(self, scalars, dtype).code(wanted, outputs, sums)
@@ -284,7 +310,8 @@ class _Writer:
         return name
 
     def code(self, wanted: dict[int, Expression], outputs: tuple[int, ...], sums: tuple[int, ...]) -> Code:
-        arrays = [name for name, scalar in zip(self._names, self._scalars, strict=True) if not scalar]
+        used = self._program.used
+        arrays = [n for n, scalar, is_used in zip(self._names, self._scalars, used, strict=True) if is_used > scalar]
         numbers = [name for name, scalar in zip(self._names, self._scalars, strict=True) if scalar]
         results = {n: "value" if n == _VALUE else f"d{self._names[n]}" for n in wanted}
         body, cost = self._body(_needed(wanted.values()))
@@ -308,12 +335,12 @@ class _Writer:
             *(f"            {results[n]} = add_to({results[n]}, {self._texts[wanted[n].index]})" for n in sums),
             *(f"        store(sums, {k} * blocks + block, {results[n]}, {len(outputs)})" for k, n in enumerate(sums)),
         ]
-        whole = tuple((n, n == _VALUE or self._program.used[n]) for n in outputs)
-        return Code("\n".join([*lines, ""]), self._dtype, whole, sums, cost)
+        return Code("\n".join([*lines, ""]), self._dtype, outputs, sums, cost)
 
     def _body(self, expressions: list[Expression]) -> tuple[list[str], int]:
         """A line for each expression that is not a name or a number, and what they cost together."""
-        lines, cost = [], 2
+        lines: list[str] = []
+        cost = 2
         names = dict(zip(self._program.names, self._names, strict=True))
         for expression in expressions:
             if expression.kind == "symbol":
@@ -425,10 +452,10 @@ def _gradients(y: Variable) -> dict[Variable, Any]:
     try:
         return chain_rule(y, order)
     except (TypeError, ValueError, AttributeError) as error:
-        cannot_be_fused(cast(Operation, y._operation), error)
+        cannot_be_fused(y._operation, error)
 
 
-def _checked_out(out: Any) -> tuple[Any, Sequence[Any]]:
+def _checked_out(out: Any) -> _Out:
     if isinstance(out, tuple | list) and len(out) == 2 and isinstance(out[1], tuple | list):
         return out[0], out[1]
     raise TypeError(f"out: expected (value, (gradient of the first input, ...)), got {type(out).__name__}; pass a pair")

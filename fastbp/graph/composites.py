@@ -7,7 +7,7 @@ softmax with the loss can be followed to (y1 − t1, y2 − t2, y3 − t3) (sect
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fastbp import layers
 from fastbp.graph import functions
 from fastbp.graph.elementwise import Value
 from fastbp.graph.nodes import Variable, apply, behind
-from fastbp.graph.operations import Gradients, Index, MatMul, Mean, Operation, Sum
+from fastbp.graph.operations import MATMUL, Gradients, Index, MatMul, Mean, Operation, Sum
 from fastbp.validation import target
 
 
@@ -25,13 +25,9 @@ class _Composite(Operation):
     def __init__(self, layer: Any) -> None:
         self._layer = layer
 
-    def inside(self, *operands: Any) -> Variable:
+    def inside(self, *operands: Any) -> Any:
         """The same result from the operations that this one is made of."""
         raise NotImplementedError
-
-    def again(self) -> Operation:
-        """An operation like this one with a layer of its own."""
-        return type(self)(type(self._layer)())
 
 
 class Affine(_Composite):
@@ -51,11 +47,8 @@ class Affine(_Composite):
         dx = self._layer.backward(dout)
         return dx, self._layer.dW, self._layer.db
 
-    def inside(self, x: Any, W: Any, b: Any) -> Variable:
-        return apply(MatMul(), x, W) + b
-
-    def again(self) -> Operation:
-        return Affine()
+    def inside(self, x: Any, W: Any, b: Any) -> Any:
+        return apply(MATMUL, x, W) + b
 
 
 class Softmax(_Composite):
@@ -70,7 +63,7 @@ class Softmax(_Composite):
     def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
         return (self._layer.backward(dout),)
 
-    def inside(self, x: Any) -> Variable:
+    def inside(self, x: Any) -> Any:
         e = functions.exp(x)
         return e / e.sum(axis=-1, keepdims=True)
 
@@ -92,7 +85,7 @@ class CrossEntropy(_Composite):
     def backward(self, dout: Value, out: Value, y: Value, t: Value) -> Gradients:
         return self._layer.backward(dout), None
 
-    def inside(self, y: Any, t: Any) -> Variable:
+    def inside(self, y: Any, t: Any) -> Any:
         loss = -(_distribution(t, y) * functions.log(y)).sum()
         return loss if len(_shape(y)) == 1 else loss / float(_shape(y)[0])
 
@@ -114,7 +107,7 @@ class SoftmaxWithLoss(_Composite):
     def backward(self, dout: Value, out: Value, x: Value, t: Value) -> Gradients:
         return self._layer.backward(dout), None
 
-    def inside(self, x: Any, t: Any) -> Variable:
+    def inside(self, x: Any, t: Any) -> Any:
         return cross_entropy(softmax(x), t)
 
 

@@ -185,7 +185,10 @@ class _Gathering:
         """The whole drawing."""
         sources: dict[Variable, int] = {}
         diagram = self._diagram
-        nodes = {v: diagram.add_node("operation", _label(v), self._made_at[v], composites.is_composite(v)) for v in self._forward}  # fmt: skip
+        nodes = {
+            variable: diagram.add_node("operation", _label(variable), step, composites.is_composite(variable))
+            for variable, step in self._made_at.items()
+        }
         for variable in self._forward:
             operation = cast(Operation, variable._operation)
             for position, (operand, argument) in enumerate(zip(variable._operands, variable._arguments, strict=True)):
@@ -218,11 +221,7 @@ class _Gathering:
     def _add_source(self, operand: Variable, nodes: dict[Variable, int]) -> int:
         """The node that an operand's arrows start from: its operation, its name, or a dot where it branches."""
         diagram = self._diagram
-        made = operand in nodes
-        if made:
-            source = nodes[operand]
-        else:
-            source = diagram.add_node("variable", operand.name or "·", 0)
+        source = nodes[operand] if operand in nodes else diagram.add_node("variable", operand.name or "·", 0)
         if len(self._uses[operand]) < 2:
             return source
         dot = diagram.add_node("branch", "", self._made_at.get(operand, 0))
@@ -428,7 +427,7 @@ def _label(variable: Variable) -> str:
     if isinstance(operation, operations.Index):
         return f"[{_key(operation.key)}]"
     for position, (operand, argument) in enumerate(zip(variable._operands, variable._arguments, strict=True)):
-        if operand is None and isinstance(argument, float | np.generic):
+        if operand is None and isinstance(argument, float | np.floating):
             number = _number(argument)
             if len(text) > 2:
                 return f"{text}({', '.join(['·', number] if position else [number, '·'])})"
@@ -438,7 +437,14 @@ def _label(variable: Variable) -> str:
 
 def _key(key: Any) -> str:
     parts = key if isinstance(key, tuple) else (key,)
-    return ", ".join(":" if part == slice(None) else str(part) if np.ndim(part) == 0 else "…" for part in parts)
+    return ", ".join(
+        _slice(part) if isinstance(part, slice) else str(part) if np.ndim(part) == 0 else "…" for part in parts
+    )
+
+
+def _slice(part: slice) -> str:
+    ends = [part.start, part.stop] if part.step is None else [part.start, part.stop, part.step]
+    return ":".join("" if end is None else str(end) for end in ends)
 
 
 def _number(value: Value, shapes: bool = False) -> str:

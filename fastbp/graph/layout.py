@@ -7,6 +7,7 @@ odd layer, and a place to pass in each further layer that it crosses; all of the
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def _lay(edge: Edge, nodes: Sequence[Item]) -> None:
     edge.items = [Item(edge.width, edge.height, source.layer + 1)]
     edge.items += [Item(0.0, 0.0, layer) for layer in range(source.layer + 2, target.layer)]
     chain = [source, *edge.items, target]
-    for left, right in zip(chain, chain[1:], strict=False):
+    for left, right in itertools.pairwise(chain):
         left.after.append(right)
         right.before.append(left)
 

@@ -532,7 +532,7 @@ def _explain(
         raise type(error)(f"index: expected one that fits the shape {operands}, got another ({error})") from None
     if isinstance(operation, operations.MatMul):
         wanted, remedy = "shapes (..., N, D) and (..., D, M)", "the inner sizes must be equal"
-    elif len(arguments) > 1 and not _broadcast(arguments):
+    elif "broadcast" in str(error) and not _broadcast(arguments):
         wanted, remedy = "shapes that broadcast", "trailing axes must be equal or 1"
     else:
         raise error

@@ -5,6 +5,7 @@ Every shape has the step from which on it is shown: a drawing of a graph tells w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def _svg_shape(shape: Shape, step: int | None) -> str:
     x, y = shape.points[0] if isinstance(shape, Arrow) else shape.center
     stepped = f'data-step="{shape.step}"'
     if isinstance(shape, Text):
-        return f'<text x="{x:.1f}" y="{y + 0.35 * FONT_SIZE:.1f}" fill="{shape.color}" {stepped}>{escape(shape.text)}</text>'
+        y += 0.35 * FONT_SIZE
+        return f'<text x="{x:.1f}" y="{y:.1f}" fill="{shape.color}" {stepped}>{escape(shape.text)}</text>'
     if isinstance(shape, Circle):
         line = _color(shape, FORWARD, step)
         fill = line if shape.filled else FILL
@@ -152,7 +154,7 @@ def _frames(box: Box) -> list[tuple[float, float]]:
 
 def _path(points: Sequence[Point]) -> str:
     parts = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if y0 == y1:
             parts.append(f"L{x1:.1f},{y1:.1f}")
         else:
@@ -192,7 +194,7 @@ def _add_to(axes: Any, shape: Shape, step: int | None) -> None:
         color = _color(shape, shape.color, step)
         path = require("matplotlib.path").Path
         corners, codes = [shape.points[0]], [path.MOVETO]
-        for (x0, y0), (x1, y1) in zip(shape.points, shape.points[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(shape.points):
             middle = (x0 + x1) / 2
             corners += [(middle, y0), (middle, y1), (x1, y1)]
             codes += [path.CURVE4] * 3

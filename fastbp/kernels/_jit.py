@@ -130,7 +130,7 @@ def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[An
     namespace = {**namespace, "__name__": "fastbp.kernels.generated"}
     exec(compile(source, "<fastbp.graph>", "exec"), namespace)
     options = {"nopython": True, "fastmath": False, "error_model": _ERROR_MODEL}
-    function = CFunc(namespace["kernel"], (arguments, types.void), {}, options)
+    function: Any = CFunc(namespace["kernel"], (arguments, types.void), {}, options)
     folder, _ = _CACHE
     if folder is not None:
         function._cache = _KernelCache(f"graph-{hashlib.sha256(source.encode()).hexdigest()[:16]}", folder)
