@@ -1,0 +1,204 @@
+"""Graphs, compiled and eager: `python -m bench.graph` prints fastbp against NumPy, JAX and plain Python.
+
+JAX is a peer, not a requirement; where it is not installed its column is empty. Figures of a row are measured in
+turns in one run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.measure import medians
+from bench.scalars import Scalar
+from fastbp import get_num_threads, graph
+from fastbp.graph import Variable
+from fastbp.kernels import _jit
+
+SIZE = 1_000_000
+DTYPES = ("float32", "float64")
+ROUNDS = 7
+HIDDEN = 16
+POINTS = 100
+
+FIRST_CALL = """
+import time
+import numpy as np
+from bench.graph import expression
+from fastbp import graph
+a, b = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
+start = time.perf_counter()
+graph.compile(expression).value_and_grad(a, b)
+print(time.perf_counter() - start)
+"""
+
+
+def expression(a: Any, b: Any) -> Any:
+    return (graph.exp(-a * b) / (1 + graph.exp(-a)) * graph.tanh(b)).sum()
+
+
+def square(x: Any, y: Any) -> Any:
+    return ((x + y) ** 2).sum()
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{get_num_threads()} threads; NumPy {np.__version__}{_jax_version()}")
+    print(f"{f'{SIZE:,} elements, value and both gradients':<52}{'fastbp':>10}{'NumPy':>10}{'JAX jit':>10}  ratios")
+    for dtype in DTYPES:
+        _elementwise(f"exp(-ab)/(1+exp(-a))·tanh(b) summed, {dtype}", expression, _numpy_expression, dtype)
+    for dtype in DTYPES:
+        _elementwise(f"(x+y)² summed, {dtype}", square, _numpy_square, dtype, bandwidth=True)
+    _first_calls()
+    _network()
+
+
+def _elementwise(name: str, f: Any, numpy: Any, dtype: str, bandwidth: bool = False) -> None:
+    a, b = np.random.default_rng(0).standard_normal((2, SIZE)).astype(dtype)
+    g = graph.compile(f)
+    functions: dict[str, Callable[[], Any]] = {"fastbp": lambda: g.value_and_grad(a, b), "NumPy": lambda: numpy(a, b)}
+    jax = _jax(f, a, b)
+    if jax is not None:
+        functions["JAX"] = jax
+    if bandwidth:
+        da, db = np.empty_like(a), np.empty_like(b)
+        functions["copy"] = lambda: _copy(a, b, da, db)
+    seconds = medians(functions, rounds=ROUNDS)
+    ratios = [f"NumPy {seconds['NumPy'] / seconds['fastbp']:.1f}"]
+    if jax is not None:
+        ratios.append(f"JAX {seconds['JAX'] / seconds['fastbp']:.1f}")
+    if bandwidth:
+        moved = 4 * a.nbytes / 1e9
+        ratios.append(
+            f"{moved / seconds['fastbp']:.0f} GB/s, {seconds['copy'] / seconds['fastbp']:.0%} of what a copy of both "
+            f"inputs on all threads reaches"
+        )
+    shown = "".join(f"{seconds[n] * 1e3:7.2f} ms" if n in seconds else f"{'-':>10}" for n in ("fastbp", "NumPy", "JAX"))
+    print(f"{name:<52}{shown}  {', '.join(ratios)}")
+
+
+def _numpy_expression(a: Any, b: Any) -> Any:
+    e, f, t = np.exp(-a * b), np.exp(-a), np.tanh(b)
+    q = e / (1 + f)
+    y = q * t
+    return y.sum(), (y * (f / (1 + f) - b), q * (1 - t * t) - a * y)
+
+
+def _numpy_square(x: Any, y: Any) -> Any:
+    total = x + y
+    return np.dot(total, total), (2 * total, 2 * total)
+
+
+@_jit.shared_kernel
+def _copy(a, b, c, d):
+    for i in range(a.size):
+        c[i] = a[i]
+        d[i] = b[i]
+
+
+def _jax(f: Any, a: Any, b: Any) -> Callable[[], Any] | None:
+    try:
+        import jax  # noqa: PLC0415 - a peer
+    except ImportError:
+        return None
+    jax.config.update("jax_enable_x64", True)
+    formulas = {expression: _jax_expression, square: lambda x, y: ((x + y) ** 2).sum()}
+    jitted = jax.jit(jax.value_and_grad(formulas[f], argnums=(0, 1)))
+    x, y = jax.numpy.asarray(a), jax.numpy.asarray(b)
+    return lambda: jax.block_until_ready(jitted(x, y))
+
+
+def _jax_expression(a: Any, b: Any) -> Any:
+    import jax.numpy as jnp  # noqa: PLC0415
+
+    return (jnp.exp(-a * b) / (1 + jnp.exp(-a)) * jnp.tanh(b)).sum()
+
+
+def _jax_version() -> str:
+    try:
+        import jax  # noqa: PLC0415
+    except ImportError:
+        return ""
+    return f", JAX {jax.__version__}"
+
+
+def _first_calls() -> None:
+    empty, warm = [], []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as cache:
+            empty.append(_first_call(cache))
+            warm.append(_first_call(cache))
+    print("compile and first call of the expression, float32, in a new process:")
+    print(
+        f"  from nothing {statistics.median(empty) * 1e3:.0f} ms, from the cache {statistics.median(warm) * 1e3:.0f} ms"
+    )
+
+
+def _first_call(cache: str) -> float:
+    command = [sys.executable, "-c", FIRST_CALL]
+    done = subprocess.run(command, env=os.environ | {"FASTBP_CACHE": cache}, stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
+def network(relu: Callable[[Any], Any], inputs: list[Any], parameters: Any) -> Any:
+    """A 2-16-16-1 network on single numbers, or on whatever stands for them."""
+    for outputs in (HIDDEN, HIDDEN, 1):
+        sums = []
+        for _ in range(outputs):
+            total = next(parameters)
+            for x in inputs:
+                total = total + next(parameters) * x
+            sums.append(total if outputs == 1 else relu(total))
+        inputs = sums
+    return inputs[0]
+
+
+def _network() -> None:
+    rng = np.random.default_rng(0)
+    x, t = rng.uniform(-1, 1, (POINTS, 2)), rng.uniform(-1, 1, POINTS)
+    count = 3 * HIDDEN + (HIDDEN + 1) * HIDDEN + HIDDEN + 1
+    parameters = rng.uniform(-1, 1, count).tolist()
+    rows, targets = x.tolist(), t.tolist()
+
+    def step(kind: Any, relu: Callable[[Any], Any]) -> float:
+        leaves = [kind(value) for value in parameters]
+        loss: Any = kind(0.0)
+        for row, target in zip(rows, targets, strict=True):
+            difference = network(relu, row, iter(leaves)) + -target
+            loss = loss + difference * difference
+        loss.backward()
+        return float(sum(leaf.grad for leaf in leaves))
+
+    def over_arrays(x1: Any, x2: Any, t: Any, *parameters: Any) -> Any:
+        difference = network(graph.relu, [x1, x2], iter(parameters)) - t
+        return (difference * difference).sum()
+
+    g = graph.compile(over_arrays)
+    columns = x[:, 0].copy(), x[:, 1].copy()
+    functions = {
+        "plain": functools.partial(step, Scalar, Scalar.relu),
+        "eager": functools.partial(step, Variable, Variable.relu),
+        "compiled": lambda: g.value_and_grad(*columns, t, *parameters),
+    }
+    sys.setrecursionlimit(1_000_000)
+    agree = [functions["plain"](), functions["eager"](), sum(g.value_and_grad(*columns, t, *parameters)[1][3:])]
+    np.testing.assert_allclose(agree, agree[0], rtol=1e-10)
+    seconds = medians(functions, rounds=5)
+    print(f"a 2-{HIDDEN}-{HIDDEN}-1 network of single numbers on {POINTS} points, loss and all gradients, float64:")
+    print(
+        f"  plain Python {seconds['plain'] * 1e3:.0f} ms, eager variables {seconds['eager'] * 1e3:.0f} ms "
+        f"({seconds['plain'] / seconds['eager']:.1f} times as fast), compiled over arrays "
+        f"{seconds['compiled'] * 1e6:.0f} µs ({seconds['eager'] / seconds['compiled']:,.0f} times as fast as eager)"
+    )
+
+
+if __name__ == "__main__":
+    main()
