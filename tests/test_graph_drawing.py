@@ -191,6 +191,7 @@ def test_wrong_use_is_refused(tmp_path):
         (lambda: y.draw(gradients="letters"), ValueError, "gradients: expected"),
         (lambda: y.draw(step=6), ValueError, "step: expected 0 to 5, got 6"),
         (lambda: y.draw(step=1.5), TypeError, "step: expected a whole number"),
+        (lambda: chain(2001).draw(), ValueError, "y: expected a graph of at most 2,000 operations, got 2,001"),
         (lambda: graph.draw(3), TypeError, "y: expected a Variable"),
         (lambda: Variable(1.0).draw(), RuntimeError, "no graph behind it"),
     ):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fastbp import graph, layers
-from fastbp.graph import Variable
+from fastbp.graph import Variable, composites
+from fastbp.graph import operations as graph_operations
 from fastbp.graph.nodes import behind
 
 
@@ -103,6 +104,15 @@ def test_opening_leaves_the_graph_as_it_was():
     before = operations(y)
     graph.opened(y)
     assert operations(y) == before
+
+
+def test_the_table_in_the_docs_lists_every_operation():
+    table = graph_operations.__doc__
+    for module in (graph_operations, composites):
+        for name, kind in vars(module).items():
+            is_operation = isinstance(kind, type) and issubclass(kind, graph.Operation) and kind.forward.__doc__ is None
+            if is_operation and not name.startswith("_") and name != "Total":
+                assert f"`{name}`" in table
 
 
 def test_wrong_use_is_refused(rng):

@@ -33,6 +33,8 @@ MARGIN = 14.0
 
 # Beyond this an SVG in a notebook is no longer a picture that one can read.
 _NOTEBOOK_LIMIT = 200
+# And beyond this nobody can read anything, and the layout would take minutes.
+_DRAWING_LIMIT = 2000
 
 
 def draw(
@@ -83,6 +85,12 @@ def draw(
     if not (gradients is None or gradients in ("numbers", "formulas") or isinstance(gradients, Mapping)):
         raise ValueError(
             f'gradients: expected "numbers", "formulas", None or a dict of texts, got {gradients!r}; choose one'
+        )
+    size = len(behind(y)[0])
+    if size > _DRAWING_LIMIT:
+        raise ValueError(
+            f"y: expected a graph of at most {_DRAWING_LIMIT:,} operations, got {size:,}; draw a part of it, or the "
+            f"same formula on arrays"
         )
     drawing = Drawing(_Gathering(y, gradients, shapes).diagram(), step)
     if path is not None:

@@ -5,7 +5,35 @@ gradient `dout` that comes back to the result, the result `out` and the operands
 local derivative for each operand, or None where there is none. Where an operand was broadcast, the graph sums its
 gradient back to the operand's shape.
 
-A new operation is a class, and `apply`::
+=================  ==============================  =================================================
+operation          forward                         gradients
+=================  ==============================  =================================================
+`Add`              x + y                           dout; dout
+`Subtract`         x − y                           dout; −dout
+`Negate`           −x                              −dout
+`Multiply`         x·y                             dout·y; dout·x
+`Divide`           x/y                             dout/y; −dout/y·out
+`Power`            xⁿ                              dout·n·xⁿ⁻¹
+`VariablePower`    xʸ                              dout·y·xʸ⁻¹; dout·out·log(x)
+`MatMul`           x @ y                           dout @ yᵀ; xᵀ @ dout
+`Exp`              exp(x)                          dout·out
+`Log`              log(x)                          dout/x
+`Sqrt`             √x                              dout/(2·out)
+`Tanh`             tanh(x)                         dout·(1 − out²)
+`Sigmoid`          1/(1 + exp(−x))                 dout·out·(1 − out)
+`ReLU`             0 where x <= 0, else x          0 where x <= 0, else dout
+`Softplus`         log(1 + exp(x))                 dout/(1 + exp(−x))
+`Maximum`          the larger of x and y           dout where x > y, else 0; dout where not, else 0
+`Sum`              the sum, or sums along axes     dout for each element
+`Mean`             the mean, or along axes         dout/count for each element
+`Index`            x[key]                          dout at the elements taken, 0 elsewhere
+`Affine`           x·W + b                         dout·Wᵀ; xᵀ·dout; dout summed over the batch
+`Softmax`          exp(x)/sum(exp(x))              out·(dout − sum(dout·out))
+`CrossEntropy`     mean of −sum(t·log(y))          −t/y/N·dout
+`SoftmaxWithLoss`  the same of softmax(x)          (y − t)/N·dout
+=================  ==============================  =================================================
+
+The last four are the layers, in `fastbp.graph.composites`. A new operation is a class, and `apply`::
 
     class Cube(Operation):
         '''x³.'''
