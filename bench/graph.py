@@ -154,10 +154,10 @@ def _first_calls() -> None:
         with tempfile.TemporaryDirectory() as cache:
             runs.append([*_first_calls_in_a_process(cache), *_first_calls_in_a_process(cache)])
     start, empty, warm_start, warm = (1e3 * statistics.median(column) for column in zip(*runs, strict=True))
-    print("compile and first call of the expression, float32, in a new process (and before it ReLU's first call):")
     print(
-        f"  from nothing {empty:.0f} ms (after {start:.0f} ms), from the cache {warm:.0f} ms (after {warm_start:.0f} ms)"
+        "compile and first call of the expression, float32, in a new process (ReLU's first call before it):"
     )
+    print(f"  from nothing {empty:.0f} ms ({start:.0f} ms), from the cache {warm:.0f} ms ({warm_start:.0f} ms)")
 
 
 def _first_calls_in_a_process(cache: str) -> list[float]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 GAP_Y = 12.0
 SWEEPS = 24
 Y_SWEEPS = 60
+# A graph with more items than this gets fewer sweeps, in proportion: it is past reading, and would take minutes.
+UNHURRIED = 2000
 
 
 @dataclass
@@ -117,7 +119,7 @@ def _uncross(layers: list[list[Item]]) -> None:
     """Reorder layers by the means of their neighbours' positions, and keep the order with the fewest crossings."""
     _number(layers)
     best, fewest = [list(layer) for layer in layers], _crossings(layers)
-    for sweep in range(SWEEPS):
+    for sweep in range(_sweeps(SWEEPS, layers)):
         if fewest == 0:
             break
         forward = sweep % 2 == 0
@@ -129,6 +131,10 @@ def _uncross(layers: list[list[Item]]) -> None:
             best, fewest = [list(layer) for layer in layers], crossings
     layers[:] = best
     _number(layers)
+
+
+def _sweeps(most: int, layers: list[list[Item]]) -> int:
+    return max(1, min(most, most * UNHURRIED // sum(len(layer) for layer in layers)))
 
 
 def _number(layers: list[list[Item]]) -> None:
@@ -200,9 +206,10 @@ def _set_y(layers: list[list[Item]]) -> None:
             item.y = y + item.height / 2
             y += item.height + GAP_Y
     both: Callable[[Item], list[Item]] = lambda item: item.before + item.after  # noqa: E731
-    for sweep in range(Y_SWEEPS):
+    sweeps = _sweeps(Y_SWEEPS, layers)
+    for sweep in range(sweeps):
         neighbours: Callable[[Item], list[Item]]
-        if sweep >= Y_SWEEPS // 2:
+        if sweep >= sweeps // 2:
             neighbours = both
         elif sweep % 2 == 0:
             neighbours = lambda item: item.before  # noqa: E731
