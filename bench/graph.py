@@ -154,9 +154,7 @@ def _first_calls() -> None:
         with tempfile.TemporaryDirectory() as cache:
             runs.append([*_first_calls_in_a_process(cache), *_first_calls_in_a_process(cache)])
     start, empty, warm_start, warm = (1e3 * statistics.median(column) for column in zip(*runs, strict=True))
-    print(
-        "compile and first call of the expression, float32, in a new process (ReLU's first call before it):"
-    )
+    print("compile and first call of the expression, float32, in a new process (ReLU's first call before it):")
     print(f"  from nothing {empty:.0f} ms ({start:.0f} ms), from the cache {warm:.0f} ms ({warm_start:.0f} ms)")
 
 

@@ -1,7 +1,11 @@
 """fastbp: the backpropagation of "Deep Learning from Scratch", chapter 5, as compiled kernels.
 
-The layers are in `fastbp.layers`, the networks in `fastbp.network`; importing this package compiles nothing.
+The layers are in `fastbp.layers`, the networks in `fastbp.network`, computational graphs in `fastbp.graph` (imported
+when it is first asked for); importing this package compiles nothing.
 """
+
+import importlib
+from types import ModuleType
 
 from fastbp import functions, gradcheck, layers, network, optimizers, reference
 from fastbp._version import __version__
@@ -27,3 +31,9 @@ __all__ = [
     "set_num_threads",
     "use_reference",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "graph":
+        return importlib.import_module("fastbp.graph")
+    raise AttributeError(f"module 'fastbp' has no attribute {name!r}")

@@ -124,7 +124,7 @@ def test_importing_compiles_nothing_and_needs_no_extra(package, tmp_path):
 import sys
 import fastbp, fastbp.cli, fastbp.data
 assert not compiled, compiled
-optional = {"sklearn", "matplotlib", "tqdm", "pooch"}
+optional = {"sklearn", "matplotlib", "tqdm", "pooch", "fastbp.graph"}
 print(sorted(optional & set(sys.modules)))
 """
     assert run_python(COMPILATIONS + code, package=package, FASTBP_CACHE=tmp_path) == "[]"

@@ -216,11 +216,12 @@ def test_a_second_backward_gives_the_same():
 
 def test_gradients_do_not_share_memory():
     x, y, z = (Variable(np.ones(3)) for _ in range(3))
-    (x + y + z).backward()
-    x.grad[:] = 5
-    y.grad[0] = 6
-    np.testing.assert_array_equal(z.grad, [1, 1, 1])
-    assert y.grad.tolist() == [6, 1, 1]
+    for total in (x + y + z, (x + y + z) * 1):
+        total.backward()
+        x.grad[:] = 5
+        y.grad[0] = 6
+        np.testing.assert_array_equal(z.grad, [1, 1, 1])
+        assert y.grad.tolist() == [6, 1, 1]
 
 
 def test_a_seed_in_the_shape_of_the_result():

@@ -168,6 +168,8 @@ def test_out_may_be_an_input_or_given_twice(rng):
     np.testing.assert_array_equal(shared, a)
     assert g(a, b, out=a) is a
     np.testing.assert_array_equal(a, expected)
+    behind = np.arange(51.0)
+    np.testing.assert_array_equal(g(behind[:-1], b, out=behind[1:]), np.arange(50.0) * b + np.arange(50.0))
 
 
 def test_inputs_are_not_written_to_and_results_are_ones_own(compiled_example, rng):
