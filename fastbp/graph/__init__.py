@@ -8,7 +8,7 @@
 
 Where things are: `nodes` has `Variable` and the chain rule, `operations` each operation with its local derivative,
 `composites` the layers as nodes, `drawing` (with `layout` and `pictures`) the drawings, `figures` those of the
-chapter, `compiling` (with `expressions`) the compiler.
+chapter, `compiling` (with `expressions` and `sources`) the compiler.
 """
 
 from fastbp.graph import figures

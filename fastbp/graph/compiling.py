@@ -1,36 +1,25 @@
 """Compiling an elementwise graph to one kernel: the value, and all gradients, in one pass over memory.
 
 The graph's own operations, forward and backward, are applied to symbols (`fastbp.graph.expressions`); the
-expressions that come out, each once, become the lines of a Numba function (`fastbp.kernels.generated`). The same
+expressions that come out, each once, become the lines of a Numba function (`fastbp.graph.sources`). The same
 formulas in the same order give the same bits as the graph itself, up to the order of a sum.
 """
 
 from __future__ import annotations
 
 import inspect
-import keyword
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from fastbp.graph.expressions import REDUCTIONS, CompileError, Expression, Trace
+from fastbp.graph.expressions import CompileError, Expression, Trace
 from fastbp.graph.nodes import Variable, apply, behind, cannot_be_fused, chain_rule, described, traced
 from fastbp.graph.operations import Operation
+from fastbp.graph.sources import VALUE, Program
 from fastbp.kernels import generated
 from fastbp.validation import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, empty, finished, float_dtype, working
-
-# What an operation costs, in multiply-adds, to tell when threads pay.
-_COST = {"exp": 12, "log": 15, "tanh": 25, "sigmoid": 20, "sqrt": 4, "/": 4, "**": 60}
-
-_LINES = {
-    "negative": "-{0}",
-    "where": "{1} if {0} else {2}",
-    **{name: f"{name}({{0}})" for name in ("exp", "log", "sqrt", "tanh", "sigmoid")},
-    **{sign: f"{{0}} {sign} {{1}}" for sign in ("+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "|")},
-}
 
 
 def compile(f: Callable[..., Variable] | Variable, inputs: Sequence[Variable] | None = None) -> Compiled:  # noqa: A001
@@ -174,7 +163,7 @@ class _Kernel:
         self._unused = (
             [k for k, scalar in enumerate(scalars) if not scalar and not program.used[k]] if gradients else []
         )
-        self._wanted = [_VALUE, *range(len(scalars))] if gradients else [_VALUE]
+        self._wanted = [VALUE, *range(len(scalars))] if gradients else [VALUE]
         self._code = program.code(scalars, gradients, FLOAT32 if dtype is FLOAT16 else dtype)
         self._function = generated.compiled(self._code.source, self._code.dtype)
 
@@ -247,134 +236,12 @@ class _Kernel:
 
 
 def _asked(number: int, out: _Out) -> Any:
-    if number == _VALUE:
+    if number == VALUE:
         return out[0]
     return out[1][number] if number < len(out[1]) else None
 
 
-# The value among the outputs of a program, whose gradients are counted from 0.
-_VALUE = -1
 _NO_OUT: _Out = (None, ())
-
-
-@dataclass(frozen=True)
-class Code:
-    """A generated source and the meaning of its arguments."""
-
-    source: str
-    dtype: DType
-    # The outputs written element by element, and those that are summed.
-    outputs: tuple[int, ...]
-    sums: tuple[int, ...]
-    cost: int
-
-
-class Program:
-    """The expressions of a graph: its value, and its gradients by the inputs."""
-
-    def __init__(self, trace: Trace, names: list[str], y: Variable, variables: list[Variable]) -> None:
-        expression = y._value
-        self.names = names
-        self.reduction = expression.kind if expression.kind in REDUCTIONS else None
-        self.value: Expression = expression.operands[0] if self.reduction else expression
-        gradients = _gradients(y)
-        self.gradients = [trace.expression(gradients.get(variable, 0.0)) for variable in variables]
-        needed = {e.index for e in _needed([self.value])}
-        self.used = [v._value.index in needed for v in variables]
-
-    def code(self, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> Code:
-        """The source of a kernel in which some inputs are numbers."""
-        wanted = {_VALUE: self.value}
-        if gradients:
-            wanted |= {n: e for n, e in enumerate(self.gradients) if self.used[n] or scalars[n]}
-        sums = tuple(n for n in wanted if (self.reduction if n == _VALUE else scalars[n]))
-        outputs = tuple(n for n in wanted if n not in sums)
-        return _Writer(self, scalars, dtype).code(wanted, outputs, sums)
-
-
-class _Writer:
-    """Writes the source of one kernel."""
-
-    def __init__(self, program: Program, scalars: tuple[bool, ...], dtype: DType) -> None:
-        self._program, self._scalars, self._dtype = program, scalars, dtype
-        self._taken = set(generated.NAMES)
-        self._names = [self._free(name) for name in program.names]
-        self._texts: dict[int, str] = {}
-
-    def _free(self, name: str) -> str:
-        """`name`, or one like it that means nothing else in the source."""
-        name = name if name.isidentifier() and name.isascii() and not keyword.iskeyword(name) else "x"
-        while name in self._taken or name.endswith("_array") or (name[:1] == "t" and name[1:].isdigit()):
-            name += "_"
-        self._taken.add(name)
-        return name
-
-    def code(self, wanted: dict[int, Expression], outputs: tuple[int, ...], sums: tuple[int, ...]) -> Code:
-        used = self._program.used
-        arrays = [n for n, scalar, is_used in zip(self._names, self._scalars, used, strict=True) if is_used > scalar]
-        numbers = [name for name, scalar in zip(self._names, self._scalars, strict=True) if scalar]
-        results = {n: "value" if n == _VALUE else f"d{self._names[n]}" for n in wanted}
-        body, cost = self._body(_needed(wanted.values()))
-        pointers = ["scalars", *(f"{name}_array" for name in arrays), *(f"{results[n]}_array" for n in outputs)]
-        lines = [
-            f"# {self._dtype}",
-            "def kernel(first, last, size, addresses):",
-            *(f"    {pointer} = array(addresses, {k}, T(0))" for k, pointer in enumerate(pointers)),
-            f"    sums = array(addresses, {len(pointers)}, 0.0)",
-            "    blocks = (size + BLOCK - 1) // BLOCK",
-            *(f"    {name} = load(scalars, {k})" for k, name in enumerate(numbers)),
-            "    for block in range(first, last):",
-            *(f"        {results[n]} = T(0)" for n in sums),
-            "        for i in range(block * BLOCK, min(size, block * BLOCK + BLOCK)):",
-            *(f"            {name} = load({name}_array, i)" for name in arrays),
-            *(f"            {line}" for line in body),
-            *(
-                f"            store({results[n]}_array, i, {self._texts[wanted[n].index]}, {k})"
-                for k, n in enumerate(outputs)
-            ),
-            *(f"            {results[n]} = add_to({results[n]}, {self._texts[wanted[n].index]})" for n in sums),
-            *(f"        store(sums, {k} * blocks + block, {results[n]}, {len(outputs)})" for k, n in enumerate(sums)),
-        ]
-        return Code("\n".join([*lines, ""]), self._dtype, outputs, sums, cost)
-
-    def _body(self, expressions: list[Expression]) -> tuple[list[str], int]:
-        """A line for each expression that is not a name or a number, and what they cost together."""
-        lines: list[str] = []
-        cost = 2
-        names = dict(zip(self._program.names, self._names, strict=True))
-        for expression in expressions:
-            if expression.kind == "symbol":
-                name = expression.operands[0]
-                self._texts[expression.index] = "T(1.0 / size)" if name == "1/size" else names[name]
-            elif expression.number is not None:
-                self._texts[expression.index] = _literal(expression.number)
-            else:
-                operands = [self._texts[operand.index] for operand in expression.operands]
-                text = f"t{len(lines)}"
-                lines.append(f"{text} = {_LINES[expression.kind].format(*operands)}")
-                self._texts[expression.index] = text
-                cost += _COST.get(expression.kind, 1)
-        return lines, cost
-
-
-def _literal(number: float) -> str:
-    if np.isnan(number):
-        return "T(NAN)"
-    if np.isinf(number):
-        return "T(INF)" if number > 0 else "T(-INF)"
-    return f"T({number!r})"
-
-
-def _needed(results: Any) -> list[Expression]:
-    """Everything that the results are computed from, operands first."""
-    found: dict[int, Expression] = {}
-    waiting = list(results)
-    while waiting:
-        expression = waiting.pop()
-        if expression.index not in found:
-            found[expression.index] = expression
-            waiting += [operand for operand in expression.operands if isinstance(operand, Expression)]
-    return [found[index] for index in sorted(found)]
 
 
 def _compiled_function(f: Callable[..., Variable]) -> Compiled:
@@ -406,7 +273,7 @@ def _traced_program(f: Callable[..., Variable], names: list[str]) -> Program:
         for variable in behind(y)[1]:
             if variable._operation is None and not any(variable is known for known in variables):
                 _from_nowhere(variable)
-    return Program(trace, names, y, variables)
+    return Program(trace, names, y, variables, _gradients(y))
 
 
 def _replayed(y: Variable, inputs: list[Variable]) -> Program:
@@ -435,7 +302,7 @@ def _replayed(y: Variable, inputs: list[Variable]) -> Program:
                 _from_nowhere(operand)
         operands = [a if o is None else copies[o] for o, a in zip(old._operands, old._arguments, strict=True)]
         copies[old] = apply(cast(Operation, old._operation), *operands)
-    return Program(trace, names, copies[y], variables)
+    return Program(trace, names, copies[y], variables, _gradients(copies[y]))
 
 
 def _from_nowhere(variable: Variable) -> NoReturn:

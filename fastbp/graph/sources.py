@@ -1,0 +1,154 @@
+"""The source of a kernel, written from the expressions of a graph.
+
+Each expression that is needed becomes one line, in the order in which they were noted down; the loads, stores and
+sums around them are those of `fastbp.kernels.generated`.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastbp.graph.expressions import REDUCTIONS, Expression, Trace
+from fastbp.graph.nodes import Variable
+from fastbp.kernels import generated
+from fastbp.validation import DType
+
+# What an operation costs, in multiply-adds, to tell when threads pay.
+_COST = {"exp": 12, "log": 15, "tanh": 25, "sigmoid": 20, "sqrt": 4, "/": 4, "**": 60}
+
+_LINES = {
+    "negative": "-{0}",
+    "where": "{1} if {0} else {2}",
+    **{name: f"{name}({{0}})" for name in ("exp", "log", "sqrt", "tanh", "sigmoid")},
+    **{sign: f"{{0}} {sign} {{1}}" for sign in ("+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "|")},
+}
+
+
+# The value among the outputs of a program, whose gradients are counted from 0.
+VALUE = -1
+
+
+@dataclass(frozen=True)
+class Code:
+    """A generated source and the meaning of its arguments."""
+
+    source: str
+    dtype: DType
+    # The outputs written element by element, and those that are summed.
+    outputs: tuple[int, ...]
+    sums: tuple[int, ...]
+    cost: int
+
+
+class Program:
+    """The expressions of a graph: its value, and its gradients by the inputs."""
+
+    def __init__(
+        self, trace: Trace, names: list[str], y: Variable, variables: list[Variable], gradients: dict[Variable, Any]
+    ) -> None:
+        expression = y._value
+        self.names = names
+        self.reduction = expression.kind if expression.kind in REDUCTIONS else None
+        self.value: Expression = expression.operands[0] if self.reduction else expression
+        self.gradients = [trace.expression(gradients.get(variable, 0.0)) for variable in variables]
+        needed = {e.index for e in _needed([self.value])}
+        self.used = [v._value.index in needed for v in variables]
+
+    def code(self, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> Code:
+        """The source of a kernel in which some inputs are numbers."""
+        wanted = {VALUE: self.value}
+        if gradients:
+            wanted |= {n: e for n, e in enumerate(self.gradients) if self.used[n] or scalars[n]}
+        sums = tuple(n for n in wanted if (self.reduction if n == VALUE else scalars[n]))
+        outputs = tuple(n for n in wanted if n not in sums)
+        return _Writer(self, scalars, dtype).code(wanted, outputs, sums)
+
+
+class _Writer:
+    """Writes the source of one kernel."""
+
+    def __init__(self, program: Program, scalars: tuple[bool, ...], dtype: DType) -> None:
+        self._program, self._scalars, self._dtype = program, scalars, dtype
+        self._taken = set(generated.NAMES)
+        self._names = [self._free(name) for name in program.names]
+        self._texts: dict[int, str] = {}
+
+    def _free(self, name: str) -> str:
+        """`name`, or one like it that means nothing else in the source."""
+        name = name if name.isidentifier() and name.isascii() and not keyword.iskeyword(name) else "x"
+        while name in self._taken or name.endswith("_array") or (name[:1] == "t" and name[1:].isdigit()):
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def code(self, wanted: dict[int, Expression], outputs: tuple[int, ...], sums: tuple[int, ...]) -> Code:
+        used = self._program.used
+        arrays = [n for n, scalar, is_used in zip(self._names, self._scalars, used, strict=True) if is_used > scalar]
+        numbers = [name for name, scalar in zip(self._names, self._scalars, strict=True) if scalar]
+        results = {n: "value" if n == VALUE else f"d{self._names[n]}" for n in wanted}
+        body, cost = self._body(_needed(wanted.values()))
+        pointers = ["scalars", *(f"{name}_array" for name in arrays), *(f"{results[n]}_array" for n in outputs)]
+        lines = [
+            f"# {self._dtype}",
+            "def kernel(first, last, size, addresses):",
+            *(f"    {pointer} = array(addresses, {k}, T(0))" for k, pointer in enumerate(pointers)),
+            f"    sums = array(addresses, {len(pointers)}, 0.0)",
+            "    blocks = (size + BLOCK - 1) // BLOCK",
+            *(f"    {name} = load(scalars, {k})" for k, name in enumerate(numbers)),
+            "    for block in range(first, last):",
+            *(f"        {results[n]} = T(0)" for n in sums),
+            "        for i in range(block * BLOCK, min(size, block * BLOCK + BLOCK)):",
+            *(f"            {name} = load({name}_array, i)" for name in arrays),
+            *(f"            {line}" for line in body),
+            *(
+                f"            store({results[n]}_array, i, {self._texts[wanted[n].index]}, {k})"
+                for k, n in enumerate(outputs)
+            ),
+            *(f"            {results[n]} = add_to({results[n]}, {self._texts[wanted[n].index]})" for n in sums),
+            *(f"        store(sums, {k} * blocks + block, {results[n]}, {len(outputs)})" for k, n in enumerate(sums)),
+        ]
+        return Code("\n".join([*lines, ""]), self._dtype, outputs, sums, cost)
+
+    def _body(self, expressions: list[Expression]) -> tuple[list[str], int]:
+        """A line for each expression that is not a name or a number, and what they cost together."""
+        lines: list[str] = []
+        cost = 2
+        names = dict(zip(self._program.names, self._names, strict=True))
+        for expression in expressions:
+            if expression.kind == "symbol":
+                name = expression.operands[0]
+                self._texts[expression.index] = "T(1.0 / size)" if name == "1/size" else names[name]
+            elif expression.number is not None:
+                self._texts[expression.index] = _literal(expression.number)
+            else:
+                operands = [self._texts[operand.index] for operand in expression.operands]
+                text = f"t{len(lines)}"
+                lines.append(f"{text} = {_LINES[expression.kind].format(*operands)}")
+                self._texts[expression.index] = text
+                cost += _COST.get(expression.kind, 1)
+        return lines, cost
+
+
+def _literal(number: float) -> str:
+    if np.isnan(number):
+        return "T(NAN)"
+    if np.isinf(number):
+        return "T(INF)" if number > 0 else "T(-INF)"
+    return f"T({number!r})"
+
+
+def _needed(results: Iterable[Expression]) -> list[Expression]:
+    """Everything that the results are computed from, operands first."""
+    found: dict[int, Expression] = {}
+    waiting = list(results)
+    while waiting:
+        expression = waiting.pop()
+        if expression.index not in found:
+            found[expression.index] = expression
+            waiting += [operand for operand in expression.operands if isinstance(operand, Expression)]
+    return [found[index] for index in sorted(found)]
