@@ -114,6 +114,11 @@ def get_num_threads() -> int:
     return _number
 
 
+def most_parts() -> int:
+    """Into how many parts a kernel may divide its work now."""
+    return int(_team[0])
+
+
 def set_num_threads(n: int) -> None:
     """Let one fastbp kernel use up to `n` threads.
 

@@ -26,7 +26,7 @@ from fastbp.kernels._jit import exact_kernel, inlined_kernel, kernel
 from fastbp.kernels._threads import in_parallel, parts_of
 from fastbp.kernels.activations import finish
 from fastbp.kernels.elementary import multiply_add
-from fastbp.kernels.pointers import aligned, allocate, at, itemsize, load, release, shift, store
+from fastbp.kernels.pointers import address_of, aligned, allocate, at, itemsize, load, release, shift, store
 
 
 def _target_features() -> set[str]:
@@ -173,7 +173,7 @@ def _tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes):
 
 
 @intrinsic
-def _zeros(typingctx, pointer):
+def zeros(typingctx, pointer):
     """Pointer to a tile's row of zeros in the dtype of `pointer`."""
 
     def codegen(context, builder, signature, args):
@@ -254,19 +254,20 @@ class _VectorCode:
 @inlined_kernel
 def _multiply(
     a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
-    action, beside, beside_row, room,
+    rows_in_all, action, beside, beside_row, room,
 ):  # fmt: skip
     """C[i0:i1, j0:j1] = start + A[i0:i1, :K]·B[:K, j0:j1], and `action` on it, by pointers and strides in elements.
 
     `start` is a row with stride `start_col`, 0 for a tile of zeros. Where `summed`, sums[j0:j1] becomes the sum of
     each column of B. `action` is for `finish`, and `beside` the outputs that it may need; it works on a tile while that
-    is in the first-level cache. `room` is as large as `_room` says. K is not divided into blocks: a panel is read from
-    the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows at a time within 3% of each
-    other).
+    is in the first-level cache. `room` is as large as `_room` says. `rows_in_all` is the height of C, of which
+    other threads may do other rows, and sets the way that an element is summed. K is not divided into blocks: a panel
+    is read from the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows at a time within
+    3% of each other).
     """
     V = VECTOR_BYTES // itemsize(c)
     M = i1 - i0
-    rest = _rest(a_row, a_col, M, j1 - j0, K, V)
+    rest = _rest(a_row, a_col, rows_in_all, j1 - j0, K, V)
     copied = _copies_panels(b_col, M, j1 - j0, V)
     stop = j1 - rest
     vectors_left = (stop - j0 + V - 1) // V
@@ -314,6 +315,33 @@ def _multiply(
         finish(action, shift(c_rest, i0 * c_row), c_row, M, rest, shift(beside, i0 * beside_row + stop), beside_row)
         if summed:
             _sum_columns(b_rest, b_row, b_col, shift(sums, stop), rest, K)
+
+
+@kernel
+def multiply(
+    a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
+    rows_in_all, action, beside, beside_row, room,
+):  # fmt: skip
+    """`_multiply` for kernels that call it in several places."""
+    _multiply(
+        a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
+        rows_in_all, action, beside, beside_row, room,
+    )  # fmt: skip
+
+
+def address_of_multiply(dtype: np.dtype[Any]) -> int:
+    """The address of `multiply` for pointers to `dtype`."""
+    number, pointer = types.intp, types.CPointer(types.float32 if dtype.itemsize == 4 else types.float64)
+    kinds = (
+        pointer, number, number, pointer, number, number, pointer, number, pointer, number, pointer, number,
+        number, number, number, number, number, number, number, pointer, number, pointer,
+    )  # fmt: skip
+    return address_of(multiply, kinds)
+
+
+def room_for(longest: int, itemsize: int) -> int:
+    """Elements of `room` that are enough for every product whose K and rest are at most `longest`."""
+    return (longest * PANEL + 2) * (VECTOR_BYTES // itemsize)
 
 
 @kernel
@@ -368,7 +396,7 @@ def _rest_by_dot_products(a, a_row, b, b_row, b_col, start, start_col, c, c_row,
                 shift(a, i_2 * a_row),
                 shift(a, i_3 * a_row),
             )
-            sum_0 = sum_1 = sum_2 = sum_3 = load(_zeros(a))
+            sum_0 = sum_1 = sum_2 = sum_3 = load(zeros(a))
             for k in range(K):
                 b_k = load(shift(b_column, k))
                 sum_0 += load(shift(a_0, k)) * b_k
@@ -390,7 +418,7 @@ def _rest_transposed(a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, 
         lanes = width - (vectors - 1) * V
         _tile(
             vectors, columns, b, b_col, b_row, shift(a, i), a_col,
-            room, PANEL * V, _zeros(a), K, lanes,
+            room, PANEL * V, zeros(a), K, lanes,
         )  # fmt: skip
         for column in range(columns):
             first = load(shift(start, column * start_col))
@@ -403,7 +431,7 @@ def _rest_transposed(a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, 
 def _sum_columns(b, b_row, b_col, sums, columns, K):
     """sums[:columns] = sum of each column of B[:K, :columns]."""
     for column in range(columns):
-        store(shift(sums, column), load(_zeros(b)))
+        store(shift(sums, column), load(zeros(b)))
     for k in range(K):
         row = shift(b, k * b_row)
         for column in range(columns):
@@ -502,7 +530,7 @@ def _product_part(part, parts, A, B, beside, C, form):
     a_row, a_col, b_row, b_col = a_row // item, a_col // item, b_row // item, b_col // item
     i0, i1, j0, j1 = _share(part, parts, M, N, b_col, V)
     c, c_row, c_col = at(C, 0), C.strides[0] // item, C.strides[1] // item
-    start, start_col = _zeros(c), 0
+    start, start_col = zeros(c), 0
     if form & FROM_ROW:
         start, start_col = at(beside, 0), 1
     beside_row = beside.strides[0] // item
@@ -513,11 +541,11 @@ def _product_part(part, parts, A, B, beside, C, form):
         finish(action, shift(c, j0), c_row, M, j1 - j0, at(beside, j0), beside_row)
         return
     is_in_rows = c_col == 1 or N == 1
-    memory = allocate(c, _room(a_row, a_col, b_col, i1 - i0, j1 - j0, K, V))
+    memory = allocate(c, _room(a_row, a_col, b_col, i1 - i0, j1 - j0, K, V, M))
     rows = allocate(c, 0 if is_in_rows else M * N)
     _multiply(
         at(A, 0), a_row, a_col, at(B, 0), b_row, b_col, start, start_col, at(beside, 0), summed,
-        c if is_in_rows else rows, c_row if is_in_rows else N, i0, i1, j0, j1, K, action, at(beside, 0), beside_row,
+        c if is_in_rows else rows, c_row if is_in_rows else N, i0, i1, j0, j1, K, M, action, at(beside, 0), beside_row,
         aligned(memory, VECTOR_BYTES),  # else every vector would lie in two cache lines
     )  # fmt: skip
     if not is_in_rows:
@@ -529,9 +557,9 @@ def _product_part(part, parts, A, B, beside, C, form):
 
 
 @kernel
-def _room(a_row, a_col, b_col, M, N, K, V):
+def _room(a_row, a_col, b_col, M, N, K, V, rows_in_all):
     """Elements of memory in which `_multiply` copies what it needs of B: a panel, or what does not go by tiles."""
-    rest = _rest(a_row, a_col, M, N, K, V)
+    rest = _rest(a_row, a_col, rows_in_all, N, K, V)
     rows = K if _copies_panels(b_col, M, N, V) else 0
     if rest:
         rows = max(rows, rest, K // (PANEL * V) + 1)
@@ -549,12 +577,12 @@ def _share(part, parts, M, N, b_col, V):
         return 0, M, 0, N
     is_wide = N >= 2 * parts * PANEL * V
     if b_col == 1 and M >= parts * ROW_GRAIN and not is_wide:
-        return _boundary(M, ROW_GRAIN, part, parts), _boundary(M, ROW_GRAIN, part + 1, parts), 0, N
-    return 0, M, _boundary(N, PANEL * V, part, parts), _boundary(N, PANEL * V, part + 1, parts)
+        return boundary(M, ROW_GRAIN, part, parts), boundary(M, ROW_GRAIN, part + 1, parts), 0, N
+    return 0, M, boundary(N, PANEL * V, part, parts), boundary(N, PANEL * V, part + 1, parts)
 
 
 @kernel
-def _boundary(size, grain, part, parts):
+def boundary(size, grain, part, parts):
     """Where `part` begins when `size` is divided among `parts` at multiples of `grain`."""
     if part == parts:
         return size

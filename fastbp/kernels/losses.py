@@ -21,21 +21,21 @@ def softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
     if x.size < WORTH_SHARING:
         return _softmax_cross_entropy(x, t, y)
     losses = np.empty(len(x))
-    _softmax_cross_entropy_of_rows(x, t, y, losses)
+    _softmax_cross_entropy_of_many(x, t, y, losses, np.empty(len(x), x.dtype), np.empty(len(x), x.dtype))
     return _mean(losses)
 
 
 @kernel
 def _softmax_cross_entropy(x, t, y):
     losses = np.empty(len(x))
-    _of_rows(x, t, y, losses)
+    softmax_cross_entropy_of_rows(x, t, y, losses, np.empty(len(x), x.dtype), np.empty(len(x), x.dtype))
     return _mean(losses)
 
 
-@shared_kernel
-def _softmax_cross_entropy_of_rows(x, t, y, losses):
+@kernel
+def softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals):
+    """y = softmax(x), with the loss of each row; `tops` and `totals`, (N,), are room to work in."""
     N, C = x.shape
-    tops, totals = np.empty(N, x.dtype), np.empty(N, x.dtype)
     softmax_of_rows(x, y, tops, totals)
     for i in range(N):  # a loop of its own, to take vectors of logarithms
         totals[i] = log(totals[i])
@@ -50,7 +50,7 @@ def _softmax_cross_entropy_of_rows(x, t, y, losses):
                     losses[i] += t[i, j] * (log_total - (x[i, j] - top))
 
 
-_of_rows = _softmax_cross_entropy_of_rows.kernel
+_softmax_cross_entropy_of_many = shared_kernel(softmax_cross_entropy_of_rows.py_func)
 
 
 @kernel
@@ -71,12 +71,16 @@ def _scaled_difference(y, t, factor, dx):
     scale = y.dtype.type(factor)
     for i in range(N):
         if t.ndim == 1:
+            at_label = (y[i, t[i]] - y.dtype.type(1)) * scale  # taken first: dx may be y
             for j in range(C):
                 dx[i, j] = y[i, j] * scale
-            dx[i, t[i]] = (y[i, t[i]] - y.dtype.type(1)) * scale
+            dx[i, t[i]] = at_label
         else:
             for j in range(C):
                 dx[i, j] = (y[i, j] - t[i, j]) * scale
+
+
+difference_of_rows = _scaled_difference.kernel
 
 
 @kernel
@@ -113,13 +117,21 @@ def cross_entropy_backward(y, t, dout, dy):
 @kernel
 def squared_error_forward(y, t):
     """Returns half the sum of (y - t)² over each row, mean over the batch."""
+    losses = np.empty(len(y))
+    squared_error_of_rows(y, t, losses)
+    return _mean(losses)
+
+
+@kernel
+def squared_error_of_rows(y, t, losses):
+    """Half the sum of (y - t)² over each row."""
     N, C = y.shape
-    loss = 0.0
     for i in range(N):
+        total = 0.0
         for j in range(C):
             difference = y[i, j] - t[i, j]
-            loss += difference * difference
-    return loss / 2 / N if N else 0.0
+            total += difference * difference
+        losses[i] = total / 2
 
 
 def squared_error_backward(y: Any, t: Any, dout: float, dy: Any) -> None:

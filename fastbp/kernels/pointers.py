@@ -92,6 +92,33 @@ def release(typingctx: Any, pointer: Any) -> Any:
 
 
 @intrinsic
+def call_at(typingctx: Any, address: Any, function: Any, arguments: Any) -> Any:
+    """Call a compiled kernel that returns nothing by its address (`address_of`).
+
+    A plain call would link the kernel in and optimise it once more, and so would the caller's callers.
+    """
+    called = function.get_call_type(typingctx, tuple(arguments.types), {})
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        convention = context.call_conv
+        kind = convention.get_function_type(called.return_type, called.args)
+        values = context.get_arg_packer(called.args).as_arguments(builder, cgutils.unpack_tuple(builder, args[2]))
+        result, error = (cgutils.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [result, error, *values])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, function, arguments), codegen
+
+
+def address_of(kernel: Any, argument_types: tuple[Any, ...]) -> int:
+    """Where a kernel begins that is compiled for `argument_types`, which this does if it must."""
+    kernel.compile(argument_types)
+    compiled = kernel.overloads[argument_types]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.mangled_name)
+    return address
+
+
+@intrinsic
 def aligned(typingctx: Any, pointer: Any, size: Any) -> Any:
     """The first address from `pointer` on that is a multiple of `size` bytes, a power of two."""
 

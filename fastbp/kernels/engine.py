@@ -1,0 +1,288 @@
+"""Whole training steps in compiled code, for any stack of layers: a network is a table that these kernels walk along.
+
+A step is two parallel regions, however deep the network. *Rows*: each thread takes a slice of the batch through every
+layer, the loss, and back to the first delta. *Weights*: each thread takes a slice of every weight matrix through
+its gradient and its update, some rows at a time, while they are in the cache. Nothing is summed across threads and
+nothing is allocated, and the gradient by the network's input is not formed.
+
+Every layer of the table is a linear map and an activation, h out = activation(map(h in)); its delta is the gradient of
+the loss by what goes into the activation. What belongs to the samples of a batch lies in one flat workspace, row
+by row; the parameters lie in one flat vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastbp.kernels import updates
+from fastbp.kernels._jit import kernel
+from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
+from fastbp.kernels.activations import DERIVATIVE, IDENTITY, finish
+from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, zeros
+from fastbp.kernels.losses import difference_of_rows, softmax_cross_entropy_of_rows, squared_error_of_rows
+from fastbp.kernels.pointers import aligned, at, call_at, shift
+
+# Columns of the table of layers: the map and the activation, the sizes (D in, M out), where W and b begin among the
+# parameters, and where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace.
+MAP, ACTIVATION, D_IN, M_OUT, W_AT, B_AT, H_IN, H_OUT, DELTA, DELTA_BEFORE, FIELDS = range(11)
+
+# Maps: x·W + b, or x itself.
+AFFINE, NOTHING = 0, 1
+
+# Losses.
+SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR = 0, 1
+
+# Optimizers.
+SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM = range(6)
+
+# Columns of the rates of a step, of which an optimizer takes the first ones that it needs.
+RATE, SECOND, THIRD, WEIGHT_DECAY, RATES = range(5)
+
+_SGD, _MOMENTUM, _NESTEROV = updates.sgd_update.kernel, updates.momentum_update.kernel, updates.nesterov_update.kernel
+_ADAGRAD, _RMSPROP, _ADAM = updates.adagrad_update.kernel, updates.rmsprop_update.kernel, updates.adam_update.kernel
+
+# Elements of a weight matrix whose gradient is formed and then used, while it is in the second-level cache.
+CHUNK = 49152
+
+
+class Network(NamedTuple):
+    """What `run_steps` trains, and where it works."""
+
+    multiply: Any  # the address of `gemm.multiply`
+    layers: Any  # (layers, FIELDS) of intp
+    params: Any  # flat
+    slots: Any  # (2, params) or fewer: the optimizer's state
+    workspace: Any  # flat
+    room: Any  # (parts, ·): see `gemm`
+    gradients: Any  # (parts, ·): of CHUNK weights and their biases
+    sample_losses: Any  # (N,) float64
+    sample_hits: Any  # (N,) float64: whether the largest output is at the class of t
+    softmax: Any  # (2, N): the largest of each row of logits, and the sum of exponentials
+
+
+class Data(NamedTuple):
+    """What it learns from."""
+
+    x: Any  # (samples, D), of the parameters' dtype or uint8
+    labels: Any  # (samples,) intp, or (0,)
+    targets: Any  # (samples, C) of the parameters' dtype, or (0, C)
+    scale: Any  # what x is multiplied by, of the parameters' dtype
+    batch_labels: Any  # (N,) intp
+    targets_at: Any  # where the targets of a batch begin in the workspace
+
+
+@kernel
+def run_steps(
+    team, network, data, order, batch_size, first, last, loss, optimizer, rates, step_losses, step_hits, keeps_bad
+):
+    """Do steps `first` to `last` of an epoch; returns how many are done.
+
+    Step s takes the samples order[s·batch_size:(s + 1)·batch_size]. It puts its loss and its share of hits, both before
+    the update, at step_losses[s] and step_hits[s]. Unless `keeps_bad` it stops before the update where the loss is not
+    finite.
+    """
+    for step in range(first, last):
+        samples = order[step * batch_size : (step + 1) * batch_size]
+        N = len(samples)
+        is_shared = parts_of(team) > 1 and N * len(network.params) >= WORTH_A_REGION
+        if not is_shared:
+            rows_part(np.intp(0), np.intp(1), network, data, samples, loss)
+        else:
+            in_parallel(team, rows_part, (network, data, samples, loss))
+        step_losses[step] = network.sample_losses[:N].mean()
+        step_hits[step] = network.sample_hits[:N].mean()
+        if not keeps_bad and not np.isfinite(step_losses[step]):
+            return step - first
+        if not is_shared:
+            weights_part(np.intp(0), np.intp(1), network, N, optimizer, rates[step])
+        else:
+            in_parallel(team, weights_part, (network, N, optimizer, rates[step]))
+    return last - first
+
+
+@kernel
+def rows_part(part, parts, network, data, samples, loss):
+    """A slice of the batch: forward, loss, deltas."""
+    N = len(samples)
+    i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
+    if i0 == i1:
+        return
+    layers, workspace = network.layers, network.workspace
+    _gather_rows(data.x, samples[i0:i1], data.scale, _rows(workspace, layers[0, H_IN], layers[0, D_IN], i0, i1))
+    room = aligned(at(network.room[part], 0), VECTOR_BYTES)
+    for number in range(len(layers)):
+        _forward(layers[number], network, N, i0, i1, room)
+    _loss(loss, layers[len(layers) - 1], network, data, samples, i0, i1)
+    for number in range(len(layers) - 1, 0, -1):
+        if layers[number, DELTA_BEFORE] < 0:
+            return
+        _backward(layers[number], layers[number - 1, ACTIVATION], network, N, i0, i1, room)
+
+
+@kernel
+def _rows(workspace, begin, width, i0, i1):
+    """Rows i0:i1 of what lies in the workspace from `begin` on, `width` wide."""
+    return workspace[begin + i0 * width : begin + i1 * width].reshape(i1 - i0, width)
+
+
+@kernel
+def _copy_rows(workspace, source, target, width, i0, i1):
+    """Copy rows i0:i1 of what lies in the workspace from `source` on to what lies from `target` on."""
+    for k in range(i0 * width, i1 * width):
+        workspace[target + k] = workspace[source + k]
+
+
+@kernel
+def _gather_rows(x, samples, scale, out):
+    """out = the given rows of x, times `scale`, in the dtype of `out`."""
+    for i in range(len(samples)):
+        row, out_row = x[samples[i]], out[i]
+        for j in range(len(row)):
+            out_row[j] = row[j] * scale
+
+
+@kernel
+def _forward(layer, network, N, i0, i1, room):
+    """h out = activation(map(h in)) for rows i0:i1."""
+    D, M = layer[D_IN], layer[M_OUT]
+    zero, one = np.intp(0), np.intp(1)  # as constants they would compile `multiply` once more
+    h, out = at(network.workspace, layer[H_IN]), at(network.workspace, layer[H_OUT])
+    if layer[MAP] == AFFINE:
+        W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
+        product = (
+            h,
+            D,
+            one,
+            W,
+            M,
+            one,
+            b,
+            one,
+            b,
+            zero,
+            out,
+            M,
+            i0,
+            i1,
+            zero,
+            M,
+            D,
+            N,
+            layer[ACTIVATION],
+            out,
+            M,
+            room,
+        )
+        call_at(network.multiply, multiply, product)
+        return
+    _copy_rows(network.workspace, layer[H_IN], layer[H_OUT], M, i0, i1)
+    finish(layer[ACTIVATION], shift(out, i0 * M), M, i1 - i0, M, shift(out, i0 * M), M)
+
+
+@kernel
+def _backward(layer, activation_before, network, N, i0, i1, room):
+    """The delta of the layer before, from this layer's, for rows i0:i1."""
+    D, M = layer[D_IN], layer[M_OUT]
+    zero, one = np.intp(0), np.intp(1)
+    action = DERIVATIVE + activation_before
+    h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
+    before = at(network.workspace, layer[DELTA_BEFORE])
+    if layer[MAP] == AFFINE:
+        W = at(network.params, layer[W_AT])
+        product = (d, M, one, W, one, M, zeros(d), zero, d, zero, before, D, i0, i1, zero, D, M, N, action, h, D, room)
+        call_at(network.multiply, multiply, product)
+        return
+    _copy_rows(network.workspace, layer[DELTA], layer[DELTA_BEFORE], D, i0, i1)
+    finish(action, shift(before, i0 * D), D, i1 - i0, D, shift(h, i0 * D), D)
+
+
+@kernel
+def _loss(loss, layer, network, data, samples, i0, i1):
+    """The losses of rows i0:i1 and the delta of the last layer, (y - t)/N."""
+    C, N = layer[M_OUT], len(samples)
+    h = _rows(network.workspace, layer[H_OUT], C, i0, i1)
+    d = _rows(network.workspace, layer[DELTA], C, i0, i1)
+    sample_losses, hits = network.sample_losses[i0:i1], network.sample_hits[i0:i1]
+    tops, totals = network.softmax[0, i0:i1], network.softmax[1, i0:i1]
+    if len(data.labels):
+        labels = data.batch_labels[i0:i1]
+        for i in range(i1 - i0):
+            labels[i] = data.labels[samples[i0 + i]]
+        softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
+        for i in range(i1 - i0):
+            hits[i] = h[i, labels[i]] == tops[i]
+        difference_of_rows(d, labels, 1.0 / N, d)
+        return
+    targets = _rows(network.workspace, data.targets_at, C, i0, i1)
+    _gather_rows(data.targets, samples[i0:i1], targets.dtype.type(1), targets)
+    if loss == SOFTMAX_CROSS_ENTROPY:
+        softmax_cross_entropy_of_rows(h, targets, d, sample_losses, tops, totals)
+        for i in range(i1 - i0):
+            hits[i] = h[i, np.argmax(targets[i])] == tops[i]
+        difference_of_rows(d, targets, 1.0 / N, d)
+    else:
+        squared_error_of_rows(h, targets, sample_losses)
+        difference_of_rows(h, targets, 1.0 / N, d)
+
+
+@kernel
+def weights_part(part, parts, network, N, optimizer, rates):
+    """A slice of every weight matrix: its gradient and its update, some rows at a time; and the bias."""
+    for number in range(len(network.layers)):
+        layer = network.layers[number]
+        if layer[MAP] != AFFINE:
+            continue
+        D, M = layer[D_IN], layer[M_OUT]
+        i0, i1 = boundary(D, ROW_GRAIN, part, parts), boundary(D, ROW_GRAIN, part + 1, parts)
+        rows = max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
+        for start in range(i0, i1, rows):
+            stop = min(start + rows, i1)
+            _weights_chunk(layer, part, network, N, D, M, start, stop, optimizer, rates)
+
+
+@kernel
+def _weights_chunk(layer, part, network, N, D, M, start, stop, optimizer, rates):
+    """Rows start:stop of a layer's W."""
+    gradients = network.gradients[part]
+    zero, one = np.intp(0), np.intp(1)
+    size = (stop - start) * M
+    dW, db = gradients[:size], gradients[size : size + M]
+    h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
+    room = aligned(at(network.room[part], 0), VECTOR_BYTES)
+    product = (
+        h, one, D, d, M, one, zeros(d), zero, at(db, 0), np.intp(start == 0), shift(at(dW, 0), -start * M), M,
+        start, stop, zero, M, N, D, np.intp(IDENTITY), d, zero, room,
+    )  # fmt: skip
+    call_at(network.multiply, multiply, product)
+    begin = layer[W_AT] + start * M
+    W = network.params[begin : begin + size]
+    if rates[WEIGHT_DECAY] != 0:
+        decay = W.dtype.type(rates[WEIGHT_DECAY])
+        for k in range(size):
+            dW[k] += decay * W[k]
+    _update(optimizer, network, begin, dW, rates)
+    if start == 0:
+        _update(optimizer, network, layer[B_AT], db, rates)
+
+
+@kernel
+def _update(optimizer, network, begin, grad, rates):
+    """Update the parameters from `begin` on, by as many gradients as there are."""
+    end = begin + len(grad)
+    param = network.params[begin:end]
+    if optimizer == SGD:
+        _SGD(param, grad, rates[RATE])
+        return
+    first = network.slots[0, begin:end]
+    if optimizer == MOMENTUM:
+        _MOMENTUM(param, grad, first, rates[RATE], rates[SECOND])
+    elif optimizer == NESTEROV:
+        _NESTEROV(param, grad, first, rates[RATE], rates[SECOND])
+    elif optimizer == ADAGRAD:
+        _ADAGRAD(param, grad, first, rates[RATE])
+    elif optimizer == RMSPROP:
+        _RMSPROP(param, grad, first, rates[RATE], rates[SECOND])
+    else:
+        _ADAM(param, grad, first, network.slots[1, begin:end], rates[RATE], rates[SECOND], rates[THIRD])
