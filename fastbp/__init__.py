@@ -10,11 +10,13 @@ from types import ModuleType
 from fastbp import functions, gradcheck, layers, network, optimizers, reference
 from fastbp._version import __version__
 from fastbp.gradcheck import gradient_check, numerical_gradient
+from fastbp.history import History
 from fastbp.implementation import use_reference
 from fastbp.kernels import get_num_threads, num_threads, set_num_threads
 from fastbp.network import Sequential, TwoLayerNet
 
 __all__ = [
+    "History",
     "Sequential",
     "TwoLayerNet",
     "__version__",
