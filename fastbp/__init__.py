@@ -4,16 +4,21 @@ The layers are in `fastbp.layers`, the networks in `fastbp.network`, computation
 when it is first asked for); importing this package compiles nothing.
 """
 
+<<<<<<< HEAD
 import importlib
 from types import ModuleType
 
 from fastbp import functions, gradcheck, layers, network, optimizers, reference
+=======
+from fastbp import functions, gradcheck, layers, network, optimizers, reference, saving
+>>>>>>> ab7bc1f (Networks and arrays in files that are whole or refused, and never run code)
 from fastbp._version import __version__
 from fastbp.gradcheck import gradient_check, numerical_gradient
 from fastbp.history import History
 from fastbp.implementation import use_reference
 from fastbp.kernels import get_num_threads, num_threads, set_num_threads
 from fastbp.network import Sequential, TwoLayerNet
+from fastbp.saving import load, save
 
 __all__ = [
     "History",
@@ -25,11 +30,14 @@ __all__ = [
     "gradcheck",
     "gradient_check",
     "layers",
+    "load",
     "network",
     "num_threads",
     "numerical_gradient",
     "optimizers",
     "reference",
+    "save",
+    "saving",
     "set_num_threads",
     "use_reference",
 ]
