@@ -51,6 +51,18 @@ _NAME_AT = 30  # where a ZIP file, so also an .npz, has the name of its first me
 _CHECKSUM_NAME = b"sha256:"
 _CHECKSUM_LENGTH = len(_CHECKSUM_NAME) + 2 * hashlib.sha256().digest_size
 _NUMPY = "numpy dtype"
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the archive, NumPy and JSON raise for content that is not theirs."""
 
 
 @dataclass(frozen=True)
@@ -281,10 +293,7 @@ def read(path: FilePath) -> tuple[dict[str, Array], dict[str, Any]]:
         return _decoded(path, content)
     except _VersionError:
         raise
-    except (
-        EOFError, KeyError, NotImplementedError, OverflowError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # fmt: skip
+    except _UNREADABLE as error:
         raise ValueError(
             f"{path}: expected the members of a file that fastbp saved, got others ({error}); save it again"
         ) from None

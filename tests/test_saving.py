@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbp import Sequential, TwoLayerNet, layers, load, save, saving
+from fastbp import History, Sequential, TwoLayerNet, layers, load, save, saving
 from fastbp.layers import Affine, CrossEntropyError, IdentityWithLoss, ReLU, Sigmoid, Softmax, SoftmaxWithLoss
 from fastbp.saving import network_contents, network_from, read, write
 from tests.subprocesses import run_python
@@ -127,6 +127,14 @@ def test_arrays_in_meta_come_back_bitwise(tmp_path, name):
     assert_bitwise(read(tmp_path / "a")[1]["value"][0], ARRAYS[name])
 
 
+def test_a_history_comes_back(tmp_path):
+    history = History()
+    history.append(epoch=1, loss=0.1, val_loss=math.inf)
+    history.extend_steps([0.3, 0.2])
+    write(tmp_path / "a", {}, {"history": history.to_dict()})
+    assert History.from_dict(read(tmp_path / "a")[1]["history"]).to_dict() == history.to_dict()
+
+
 @pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
 def test_a_random_generator_goes_on_where_it_was(tmp_path, kind):
     rng = np.random.Generator(getattr(np.random, kind)(3))
@@ -235,9 +243,13 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
+def run_from_a_file():
+    pytest.fail("code in a file was run")
+
+
 class Bomb:
     def __reduce__(self):
-        return os.abort, ()
+        return run_from_a_file, ()
 
 
 FOREIGN = {
@@ -428,7 +440,8 @@ def test_a_read_only_folder_is_refused(read_only_folder):
 def test_a_missing_folder_and_what_is_no_file_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected to write .* make sure that its folder exists"):
         write(tmp_path / "missing" / "network.npz", {}, {})
-    for other in (tmp_path, os.devnull):
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(ValueError, match="expected a file or a new name, got a folder or a device"):
             write(other, {}, {})
     with pytest.raises(TypeError, match="path: expected a str or Path, got int"):
