@@ -103,8 +103,17 @@ KERNELS = (
     KernelCase("sigmoid_backward", lambda d: (*_flat(d), d.empty(d.N * d.M))),
     KernelCase("exp_forward", _flat),
     KernelCase("log_forward", lambda d: (d.positive(d.N * d.M), d.empty(d.N * d.M))),
-    KernelCase("tanh_forward", _flat),
     KernelCase("power_forward", lambda d: (d.positive(d.N * d.M), *_flat(d))),
+    KernelCase("tanh_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M))),
+    KernelCase("tanh_backward", lambda d: (*_flat(d), d.empty(d.N * d.M))),
+    KernelCase(
+        "dropout_forward",
+        lambda d: (d.normal(d.N * d.M), 2**62 + 3, 5, 0.3, d.empty(d.N * d.M), d.mask(d.N * d.M)),
+    ),
+    KernelCase(
+        "dropout_backward",
+        lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M), 0.3, d.empty(d.N * d.M)),
+    ),
     KernelCase("softmax_forward", lambda d: (d.normal(d.N, d.M), d.empty(d.N, d.M)), OUTPUT),
     KernelCase(
         "softmax_backward",
@@ -191,6 +200,9 @@ LAYERS = (
     LayerCase("MulLayer", lambda d: layers.MulLayer(), lambda d: (d.normal(d.N, d.M), d.normal(d.M)), _one),
     LayerCase("ReLU", lambda d: layers.ReLU(), _one, _one),
     LayerCase("Sigmoid", lambda d: layers.Sigmoid(), _one, _one),
+    LayerCase("Tanh", lambda d: layers.Tanh(), _one, _one),
+    LayerCase("Identity", lambda d: layers.Identity(), _one, _one),
+    LayerCase("Dropout", lambda d: layers.Dropout(0.5, seed=0), _one, _one),
     LayerCase(
         "Affine",
         lambda d: layers.Affine(d.normal(d.D, d.M), d.normal(d.M)),

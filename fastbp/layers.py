@@ -23,11 +23,13 @@ from fastbp.validation import (
     finished,
     float_dtype,
     parameter,
+    rate,
     result_dtype,
     rows,
     same_shape,
     scalar,
     target,
+    whole_number,
     working,
 )
 
@@ -35,6 +37,8 @@ __all__ = [
     "AddLayer",
     "Affine",
     "CrossEntropyError",
+    "Dropout",
+    "Identity",
     "IdentityWithLoss",
     "MulLayer",
     "ReLU",
@@ -42,7 +46,11 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "SoftmaxWithLoss",
+    "Tanh",
 ]
+
+# What a kernel takes for a seed or a step without a second compilation.
+_LARGEST_SEED = 2**63 - 1
 
 # A scalar or an array: what a node of a computational graph carries.
 Value: TypeAlias = Any
@@ -319,6 +327,242 @@ class Sigmoid:
         dout, out = working(dout, dtype), working(self.out, dtype)
         implementation(dtype).sigmoid_backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
         return finished(dx, dtype)
+
+
+class Tanh:
+    """The hyperbolic tangent y = tanh(x), an odd function between -1 and 1.
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
+
+    def __init__(self) -> None:
+        self.out: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return tanh(x).
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x and the dtype of exp(x).
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        x = as_array("x", x)
+        dtype = float_dtype(result_dtype(x))
+        out = empty(x.shape, dtype)
+        implementation(dtype).tanh_forward(working(x, dtype).reshape(-1), out.reshape(-1))
+        self.out = finished(out, dtype)
+        return self.out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout·(1 - y²).
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        if self.out is None:
+            _not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, self.out.shape, "as the input")
+        dtype = result_dtype(dout, self.out)
+        dx = empty(dout.shape, dtype)
+        dout, out = working(dout, dtype), working(self.out, dtype)
+        implementation(dtype).tanh_backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
+        return finished(dx, dtype)
+
+
+class Identity:
+    """The identity y = x (section 3.5): what stands where a stack may do without an activation.
+
+    Left to NumPy, which copies as fast as memory allows.
+    """
+
+    _shape: tuple[int, ...] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return x.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape and dtype of x, never x itself.
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        x = as_array("x", x)
+        self._shape = x.shape
+        return x.astype(result_dtype(x), order="C")
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape and dtype of dout.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        if self._shape is None:
+            _not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, self._shape, "as the input")
+        return dout.astype(result_dtype(dout), order="C")
+
+
+class Dropout:
+    """Dropout: in training each element is 0 with probability `dropout_ratio` (section 6.4.3).
+
+    It is inverted: what is kept is multiplied by 1/(1 - dropout_ratio) in training, so that nothing is scaled
+    afterwards. The book's scales by 1 - dropout_ratio at prediction instead.
+
+    The mask is a pure function of `seed`, `step` and the place of an element in the array in C order. It depends
+    on no other layer and not on the number of threads. Layers of one seed drop the same places: give each its own.
+
+    Parameters
+    ----------
+    dropout_ratio : float
+        At least 0 and less than 1.
+    seed : int, optional
+        From 0 to 2**63 - 1; without it one is drawn from NumPy's global generator, so that `np.random.seed`
+        sets it.
+
+    Attributes
+    ----------
+    dropout_ratio : float
+    seed : int
+    step : int
+        How many times `forward` has run in training. Set it back to have an earlier mask again.
+    mask : ndarray of bool
+        True where the last `forward` kept a value, in the shape of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dropout_ratio or seed is not such a number.
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5, seed: int | None = None) -> None:
+        self.dropout_ratio = dropout_ratio
+        self.seed = int(np.random.randint(0, _LARGEST_SEED, dtype=np.int64)) if seed is None else seed
+        self.step = 0
+        self._settings()
+        self.mask: Array | None = None
+        self._ratio = 0.0
+
+    def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
+        """Return x/(1 - dropout_ratio) where the mask of this step is True, else 0.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+        train_flg : bool
+            False for prediction: x is returned, and no step is counted.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape and dtype of x; float64 for integers.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers, or an attribute was set to what is not allowed.
+        """
+        ratio, seed, step = self._settings()
+        x = as_array("x", x)
+        dtype = _quotient_dtype(x)
+        if train_flg:
+            out, mask = empty(x.shape, dtype), np.empty(x.shape, np.bool_)
+            samples = working(x, dtype).reshape(-1)
+            implementation(dtype).dropout_forward(samples, seed, step, ratio, out.reshape(-1), mask.reshape(-1))
+            self.mask, self._ratio, self.step = mask, ratio, step + 1
+            return finished(out, dtype)
+        self.mask, self._ratio = np.ones(x.shape, np.bool_), 0.0
+        return x.astype(dtype, order="C")
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout/(1 - dropout_ratio) where the last `forward` kept a value, else 0.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape and dtype of dout; float64 for integers. After a `forward` for
+            prediction it is dout.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        if self.mask is None:
+            _not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, self.mask.shape, "as the input")
+        dtype = _quotient_dtype(dout)
+        dx, dout = empty(dout.shape, dtype), working(dout, dtype)
+        implementation(dtype).dropout_backward(dout.reshape(-1), self.mask.reshape(-1), self._ratio, dx.reshape(-1))
+        return finished(dx, dtype)
+
+    def _settings(self) -> tuple[float, int, int]:
+        remedy = "give a number such as 0"
+        return (
+            rate("dropout_ratio", self.dropout_ratio, 1),
+            whole_number("seed", self.seed, 0, remedy, _LARGEST_SEED),
+            whole_number("step", self.step, 0, remedy, _LARGEST_SEED),
+        )
 
 
 class Affine:
@@ -717,7 +961,7 @@ class IdentityWithLoss:
         """
         x, t = as_array("x", x), as_array("t", t)
         same_shape("t", t, x.shape, "as the predictions")
-        dtype = self._dtype(x, t)
+        dtype = _quotient_dtype(x, t)
         predictions, targets = working(rows("x", x), dtype), working(rows("t", t), dtype)
         loss = implementation(dtype).squared_error_forward(predictions, targets)
         self.y, self.t, self.loss = x, t, loss
@@ -744,16 +988,17 @@ class IdentityWithLoss:
         """
         if self.y is None or self.t is None:
             _not_run(self)
-        dtype = self._dtype(self.y, self.t)
+        dtype = _quotient_dtype(self.y, self.t)
         predictions, targets = working(rows("y", self.y), dtype), working(rows("t", self.t), dtype)
         dx = empty(predictions.shape, dtype)
         implementation(dtype).squared_error_backward(predictions, targets, scalar("dout", dout), dx)
         return finished(dx, dtype).reshape(self.y.shape)
 
-    @staticmethod
-    def _dtype(y: Array, t: Array) -> DType:
-        dtype = result_dtype(y, t)
-        return dtype if dtype.kind == "f" else FLOAT64  # what NumPy's division by N gives
+
+def _quotient_dtype(*arrays: Array) -> DType:
+    """The dtype that NumPy gives for an arithmetic operation on `arrays` and a division by a number."""
+    dtype = result_dtype(*arrays)
+    return dtype if dtype.kind == "f" else FLOAT64
 
 
 def _finished_sum(db: Array, dout: Array) -> Array:

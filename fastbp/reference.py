@@ -93,6 +93,19 @@ def power_forward(x: Array, y: Array, out: Array) -> None:
         np.power(x, y, out=out)
 
 
+def tanh_backward(dout: Array, out: Array, dx: Array) -> None:
+    dx[...] = dout * (1 - out * out)
+
+
+def dropout_forward(x: Array, seed: int, step: int, ratio: float, out: Array, mask: Array) -> None:
+    mask[...] = _random_bits(seed, step, x.size) >= np.ceil(ratio * 2.0**53)
+    dropout_backward(x, mask, ratio, out)
+
+
+def dropout_backward(dout: Array, mask: Array, ratio: float, dx: Array) -> None:
+    dx[...] = np.where(mask, dout * (1 / (1 - ratio)), 0)
+
+
 def softmax_forward(x: Array, out: Array) -> None:
     np.exp(x - np.max(x, axis=1, keepdims=True), out=out)
     out /= np.sum(out, axis=1, keepdims=True)
@@ -184,6 +197,22 @@ def adam_update(param: Array, grad: Array, m: Array, v: Array, lr: float, beta1:
     m += (1 - beta1) * (grad - m)
     v += (1 - beta2) * (grad**2 - v)
     param -= lr * m / (np.sqrt(v) + 1e-7)
+
+
+def _random_bits(seed: int, step: int, n: int) -> Array:
+    """53 bits for each of n elements: SplitMix64 started at a place that is mixed from seed and step."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    # Arrays of one element, because NumPy warns where a scalar wraps around at 2**64.
+    start = _mix(_mix(np.array([seed], np.uint64) + golden) + np.array([step], np.uint64) * golden)
+    bits: Array = _mix(start + np.arange(n, dtype=np.uint64) * golden) >> np.uint64(11)
+    return bits
+
+
+def _mix(z: Array) -> Array:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def _cross_entropy(log_y: Array, t: Array) -> float:

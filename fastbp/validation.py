@@ -136,12 +136,14 @@ def scalar(name: str, value: object) -> float:
     return float(array.reshape(()))
 
 
-def whole_number(name: str, value: object, least: int, remedy: str) -> int:
-    """A size, a count or a seed: an integer from `least` on."""
+def whole_number(name: str, value: object, least: int, remedy: str, most: float = math.inf) -> int:
+    """A size, a count or a seed: an integer from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}; {remedy}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}; {remedy}")
+    if value > most:
+        raise ValueError(f"{name}: expected at most {most}, got {value}; {remedy}")
     return int(value)
 
 

@@ -11,12 +11,15 @@ from fastbp.layers import (
     AddLayer,
     Affine,
     CrossEntropyError,
+    Dropout,
+    Identity,
     IdentityWithLoss,
     MulLayer,
     ReLU,
     Sigmoid,
     Softmax,
     SoftmaxWithLoss,
+    Tanh,
 )
 from fastbp.optimizers import SGD, Adam, Momentum
 
@@ -74,6 +77,8 @@ TYPE_ERRORS = {
         "t: expected integer labels",
         "float64",
     ),
+    "text ratio": (lambda: Dropout("0.5"), "dropout_ratio: expected a number", "str"),
+    "fractional seed of dropout": (lambda: Dropout(seed=1.5), "seed: expected an integer, got float", "such as 0"),
     "boolean threads": (lambda: set_num_threads(True), "n: expected an integer", "True"),
     "not a layer": (lambda: Sequential([ReLU(), 3], SoftmaxWithLoss()), "int1: expected a layer", "int"),
     "a class for a layer": (lambda: Sequential([ReLU], SoftmaxWithLoss()), "expected a layer", "the class ReLU"),
@@ -113,6 +118,12 @@ VALUE_ERRORS = {
     "wrong dout of softmax": (lambda: after(Softmax(), X).backward(B), "dout: expected shape (4, 3)", "(2,)"),
     "wrong dout of a node": (lambda: after(MulLayer(), X, 2).backward(B), "dout: expected shape (4, 3)", "(2,)"),
     "nodes that do not broadcast": (lambda: AddLayer().forward(X, B), "x, y: expected shapes that broadcast", "(2,)"),
+    "wrong dout of tanh": (lambda: after(Tanh(), X).backward(B), "dout: expected shape (4, 3)", "(2,)"),
+    "wrong dout of identity": (lambda: after(Identity(), X).backward(B), "dout: expected shape (4, 3)", "(2,)"),
+    "wrong dout of dropout": (lambda: after(Dropout(), X).backward(B), "dout: expected shape (4, 3)", "(2,)"),
+    "all dropped": (lambda: Dropout(1.0), "dropout_ratio: expected a number", "less than 1, got 1.0"),
+    "negative seed of dropout": (lambda: Dropout(seed=-1), "seed: expected at least 0, got -1", "such as 0"),
+    "seed beyond 63 bits": (lambda: Dropout(seed=2**63), "seed: expected at most 9223372036854775807", "5808"),
     "array for a loss gradient": (
         lambda: after(SoftmaxWithLoss(), X, T).backward(B),
         "dout: expected one number",

@@ -60,7 +60,7 @@ def test_every_reference_function_is_a_kernel_with_a_case():
 
 
 @BY_DTYPE
-@pytest.mark.parametrize("kernel", ["relu_forward", "sigmoid_forward"])
+@pytest.mark.parametrize("kernel", ["relu_forward", "sigmoid_forward", "tanh_forward"])
 def test_special_values_come_through_as_in_the_reference(kernel, dtype):
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1000, -1000, 1e-40, 88.8, -103, 709.9, -745], dtype)
     x = np.tile(x, 5)  # long enough for the vector loop as well as its rest

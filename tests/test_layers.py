@@ -15,6 +15,7 @@ from fastbp.layers import (
     AddLayer,
     Affine,
     CrossEntropyError,
+    Identity,
     IdentityWithLoss,
     MulLayer,
     ReLU,
@@ -22,6 +23,7 @@ from fastbp.layers import (
     Sigmoid,
     Softmax,
     SoftmaxWithLoss,
+    Tanh,
 )
 from tests.compare import assert_same
 
@@ -110,7 +112,7 @@ def test_any_layout_gives_the_same_numbers_and_inputs_stay_unchanged(case, dtype
 def test_result_dtypes_are_numpys(dtype, rng):
     dtype = np.dtype(dtype)
     x = (rng.random((4, 3)) * 3).astype(dtype)
-    relu, sigmoid, softmax = ReLU(), Sigmoid(), Softmax()
+    relu, sigmoid, softmax, tanh, identity = ReLU(), Sigmoid(), Softmax(), Tanh(), Identity()
     assert relu.forward(x).dtype == dtype
     assert relu.backward(x).dtype == dtype
     with np.errstate(all="ignore"):
@@ -119,6 +121,10 @@ def test_result_dtypes_are_numpys(dtype, rng):
     assert sigmoid.backward(x).dtype == (x * sigmoid.out).dtype
     assert softmax.forward(x).dtype == exp_dtype
     assert softmax.backward(x).dtype == (x * softmax.out).dtype
+    assert tanh.forward(x).dtype == exp_dtype
+    assert tanh.backward(x).dtype == (x * tanh.out).dtype
+    assert identity.forward(x).dtype == dtype
+    assert identity.backward(x).dtype == dtype
     for other in (np.float32, np.float64, np.float16, np.int64):
         W, b = (rng.random((3, 2)) * 3).astype(other), np.zeros(2, other)
         affine = Affine(W, b)
@@ -215,6 +221,19 @@ def test_relu_of_zero_is_masked_and_of_nan_is_nan():
     relu = ReLU()
     np.testing.assert_array_equal(relu.forward([0.0, -0.0, np.nan]), [0, 0, np.nan])
     assert relu.mask.tolist() == [True, True, False]
+
+
+def test_tanh_of_known_numbers():
+    layer = Tanh()
+    np.testing.assert_allclose(layer.forward([0.0, np.log(2), -1000]), [0, 0.6, -1], rtol=1e-15)
+    np.testing.assert_allclose(layer.backward([2.0, 2, 2]), [2, 2 * 0.64, 0], rtol=1e-15)
+
+
+def test_identity_hands_out_new_arrays(rng):
+    x, layer = rng.random((3, 4)), Identity()
+    for result in (layer.forward(x), layer.backward(x)):
+        assert_same(result, x)
+        assert not np.shares_memory(result, x)
 
 
 def test_no_result_is_overwritten_by_a_later_call(rng):

@@ -1,4 +1,4 @@
-"""ReLU with its mask, the sigmoid and the softmax, forward and backward; exp, log, tanh and powers of whole arrays.
+"""ReLU with its mask, the sigmoid, tanh and the softmax, forward and backward; exp, log and powers of whole arrays.
 
 Arrays are C-contiguous and of one dtype; elementwise kernels take them flat, (n,), softmax takes rows, (N, C).
 """
@@ -66,6 +66,14 @@ def tanh_forward(x, out):
     """out = tanh(x)."""
     for i in range(x.size):
         out[i] = tanh(x[i])
+
+
+@shared_kernel
+def tanh_backward(dout, out, dx):
+    """dx = dout·(1 - out²)."""
+    one = out.dtype.type(1)
+    for i in range(out.size):
+        dx[i] = dout[i] * (one - out[i] * out[i])
 
 
 @shared_kernel
