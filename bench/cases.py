@@ -163,6 +163,11 @@ KERNELS = (
         OUTPUT,
         "distributions",
     ),
+    KernelCase(
+        "sigmoid_cross_entropy_forward",
+        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M), d.empty(d.N, d.M)),
+        OUTPUT,
+    ),
     KernelCase("squared_error_forward", lambda d: (d.normal(d.N, d.M), d.normal(d.N, d.M)), OUTPUT),
     KernelCase(
         "squared_error_backward",
@@ -171,6 +176,7 @@ KERNELS = (
     ),
     KernelCase("first_bad_label", lambda d: (d.labels(), d.M), OUTPUT),
     KernelCase("first_bad_distribution", lambda d: (d.probabilities(d.N, d.M),), OUTPUT),
+    KernelCase("first_bad_probability", lambda d: (d.positive(d.N * d.M),), OUTPUT),
     KernelCase("sgd_update", lambda d: (*_flat(d), 0.1)),
     KernelCase("momentum_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
     KernelCase("nesterov_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
@@ -221,6 +227,13 @@ LAYERS = (
         "SoftmaxWithLoss",
         lambda d: layers.SoftmaxWithLoss(),
         lambda d: (d.normal(d.N, d.M), d.labels()),
+        lambda d: (),
+        OUTPUT,
+    ),
+    LayerCase(
+        "SigmoidWithLoss",
+        lambda d: layers.SigmoidWithLoss(),
+        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M)),
         lambda d: (),
         OUTPUT,
     ),

@@ -19,6 +19,7 @@ from fastbp.validation import (
     Array,
     DType,
     as_array,
+    binary_target,
     empty,
     finished,
     float_dtype,
@@ -44,6 +45,7 @@ __all__ = [
     "ReLU",
     "Relu",
     "Sigmoid",
+    "SigmoidWithLoss",
     "Softmax",
     "SoftmaxWithLoss",
     "Tanh",
@@ -927,6 +929,85 @@ class SoftmaxWithLoss:
         return finished(dx, dtype).reshape(self.y.shape)
 
 
+class SigmoidWithLoss:
+    """Sigmoid and binary cross-entropy error in one, for classes that do not exclude each other or for two.
+
+    Each logit x is a probability y = 1/(1 + exp(-x)) of its own. The loss of one is
+    -t·log(y) - (1 - t)·log(1 - y) = max(x, 0) - t·x + log(1 + exp(-|x|)), exact for logits of any size; its gradient
+    is y - t, as for `SoftmaxWithLoss`.
+
+    Attributes
+    ----------
+    loss : float
+    y : ndarray
+        sigmoid(x), in the shape of x.
+    t : ndarray
+        The targets, in the shape and floating dtype of the loss.
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+
+    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the sum of the losses over C, mean over the batch; 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Logits, (N, C), or (N,) for one logit for each sample.
+        t : array_like
+            Targets in the shape of x: labels 0 and 1 (integers, booleans or floats), or probabilities.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or t is not such an array, or a target is not from 0 to 1.
+        """
+        x = as_array("x", x)
+        if x.ndim not in (1, 2):
+            raise ValueError(
+                f"x: expected logits (N,) or (N, C), got shape {x.shape}; flatten them with x.reshape(len(x), -1)"
+            )
+        dtype = float_dtype(result_dtype(x))
+        t, wide = binary_target(t, x.shape, dtype)
+        logits = working(x, wide).reshape(_as_columns(x))
+        y = empty(logits.shape, wide)
+        loss = implementation(wide).sigmoid_cross_entropy_forward(logits, t.reshape(logits.shape), y)
+        self.y, self.t, self.loss, self._dtype = finished(y, dtype).reshape(x.shape), t, loss, wide
+        return cast(float, loss)
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx = (y - t)/N·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x. Its dtype is that of y for integer and boolean targets, else NumPy's for
+            y - t.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        if self.y is None or self.t is None:
+            _not_run(self)
+        dtype, shape = self._dtype, _as_columns(self.y)
+        y, t = working(self.y, dtype).reshape(shape), self.t.reshape(shape)
+        dx = empty(shape, dtype)
+        # The derivative of the sigmoid cancels, and leaves what half the squared error of y has.
+        implementation(dtype).squared_error_backward(y, t, scalar("dout", dout), dx)
+        return finished(dx, dtype).reshape(self.y.shape)
+
+
 class IdentityWithLoss:
     """Identity output with half the squared error, for regression; its gradient is y - t, too.
 
@@ -993,6 +1074,11 @@ class IdentityWithLoss:
         dx = empty(predictions.shape, dtype)
         implementation(dtype).squared_error_backward(predictions, targets, scalar("dout", dout), dx)
         return finished(dx, dtype).reshape(self.y.shape)
+
+
+def _as_columns(x: Array) -> tuple[int, int]:
+    """The shape (N, C) of x, with C = 1 for x of shape (N,)."""
+    return len(x), x.shape[1] if x.ndim == 2 else 1
 
 
 def _quotient_dtype(*arrays: Array) -> DType:

@@ -149,6 +149,14 @@ def cross_entropy_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
         np.divide(-t * (dout / len(y)), y, out=dy, where=t != 0)
 
 
+def sigmoid_cross_entropy_forward(x: Array, t: Array, y: Array) -> float:
+    sigmoid_forward(x, y)
+    # max(x, 0) - t·x is |x| times the probability of the wrong side, also where x is infinite.
+    size, wrong = np.abs(x), np.where(x > 0, 1 - t, t)
+    linear = np.multiply(wrong, size, out=np.zeros_like(x), where=wrong != 0)
+    return float(np.sum(linear + np.log1p(np.exp(-size))) / len(x)) if len(x) else 0.0
+
+
 def squared_error_forward(y: Array, t: Array) -> float:
     return float(0.5 * np.sum((y - t) ** 2) / len(y)) if len(y) else 0.0
 
@@ -165,6 +173,10 @@ def first_bad_label(t: Array, C: int) -> int:
 def first_bad_distribution(t: Array) -> int:
     off = ~(np.abs(np.sum(t, axis=1, dtype=np.float64) - 1) <= 1e-3)
     return _first(off | np.any(t < 0, axis=1))
+
+
+def first_bad_probability(t: Array) -> int:
+    return _first(~((t >= 0) & (t <= 1)))
 
 
 def sgd_update(param: Array, grad: Array, lr: float) -> None:

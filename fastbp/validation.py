@@ -210,6 +210,34 @@ def target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DTyp
     )
 
 
+def binary_target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DType]:
+    """Targets from 0 to 1 for logits of `shape` and `dtype`, and the dtype of a result of both.
+
+    Integers and booleans are labels, 0 or 1, and leave `dtype` as it is; floats are probabilities, and widen it as
+    NumPy does. The targets come back in that dtype.
+
+    Raises
+    ------
+    TypeError
+        If t is not real numbers.
+    ValueError
+        If the shape is another, or a target is not from 0 to 1.
+    """
+    array = as_array("t", t)
+    same_shape("t", array, shape, "as the logits")
+    if array.dtype.kind == "f":
+        dtype = np.result_type(dtype, array.dtype)
+    values = working(array if array.flags.writeable else array.copy(), dtype)  # a layer keeps it
+    bad = implementation(dtype).first_bad_probability(values.reshape(-1))
+    if bad >= 0:
+        index = tuple(int(i) for i in np.unravel_index(bad, shape))
+        raise ValueError(
+            f"t: expected labels 0 and 1 or probabilities from 0 to 1, got {array[index]} "
+            f"at index {index if len(index) > 1 else index[0]}; for more than two classes take SoftmaxWithLoss"
+        )
+    return values, dtype
+
+
 def _labels(labels: Array, C: int, dtype: DType) -> Array:
     if labels.dtype.kind not in "iu" and labels.size:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""exp, log, tanh and the logistic function: within 2 units in the last place, with exact tails."""
+"""exp, log, log1p, tanh and the logistic function: within 2 units in the last place, with exact tails."""
 
 import numpy as np
 import pytest
@@ -29,6 +29,12 @@ def tanh(x, out):
 def logistic(x, out):
     for i in range(x.size):
         out[i] = elementary.logistic(x[i])
+
+
+@kernel
+def log1p(x, out):
+    for i in range(x.size):
+        out[i] = elementary.log1p(x[i])
 
 
 FUNCTIONS = {exp: np.exp, log: np.log, tanh: np.tanh, logistic: lambda x: 1 / (1 + np.exp(-x))}
@@ -62,6 +68,18 @@ def test_two_units_in_the_last_place_over_the_whole_range(function, exact, dtype
         error = np.abs(out - wide)[finite] / np.spacing(np.abs(rounded[finite]))
     assert error.max() <= 2
     np.testing.assert_array_equal(out[~finite], rounded[~finite])
+
+
+@BY_DTYPE
+def test_log1p_is_good_to_two_units_in_the_last_place_from_0_to_1(dtype):
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("longdouble is no wider than float64 here, and cannot judge it")
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    x = np.concatenate([np.linspace(0, 1, 200_001), np.geomspace(smallest, 1, 200_001)]).astype(dtype)
+    out = np.empty_like(x)
+    log1p(x, out)
+    wide = np.log1p(x.astype(np.longdouble))
+    assert np.max(np.abs(out - wide) / np.spacing(wide.astype(dtype))) <= 2
 
 
 @BY_DTYPE

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bench.cases import LAYERS, Draw
-from fastbp import numerical_gradient
+from fastbp import Sequential, gradient_check, numerical_gradient
+from fastbp.layers import Affine, SigmoidWithLoss, Tanh
 
 
 def weighted_sum(out, weights):
@@ -40,3 +41,12 @@ def test_backward_is_the_derivative_of_forward(case):
     if dW is not None:
         np.testing.assert_allclose(dW, numerical_gradient(objective, layer.W), atol=1e-7)
         np.testing.assert_allclose(db, numerical_gradient(objective, layer.b), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "t", [[[0, 1], [1, 1], [0, 0]], [[0.2, 1.0], [0.0, 0.7], [0.5, 0.5]]], ids=["labels", "shares"]
+)
+def test_a_network_with_binary_classes_has_the_gradients_of_numerical_differentiation(t, rng):
+    first = Affine(rng.standard_normal((4, 5)), rng.standard_normal(5))
+    network = Sequential([first, Tanh(), Affine(rng.standard_normal((5, 2)), np.zeros(2))], SigmoidWithLoss())
+    gradient_check(network, rng.standard_normal((3, 4)), t, raise_on_failure=True)

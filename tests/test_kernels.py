@@ -104,8 +104,31 @@ def test_softmax_cross_entropy_of_extreme_logits(row, target, dtype):
         assert_same(got, expected, dtype)
 
 
-def test_a_bad_label_and_a_bad_distribution_are_found():
+@BY_DTYPE
+def test_sigmoid_cross_entropy_of_extreme_logits(dtype):
+    logits = [1000, -1000, 50, -50, 0, np.inf, -np.inf, np.inf, -np.inf, np.nan, 1e-30]
+    targets = [1, 0, 0, 1, 0.3, 1, 0, 0, 1, 0, 0.5]
+    losses = [0, 0, 50, 50, np.log(2), 0, 0, np.inf, np.inf, np.nan, np.log(2)]
     for module in (kernels, reference):
+        for logit, target, expected in zip(logits, targets, losses, strict=True):
+            x, t, y = np.full((3, 2), logit, dtype), np.full((3, 2), target, dtype), np.empty((3, 2), dtype)
+            loss = module.sigmoid_cross_entropy_forward(x, t, y)
+            np.testing.assert_allclose(loss, 2 * expected, rtol=1e-6)
+
+
+@BY_DTYPE
+def test_a_small_binary_loss_keeps_its_digits(dtype):
+    x, t, y = np.array([[30.0], [-30.0]], dtype), np.array([[1.0], [0.0]], dtype), np.empty((2, 1), dtype)
+    for module in (kernels, reference):
+        loss = module.sigmoid_cross_entropy_forward(x, t, y)
+        np.testing.assert_allclose(loss, np.log1p(np.exp(-30)), rtol=1e-6)
+
+
+def test_a_bad_label_a_bad_distribution_and_a_bad_probability_are_found():
+    for module in (kernels, reference):
+        assert module.first_bad_probability(np.array([0.0, 1.0, 1.001])) == 2
+        assert module.first_bad_probability(np.array([0.5, -1e-9, 2.0])) == 1
+        assert module.first_bad_probability(np.array([np.nan, 0.5])) == 0
         assert module.first_bad_label(np.array([0, 9, 10]), 10) == 2
         assert module.first_bad_label(np.array([0, -1, 10]), 10) == 1
         assert module.first_bad_distribution(np.array([[0.5, 0.5], [0.5, 0.6]])) == 1

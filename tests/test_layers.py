@@ -21,6 +21,7 @@ from fastbp.layers import (
     ReLU,
     Relu,
     Sigmoid,
+    SigmoidWithLoss,
     Softmax,
     SoftmaxWithLoss,
     Tanh,
@@ -357,6 +358,39 @@ def test_the_loss_is_exact_for_logits_of_any_size():
     assert CrossEntropyError().forward([[1.0, 0.0]], [0]) == 0
 
 
+def test_sigmoid_with_loss_is_the_binary_cross_entropy(rng):
+    x, t = rng.standard_normal((6, 3)), rng.random((6, 3))
+    layer = SigmoidWithLoss()
+    loss = layer.forward(x, t)
+    y = 1 / (1 + np.exp(-x))
+    assert isinstance(loss, float)
+    assert loss == layer.loss == pytest.approx(-np.sum(t * np.log(y) + (1 - t) * np.log(1 - y)) / 6, rel=1e-14)
+    np.testing.assert_allclose(layer.y, y, rtol=1e-15)
+    np.testing.assert_array_equal(layer.t, t)
+    np.testing.assert_allclose(layer.backward(2.5), 2.5 * (y - t) / 6, atol=1e-16)
+
+
+def test_sigmoid_with_loss_takes_one_logit_for_each_sample(rng):
+    x, t = rng.standard_normal(6), np.array([0, 1, 1, 0, 0, 1])
+    flat, column = SigmoidWithLoss(), SigmoidWithLoss()
+    assert flat.forward(x, t) == column.forward(x.reshape(6, 1), t.reshape(6, 1))
+    assert_same(flat.backward(), column.backward().reshape(6))
+    assert flat.y.shape == flat.t.shape == (6,)
+    # Two logits, 0 and x, are the same two classes.
+    assert flat.loss == pytest.approx(SoftmaxWithLoss().forward(np.stack([0 * x, x], axis=1), t), rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("t_dtype", ["bool", "int8", "int64", "uint64", "float16", "float32", "float64"])
+def test_labels_of_sigmoid_with_loss_do_not_widen_and_probabilities_do(dtype, t_dtype):
+    x, t = np.array([0.5, -1.5, 2.5], dtype), np.array([0, 1, 1], t_dtype)
+    layer = SigmoidWithLoss()
+    layer.forward(x, t)
+    expected = np.result_type(dtype, t_dtype) if t.dtype.kind == "f" else np.dtype(dtype)
+    assert layer.y.dtype == dtype
+    assert_same(layer.backward(), ((layer.y - t) / 3).astype(expected), dtype)
+
+
 def test_identity_with_loss_is_half_the_squared_error_mean_over_the_batch():
     layer = IdentityWithLoss()
     assert layer.forward([[1.0, 2.0], [3.0, 5.0]], [[0.0, 0.0], [3.0, 1.0]]) == (5 + 16) / 2 / 2
@@ -372,7 +406,9 @@ def test_an_empty_batch_gives_empty_outputs_zero_gradients_and_no_loss():
     for loss in (SoftmaxWithLoss(), CrossEntropyError()):
         assert loss.forward(np.zeros((0, 3)), np.zeros(0, int)) == 0.0
         assert loss.backward().shape == (0, 3)
-    assert IdentityWithLoss().forward(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+    for loss in (IdentityWithLoss(), SigmoidWithLoss()):
+        assert loss.forward(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+        assert loss.backward().shape == (0, 3)
 
 
 @BY_CASE

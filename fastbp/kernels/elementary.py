@@ -1,4 +1,4 @@
-"""exp, log, tanh and the logistic function of one float32 or float64, each within 2 units in the last place.
+"""exp, log, log1p, tanh and the logistic function of one float32 or float64, each within 2 units in the last place.
 
 They have no branches, so that a loop over them uses vectors: exp of 1,000,000 float32 takes 0.2 ms where Numba's own,
 a call of a scalar library function in each turn, takes 2.3 and NumPy 0.4. Tails are exact: exp(-inf) = 0,
@@ -228,3 +228,10 @@ def log(x):
     result = x if x == _INF(x) else result
     result = -_INF(x) if x == zero(x) else result
     return result if x >= zero(x) else _NAN(x)
+
+
+@exact_kernel
+def log1p(x):
+    """log(1 + x) for 0 <= x <= 1: log of the rounded sum, and its rounding error to first order."""
+    total = one(x) + x
+    return log(total) + (x - (total - one(x))) / total

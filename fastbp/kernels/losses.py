@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbp.kernels._jit import WORTH_SHARING, kernel, shared_kernel
 from fastbp.kernels.activations import softmax_of_rows
-from fastbp.kernels.elementary import log
+from fastbp.kernels.elementary import exp, log, log1p, logistic
 
 
 def softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
@@ -115,6 +115,24 @@ def cross_entropy_backward(y, t, dout, dy):
 
 
 @kernel
+def sigmoid_cross_entropy_forward(x, t, y):
+    """y = sigmoid(x); returns the sum of max(x, 0) - t·x + log(1 + exp(-|x|)) over each row, mean over the batch.
+
+    max(x, 0) - t·x is |x| times the probability of the wrong side, which does not cancel and has a limit at inf.
+    """
+    N = len(x)
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    x, t, y = x.reshape(-1), t.reshape(-1), y.reshape(-1)
+    loss = 0.0
+    for i in range(x.size):
+        size = abs(x[i])
+        wrong = one - t[i] if x[i] > zero else t[i]
+        loss += (zero if wrong == zero else wrong * size) + log1p(exp(-size))
+        y[i] = logistic(x[i])
+    return loss / N if N else 0.0
+
+
+@kernel
 def squared_error_forward(y, t):
     """Returns half the sum of (y - t)² over each row, mean over the batch."""
     losses = np.empty(len(y))
@@ -158,5 +176,14 @@ def first_bad_distribution(t):
             total += t[i, j]
             negative |= t[i, j] < 0
         if negative or not abs(total - 1) <= 1e-3:
+            return i
+    return -1
+
+
+@kernel
+def first_bad_probability(t):
+    """Index of the first element of flat t that is not in 0 <= t <= 1, or -1."""
+    for i in range(t.size):
+        if not 0 <= t[i] <= 1:
             return i
     return -1
