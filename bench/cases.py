@@ -177,6 +177,7 @@ KERNELS = (
     KernelCase("first_bad_label", lambda d: (d.labels(), d.M), OUTPUT),
     KernelCase("first_bad_distribution", lambda d: (d.probabilities(d.N, d.M),), OUTPUT),
     KernelCase("first_bad_probability", lambda d: (d.positive(d.N * d.M),), OUTPUT),
+    KernelCase("decayed_gradient", lambda d: (*_flat(d), 0.1, d.empty(d.N * d.M))),
     KernelCase("sgd_update", lambda d: (*_flat(d), 0.1)),
     KernelCase("momentum_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
     KernelCase("nesterov_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),

@@ -4,14 +4,10 @@ The layers are in `fastbp.layers`, the networks in `fastbp.network`, computation
 when it is first asked for); importing this package compiles nothing.
 """
 
-<<<<<<< HEAD
 import importlib
 from types import ModuleType
 
-from fastbp import functions, gradcheck, layers, network, optimizers, reference
-=======
 from fastbp import functions, gradcheck, layers, network, optimizers, reference, saving
->>>>>>> ab7bc1f (Networks and arrays in files that are whole or refused, and never run code)
 from fastbp._version import __version__
 from fastbp.gradcheck import gradient_check, numerical_gradient
 from fastbp.history import History

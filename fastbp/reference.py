@@ -179,6 +179,10 @@ def first_bad_probability(t: Array) -> int:
     return _first(~((t >= 0) & (t <= 1)))
 
 
+def decayed_gradient(param: Array, grad: Array, weight_decay: float, out: Array) -> None:
+    out[...] = grad + weight_decay * param
+
+
 def sgd_update(param: Array, grad: Array, lr: float) -> None:
     param -= lr * grad
 

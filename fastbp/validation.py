@@ -159,16 +159,31 @@ def network_dtype(dtype: DTypeLike) -> DType:
     return np.dtype(dtype)
 
 
-def rate(name: str, value: object, below: float = math.inf) -> float:
-    """A setting of an optimizer: a number from 0 to `below`."""
+def rate(name: str, value: object, below: float = math.inf, meaning: str = "number") -> float:
+    """A setting of an optimizer: a number from 0 to `below`; `meaning` says what else might stand there."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}; give a float such as 0.01")
+        raise TypeError(f"{name}: expected a {meaning}, got {type(value).__name__}; give a float such as 0.01")
     if not 0 <= value < below or value > sys.float_info.max:
         limit = "finite" if below == math.inf else f"less than {below:g}"
         raise ValueError(
             f"{name}: expected a number that is at least 0 and {limit}, got {value}; give one such as 0.01"
         )
     return float(value)
+
+
+def schedule(name: str, value: object) -> object:
+    """A rate as a float; or a callable of the step, or an array with a rate for each step, as it is."""
+    if callable(value):
+        return value
+    if not isinstance(value, np.ndarray):
+        return rate(name, value, meaning="number, a function of the step or a 1-D array")
+    rates = as_array(name, value)
+    if rates.ndim != 1:
+        raise ValueError(f"{name}: expected one rate for each step, (steps,), got shape {rates.shape}; flatten it")
+    bad = np.flatnonzero(~((rates >= 0) & (rates < math.inf)))
+    if bad.size:
+        rate(f"{name}[{bad[0]}]", rates[bad[0]])
+    return value
 
 
 def rows(name: str, array: Array) -> Array:

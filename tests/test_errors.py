@@ -22,7 +22,7 @@ from fastbp.layers import (
     SoftmaxWithLoss,
     Tanh,
 )
-from fastbp.optimizers import SGD, Adam, Momentum
+from fastbp.optimizers import SGD, Adam, Momentum, optimizer
 
 X, W, B, T = np.ones((4, 3)), np.ones((3, 2)), np.ones(2), np.array([0, 2, 1, 0])
 
@@ -59,7 +59,10 @@ TYPE_ERRORS = {
         "params['W']: expected floats",
         "int64",
     ),
-    "text rate": (lambda: SGD("0.1"), "lr: expected a number, got str", "0.01"),
+    "text rate": (lambda: SGD("0.1"), "lr: expected a number, a function of the step or a 1-D array, got str", "0.01"),
+    "text weight decay": (lambda: SGD(weight_decay="1"), "weight_decay: expected a number, got str", "0.01"),
+    "a class for an optimizer": (lambda: optimizer(SGD), "optimizer: expected a name or an", "got the class SGD"),
+    "a number for an optimizer": (lambda: optimizer(0.1), "optimizer: expected a name or an optimizer", "got float"),
     "integer numerical gradient": (
         lambda: numerical_gradient(np.sum, np.arange(3)),
         "x: expected an array of",
@@ -175,6 +178,10 @@ VALUE_ERRORS = {
     "gradient missing": (lambda: SGD().update({"W": B}, {"b": B}), "grads: expected a gradient for 'W'", "['b']"),
     "gradient shape": (lambda: SGD().update({"W": B}, {"W": X}), "grads['W']: expected shape (2,)", "(4, 3)"),
     "negative rate": (lambda: SGD(-1), "lr: expected a number that is at least 0", "-1"),
+    "negative rate of a step": (lambda: SGD(np.array([1.0, -1])), "lr[1]: expected a number that is at least 0", "-1"),
+    "rates in two dimensions": (lambda: SGD(np.ones((2, 3))), "lr: expected one rate for each step", "(2, 3)"),
+    "negative weight decay": (lambda: SGD(weight_decay=-1), "weight_decay: expected a number that is at least 0", "-1"),
+    "unknown optimizer": (lambda: optimizer("lion"), "optimizer: expected one of sgd, momentum, nesterov", "'lion'"),
     "rate not a number": (lambda: Adam(np.nan), "lr: expected a number", "nan"),
     "rate beyond float64": (lambda: SGD(10**400), "lr: expected a number that is at least 0 and finite", "0000"),
     "negative seed": (lambda: TwoLayerNet(3, 2, 2, seed=-1), "seed: expected at least 0, got -1", "such as 0"),

@@ -7,6 +7,7 @@ import pytest
 
 from fastbp import use_reference
 from fastbp.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+from fastbp.optimizers import optimizer as optimizer_of
 from tests.compare import assert_same
 from tests.test_layers import LAYOUTS
 
@@ -51,14 +52,104 @@ def test_an_optimizer_goes_on_after_a_copy_and_takes_new_parameters(optimizer, r
 
 def test_defaults_are_the_books():
     settings = [vars(kind()) for kind in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)]
+    common = {"lr": 0.01, "weight_decay": 0.0, "iter": 0}
     assert settings == [
-        {"lr": 0.01},
-        {"lr": 0.01, "momentum": 0.9, "v": None},
-        {"lr": 0.01, "momentum": 0.9, "v": None},
-        {"lr": 0.01, "h": None},
-        {"lr": 0.01, "decay_rate": 0.99, "h": None},
-        {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "iter": 0, "m": None, "v": None},
+        common,
+        {**common, "momentum": 0.9, "v": None},
+        {**common, "momentum": 0.9, "v": None},
+        {**common, "h": None},
+        {**common, "decay_rate": 0.99, "h": None},
+        {**common, "lr": 0.001, "beta1": 0.9, "beta2": 0.999, "m": None, "v": None},
     ]
+
+
+@BY_OPTIMIZER
+def test_weight_decay_adds_to_the_gradients_of_weights_alone(optimizer, rng):
+    optimizer, plain = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
+    optimizer.weight_decay = 0.3
+    start = {key: rng.standard_normal(shape) for key, shape in {"W1": (3, 4), "b1": 4, "V": 2}.items()}
+    params, expected = copy.deepcopy(start), copy.deepcopy(start)
+    for _ in range(3):
+        grads = {key: rng.standard_normal(value.shape) for key, value in start.items()}
+        kept = copy.deepcopy(grads)
+        plain.update(expected, {**grads, "W1": grads["W1"] + 0.3 * expected["W1"]})
+        optimizer.update(params, grads)
+        np.testing.assert_equal(grads, kept)
+    for key in start:
+        np.testing.assert_allclose(params[key], expected[key], rtol=1e-14)
+
+
+def test_weight_decay_holds_for_every_optimizer_and_on_the_reference():
+    for kind in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam):
+        params, twin = {"W": np.ones(3, np.float32)}, {"W": np.ones(3, np.float32)}
+        kind(weight_decay=0.5).update(params, {"W": np.zeros(3, np.float32)})
+        with use_reference():
+            kind(weight_decay=0.5).update(twin, {"W": np.zeros(3, np.float32)})
+        assert params["W"].max() < 1
+        assert_same(params["W"], twin["W"])
+
+
+@BY_OPTIMIZER
+def test_a_rate_may_be_a_number_a_function_or_an_array(optimizer):
+    rates = np.array([0.5, 0.25, 0.125])
+    results = []
+    for lr in (rates, lambda step: 0.5 / 2**step, None):
+        current, params = copy.deepcopy(optimizer), {"W": np.ones(2)}
+        for step in range(3):
+            current.lr = rates[step] if lr is None else lr
+            assert current.iter == step
+            assert current.current_lr == rates[step]
+            current.update(params, {"W": np.ones(2)})
+            assert lr is None or current.lr is lr
+        results.append(params["W"])
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@BY_OPTIMIZER
+def test_updates_are_counted_unless_they_fail(optimizer):
+    optimizer, W = copy.deepcopy(optimizer), {"W": np.ones(2)}
+    for _ in range(2):
+        optimizer.update(W, W.copy())
+    with pytest.raises(ValueError, match="grads"):
+        optimizer.update(W, {})
+    assert optimizer.iter == 2
+
+
+def test_a_rate_that_is_missing_or_wrong_in_its_step_changes_nothing():
+    params, grads = {"W": np.ones(2)}, {"W": np.ones(2)}
+    optimizer = Momentum(np.array([0.0]))
+    optimizer.update(params, grads)
+    before = copy.deepcopy(vars(optimizer))
+    with pytest.raises(ValueError, match="lr: expected a rate for step 1, got an array of 1; give one for each"):
+        optimizer.update(params, grads)
+    np.testing.assert_equal(vars(optimizer), before)
+    assert params["W"].tolist() == [1, 1]
+    optimizer.lr = lambda step: -step
+    with pytest.raises(ValueError, match=r"lr\(1\): expected a number that is at least 0 and finite, got -1"):
+        optimizer.update(params, grads)
+    optimizer.lr = lambda step: None
+    with pytest.raises(TypeError, match=r"lr\(1\): expected a number, got NoneType"):
+        optimizer.update(params, grads)
+    optimizer.lr = np.ones(5)
+    optimizer.lr[1] = np.nan
+    with pytest.raises(ValueError, match=r"lr\[1\]: expected a number that is at least 0 and finite, got nan"):
+        optimizer.update(params, grads)
+    assert params["W"].tolist() == [1, 1]
+    assert optimizer.iter == 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "Momentum", "nesterov", "AdaGrad", "RMSPROP", "adam"])
+def test_an_optimizer_by_its_name_has_default_settings(name):
+    made = optimizer_of(name)
+    assert type(made).__name__.lower() == name.lower()
+    assert vars(made) == vars(type(made)())
+    assert optimizer_of(name) is not made
+
+
+def test_an_optimizer_object_is_returned_as_it_is():
+    adam = Adam(0.1)
+    assert optimizer_of(adam) is adam
 
 
 def test_parameters_that_share_memory_get_both_updates():
@@ -83,7 +174,7 @@ def test_a_setting_is_checked_whenever_it_is_set(optimizer):
     optimizer = copy.deepcopy(optimizer)
     for name in set(vars(optimizer)) - {"v", "h", "m", "iter"}:
         before = getattr(optimizer, name)
-        with pytest.raises(TypeError, match=f"{name}: expected a number, got str"):
+        with pytest.raises(TypeError, match=f"{name}: expected a number.*, got str"):
             setattr(optimizer, name, "x")
         with pytest.raises(ValueError, match=f"{name}: expected a number that is at least 0"):
             setattr(optimizer, name, -1)

@@ -40,6 +40,7 @@ from fastbp.kernels.losses import squared_error_backward as squared_error_backwa
 from fastbp.kernels.losses import squared_error_forward as squared_error_forward
 from fastbp.kernels.updates import adagrad_update as adagrad_update
 from fastbp.kernels.updates import adam_update as adam_update
+from fastbp.kernels.updates import decayed_gradient as decayed_gradient
 from fastbp.kernels.updates import momentum_update as momentum_update
 from fastbp.kernels.updates import nesterov_update as nesterov_update
 from fastbp.kernels.updates import rmsprop_update as rmsprop_update

@@ -120,16 +120,23 @@ def sigmoid_cross_entropy_forward(x, t, y):
 
     max(x, 0) - t·x is |x| times the probability of the wrong side, which does not cancel and has a limit at inf.
     """
-    N = len(x)
+    losses = np.empty(len(x))
+    sigmoid_cross_entropy_of_rows(x, t, y, losses)
+    return _mean(losses)
+
+
+@kernel
+def sigmoid_cross_entropy_of_rows(x, t, y, losses):
+    """y = sigmoid(x), with the loss of each row."""
+    N, C = x.shape
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    x, t, y = x.reshape(-1), t.reshape(-1), y.reshape(-1)
-    loss = 0.0
-    for i in range(x.size):
-        size = abs(x[i])
-        wrong = one - t[i] if x[i] > zero else t[i]
-        loss += (zero if wrong == zero else wrong * size) + log1p(exp(-size))
-        y[i] = logistic(x[i])
-    return loss / N if N else 0.0
+    for i in range(N):
+        losses[i] = 0
+        for j in range(C):
+            size = abs(x[i, j])
+            wrong = one - t[i, j] if x[i, j] > zero else t[i, j]
+            losses[i] += (zero if wrong == zero else wrong * size) + log1p(exp(-size))
+            y[i, j] = logistic(x[i, j])
 
 
 @kernel

@@ -15,6 +15,14 @@ EPSILON = 1e-7
 
 
 @shared_kernel
+def decayed_gradient(param, grad, weight_decay, out):
+    """out = grad + weight_decay·param, the gradient of the loss and weight_decay/2·sum(param²)."""
+    decay = param.dtype.type(weight_decay)
+    for i in range(param.size):
+        out[i] = grad[i] + decay * param[i]
+
+
+@shared_kernel
 def sgd_update(param, grad, lr):
     """param -= lr·grad."""
     rate = param.dtype.type(lr)
