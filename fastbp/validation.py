@@ -163,7 +163,8 @@ def rate(name: str, value: object, below: float = math.inf, meaning: str = "numb
     """A setting of an optimizer: a number from 0 to `below`; `meaning` says what else might stand there."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a {meaning}, got {type(value).__name__}; give a float such as 0.01")
-    if not 0 <= value < below or value > sys.float_info.max:
+    too_large = isinstance(value, int) and value > sys.float_info.max  # a NumPy float would warn in the comparison
+    if not 0 <= value < below or too_large:
         limit = "finite" if below == math.inf else f"less than {below:g}"
         raise ValueError(
             f"{name}: expected a number that is at least 0 and {limit}, got {value}; give one such as 0.01"

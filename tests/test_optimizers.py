@@ -107,6 +107,25 @@ def test_a_rate_may_be_a_number_a_function_or_an_array(optimizer):
 
 
 @BY_OPTIMIZER
+@pytest.mark.parametrize(
+    "lr", [0.0, lambda step: 0, np.zeros(1), np.zeros(1, int)], ids=["number", "function", "array", "integers"]
+)
+def test_a_rate_of_0_changes_nothing(optimizer, lr):
+    optimizer, params = copy.deepcopy(optimizer), {"W": np.ones(2)}
+    optimizer.lr = lr
+    optimizer.update(params, {"W": np.ones(2)})
+    assert params["W"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_rate_may_have_any_floating_dtype(dtype):
+    for lr in (np.dtype(dtype).type(0.5), np.full(1, 0.5, dtype)):
+        params = {"W": np.ones(2)}
+        SGD(lr).update(params, {"W": np.ones(2)})
+        assert params["W"].tolist() == [0.5, 0.5]
+
+
+@BY_OPTIMIZER
 def test_updates_are_counted_unless_they_fail(optimizer):
     optimizer, W = copy.deepcopy(optimizer), {"W": np.ones(2)}
     for _ in range(2):
