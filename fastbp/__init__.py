@@ -9,6 +9,7 @@ from types import ModuleType
 
 from fastbp import functions, gradcheck, layers, network, optimizers, reference, saving
 from fastbp._version import __version__
+from fastbp.fitting import Progress, StopTraining
 from fastbp.gradcheck import gradient_check, numerical_gradient
 from fastbp.history import History
 from fastbp.implementation import use_reference
@@ -18,7 +19,9 @@ from fastbp.saving import load, save
 
 __all__ = [
     "History",
+    "Progress",
     "Sequential",
+    "StopTraining",
     "TwoLayerNet",
     "__version__",
     "functions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,21 @@ import numpy as np
 from fastbp import layers, optimizers
 from fastbp.kernels import _threads, gemm
 from fastbp.kernels import engine as kernels
-from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID
+from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
+from fastbp.kernels.dropout import ratio_threshold
 from fastbp.validation import Array, DType
 
 # What the engine knows, by exact class: a subclass may do something else.
-ACTIVATIONS: dict[type, int] = {layers.ReLU: RELU, layers.Sigmoid: SIGMOID}
+ACTIVATIONS: dict[type, int] = {
+    layers.Identity: IDENTITY,
+    layers.ReLU: RELU,
+    layers.Sigmoid: SIGMOID,
+    layers.Tanh: TANH,
+}
 LOSSES: dict[type, int] = {
     layers.SoftmaxWithLoss: kernels.SOFTMAX_CROSS_ENTROPY,
     layers.IdentityWithLoss: kernels.SQUARED_ERROR,
+    layers.SigmoidWithLoss: kernels.SIGMOID_CROSS_ENTROPY,
 }
 
 # For each optimizer its number, its settings beside the rate, and its state in the order of the slots.
@@ -33,73 +40,138 @@ OPTIMIZERS: dict[type, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
 
 def unknown(network_layers: Iterable[Any], loss: Any, optimizer: Any) -> list[str]:
     """Names of the classes that the engine does not know."""
-    known = {layers.Affine, *ACTIVATIONS, *LOSSES, *OPTIMIZERS}
+    known = {layers.Affine, layers.Dropout, *ACTIVATIONS, *LOSSES, *OPTIMIZERS}
     return sorted({type(part).__name__ for part in (*network_layers, loss, optimizer) if type(part) not in known})
 
 
 class Engine:
     """Trains the layers of a network on batches of up to `batch_size` samples of `features` numbers.
 
-    The parameters are copies, in one dtype, of the layers' own: `read` takes these, `write` changes them in place.
+    The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
+    gives them back in place.
     """
 
     def __init__(
-        self, network_layers: Iterable[Any], loss: Any, optimizer: Any, dtype: DType, features: int, batch_size: int
+        self,
+        network_layers: list[Any],
+        loss: Any,
+        optimizer: Any,
+        params: Mapping[str, Array],
+        dtype: DType,
+        features: int,
+        batch_size: int,
     ) -> None:
-        self._affines = [layer for layer in network_layers if type(layer) is layers.Affine]
-        self._optimizer = optimizer
+        self._params, self._optimizer = params, optimizer
+        self._dropouts = [layer for layer in network_layers if type(layer) is layers.Dropout]
         self._loss = LOSSES[type(loss)]
         self._number, self._settings, self._states = OPTIMIZERS[type(optimizer)]
-        self._dtype = dtype
-        table, self._places, size = _tabulate(network_layers, features)
-        self.outputs = int(table[-1, kernels.M_OUT])
+        self._dtype, self._batch_size = dtype, batch_size
+        table, places, size = _tabulate(network_layers, features)
+        self._places = dict(zip(params, places, strict=True))
         work = _Allotment(dtype)
         _place_samples(table, work, batch_size)
-        self._targets_at = work.take(batch_size * self.outputs)
-        parts = _threads.most_parts()
-        longest = max(batch_size, int(table[:, [kernels.D_IN, kernels.M_OUT]].max()))
-        widest = int(table[:, kernels.M_OUT].max())
-        chunk = max(kernels.CHUNK, gemm.ROW_GRAIN * widest) + widest
+        self._targets_at = work.take(batch_size * int(table[-1, kernels.M_OUT]))
+        self._is_dropout = table[:, kernels.MAP] == kernels.DROPOUT
+        scales = np.ones(len(table), dtype)
+        scales[self._is_dropout] = [1 / (1 - layer.dropout_ratio) for layer in self._dropouts]
         self._network = kernels.Network(
             multiply=gemm.address_of_multiply(dtype),
             layers=table,
+            dropout_steps=np.zeros(len(table), np.intp),
+            dropout_scales=scales,
             params=np.zeros(size, dtype),
             slots=np.zeros((len(self._states), size), dtype),
             workspace=np.zeros(work.size, dtype),
-            room=np.zeros((parts, gemm.room_for(longest, dtype.itemsize)), dtype),
-            gradients=np.zeros((parts, chunk), dtype),
+            **_room(table, dtype, batch_size),
             sample_losses=np.zeros(batch_size),
             sample_hits=np.zeros(batch_size),
             softmax=np.zeros((2, batch_size), dtype),
         )
-        self._batch_size = batch_size
         self._batch_labels = np.zeros(batch_size, np.intp)
 
     def read(self) -> None:
-        """Take the parameters of the layers and the state of the optimizer."""
-        for layer, (W_at, b_at) in zip(self._affines, self._places, strict=True):
-            for at, value in ((W_at, layer.W), (b_at, layer.b)):
-                self._network.params[at : at + value.size] = value.reshape(-1)
+        """Take the parameters of the layers, the state of the optimizer and the steps of dropout layers."""
+        for key, place in self._places.items():
+            value = self._params[key]
+            self._network.params[place : place + value.size] = value.reshape(-1)
+            for slot, name in zip(self._network.slots, self._states, strict=True):
+                state = (getattr(self._optimizer, name) or {}).get(key)
+                slot[place : place + value.size] = 0 if state is None else state.reshape(-1)
+        self._network.dropout_steps[self._is_dropout] = [layer.step for layer in self._dropouts]
 
     def write(self) -> None:
-        """Give the layers their parameters, in place."""
-        for layer, (W_at, b_at) in zip(self._affines, self._places, strict=True):
-            for at, value in ((W_at, layer.W), (b_at, layer.b)):
-                value[...] = self._network.params[at : at + value.size].reshape(value.shape)
+        """Give back what `read` took."""
+        for key, place in self._places.items():
+            value = self._params[key]
+            value[...] = self._network.params[place : place + value.size].reshape(value.shape)
+        for slot, name in zip(self._network.slots, self._states, strict=True):
+            state = dict(getattr(self._optimizer, name) or {})
+            for key, place in self._places.items():
+                value = self._params[key]
+                state[key] = slot[place : place + value.size].reshape(value.shape).copy()
+            setattr(self._optimizer, name, state)
+        for layer, step in zip(self._dropouts, self._network.dropout_steps[self._is_dropout], strict=True):
+            layer.step = int(step)
 
-    def run(
-        self, x: Array, labels: Array, targets: Array, scale: float, order: Array, rates: Array, first: int, last: int,
-        step_losses: Array, step_hits: Array, keeps_bad: bool,
-    ) -> int:  # fmt: skip
-        """Do steps `first` to `last` of an epoch over `order`; returns how many are done."""
-        data = kernels.Data(x, labels, targets, self._dtype.type(scale), self._batch_labels, self._targets_at)
+    def train(
+        self,
+        data: tuple[Array, Array, Array, float],
+        order: Array,
+        first: int,
+        last: int,
+        losses: Array,
+        hits: Array,
+        keeps_bad: bool,
+    ) -> int:
+        """Do steps `first` to `last` of an epoch over `order`; returns how many are done.
+
+        `data` is x, labels, targets and the scale of x; losses and hits are those of every step of the epoch.
+        """
+        x, labels, targets, scale = data
         arguments = (
-            self._network, data, order, self._batch_size, first, last, self._loss, self._number, rates,
-            step_losses, step_hits, keeps_bad,
-        )  # fmt: skip
+            self._network,
+            kernels.Data(x, labels, targets, self._dtype.type(scale), self._batch_labels, self._targets_at),
+            order,
+            self._batch_size,
+            first,
+            last,
+            self._loss,
+            self._number,
+            self._rates(first, last),
+            losses,
+            hits,
+            keeps_bad,
+        )
         _threads.start()
         done: int = kernels.run_steps(_threads.TEAM, *arguments)
+        self._optimizer.iter += done
         return done
+
+    def _rates(self, first: int, last: int) -> Array:
+        """What the optimizer takes at each step, in rows by the number of the step."""
+        optimizer, before = self._optimizer, self._optimizer.iter
+        rates = np.zeros((last, kernels.RATES))
+        rates[:, kernels.WEIGHT_DECAY] = optimizer.weight_decay
+        rates[:, 1 : 1 + len(self._settings)] = [getattr(optimizer, name) for name in self._settings]
+        try:
+            for step in range(first, last):
+                rates[step, kernels.RATE] = optimizer.current_rate()
+                optimizer.iter += 1
+        finally:
+            optimizer.iter = before
+        return rates
+
+
+def _room(table: Array, dtype: DType, batch_size: int) -> dict[str, Array]:
+    """Memory for each thread to work in."""
+    parts = _threads.most_parts()
+    longest = max(batch_size, int(table[:, [kernels.D_IN, kernels.M_OUT]].max()))
+    widest = int(table[:, kernels.M_OUT].max())
+    chunk = max(kernels.CHUNK, gemm.ROW_GRAIN * widest) + widest
+    return {
+        "room": np.zeros((parts, gemm.room_for(longest, dtype.itemsize)), dtype),
+        "gradients": np.zeros((parts, chunk), dtype),
+    }
 
 
 class _Allotment:
@@ -115,18 +187,21 @@ class _Allotment:
         return begin
 
 
-def _tabulate(network_layers: Iterable[Any], features: int) -> tuple[Array, list[tuple[int, int]], int]:
-    """The table of layers but for the workspace, where each W and b begins, and the number of parameters."""
+def _tabulate(network_layers: Iterable[Any], features: int) -> tuple[Array, list[int], int]:
+    """The table of layers but for the workspace, where each parameter begins, and how long the parameters are."""
     rows: list[list[int]] = []
-    places: list[tuple[int, int]] = []
+    places: list[int] = []
     params = _Allotment(np.dtype(np.float64))
     width = features
     for layer in network_layers:
         kind = type(layer)
         if kind is layers.Affine:
-            places.append((params.take(layer.W.size), params.take(layer.b.size)))
-            rows.append([kernels.AFFINE, IDENTITY, width, layer.W.shape[1], *places[-1]])
+            places += [params.take(layer.W.size), params.take(layer.b.size)]
+            rows.append([kernels.AFFINE, IDENTITY, width, layer.W.shape[1], *places[-2:]])
             width = layer.W.shape[1]
+        elif kind is layers.Dropout:
+            threshold = int(ratio_threshold(layer.dropout_ratio))
+            rows.append([kernels.DROPOUT, IDENTITY, width, width, layer.seed, threshold])
         elif rows and rows[-1][kernels.ACTIVATION] == IDENTITY:
             rows[-1][kernels.ACTIVATION] = ACTIVATIONS[kind]
         else:

@@ -33,6 +33,11 @@ def use_reference() -> Iterator[None]:
         _active.reset(token)
 
 
+def is_reference() -> bool:
+    """Whether `use_reference` is in force."""
+    return _active.get() is reference
+
+
 def implementation(dtype: np.dtype[Any]) -> ModuleType:
     """The module whose functions compute on arrays of `dtype`.
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastbp.fitting import Progress, fit
 from fastbp.gradcheck import numerical_gradient
-from fastbp.layers import Affine, Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.history import History
+from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.optimizers import Optimizer
 from fastbp.validation import Array, as_array, float_dtype, generator, network_dtype, rate, rows, target, whole_number
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
@@ -98,6 +101,8 @@ class Sequential:
     layers : OrderedDict of str to layer
     last_layer : layer
         The loss.
+    history : History
+        Of the last `fit`.
 
     Raises
     ------
@@ -123,6 +128,7 @@ class Sequential:
             raise ValueError("layers: expected different objects, got one twice, which would lose its input; make two")
         self.layers: OrderedDict[str, Layer] = named
         self.last_layer = loss
+        self.history = History()
         self._params = Parameters(list(named.values()))
 
     @property
@@ -133,20 +139,22 @@ class Sequential:
             self._params = Parameters(layers)
         return self._params
 
-    def predict(self, x: ArrayLike) -> Array:
+    def predict(self, x: ArrayLike, train_flg: bool = False) -> Array:
         """Return the output of the last layer before the loss: logits (N, C) where that is softmax.
 
         Parameters
         ----------
         x : array_like
             What the first layer takes: (N, D), or one sample (D,).
+        train_flg : bool
+            Whether `Dropout` drops.
         """
         out: Any = x
         for layer in self.layers.values():
-            out = layer.forward(out)
+            out = layer.forward(out, train_flg) if isinstance(layer, Dropout) else layer.forward(out)
         return out  # type: ignore[no-any-return]
 
-    def loss(self, x: ArrayLike, t: ArrayLike) -> float:
+    def loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool = False) -> float:
         """Return the loss of a batch, as the loss layer defines it.
 
         Parameters
@@ -154,7 +162,7 @@ class Sequential:
         x, t : array_like
             A batch, and targets as the loss layer takes them.
         """
-        return self.last_layer.forward(self.predict(x), t)
+        return self.last_layer.forward(self.predict(x, train_flg), t)
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the share of samples whose largest output is at the class of t.
@@ -182,6 +190,99 @@ class Sequential:
             labels = np.argmax(labels, axis=1)
         return float(np.mean(np.argmax(scores, axis=1) == labels))
 
+    def fit(
+        self,
+        x: ArrayLike,
+        t: ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int = 100,
+        optimizer: Optimizer | str = "sgd",
+        seed: int | None = None,
+        scale: float = 1.0,
+        drop_last: bool = False,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        patience: int | None = None,
+        on_epoch: Callable[[Progress], None] | None = None,
+        on_steps: Callable[[Progress], None] | None = None,
+        on_nan: str = "stop",
+        record_steps: bool = False,
+        verbose: bool | None = None,
+    ) -> History:
+        """Train the network in compiled code, and return what the run came to.
+
+        Batches, forward, loss, backward and update run in one kernel for any stack of fastbp's own layers, with the
+        results of `optimizer.update(network.params, network.gradient(x, t))` for each batch. A network with a layer,
+        loss or optimizer of another class is trained by just that loop, which a warning then says. The parameters are
+        changed in place, in the layers' own arrays. Ctrl-C leaves them as they are after a finished step, and the
+        finished epochs in `network.history`.
+
+        Parameters
+        ----------
+        x : array_like (samples, D)
+            float32, float64 and uint8 are read as they are, a batch at a time, also from a memory-mapped file; other
+            dtypes are converted at once. More axes are flattened to D.
+        t : array_like
+            Targets as the loss layer takes them.
+        epochs : int
+            Passes over the data.
+        batch_size : int
+            Samples of a step. The last batch of an epoch may be smaller.
+        optimizer : Optimizer or str
+            An object of `fastbp.optimizers`, which keeps its state from one fit to the next, or a name such as "adam".
+        seed : int, optional
+            Of the order of the samples, in which each comes once in an epoch; without it no two runs are alike.
+        scale : float
+            What x is multiplied by, such as 1/255 for images of bytes.
+        drop_last : bool
+            Leave out a last batch that is smaller.
+        validation_data : (x, t), optional
+            Gives `val_loss` and, for classes, `val_accuracy` of each epoch.
+        patience : int, optional
+            Stop after so many epochs without a smaller `val_loss` (without validation data: `loss`); the parameters are
+            then, as at the end of any such run, those of the best epoch.
+        on_epoch, on_steps : callable, optional
+            Called with a `Progress` after each epoch, and about 20 times a second between two steps. Raising
+            `fastbp.StopTraining` ends the run.
+        on_nan : "stop" or "ignore"
+            Whether a loss that is not finite ends the run with an error.
+        record_steps : bool
+            Keep the loss of every step in `history.steps`.
+        verbose : bool, optional
+            Show a progress bar on a terminal, elsewhere a line for each epoch. Without it: only on a terminal.
+
+        Returns
+        -------
+        History
+            Columns epoch, loss and, for classes, accuracy (over the samples of the epoch, each before the update by its
+            batch), those of the validation data, and seconds.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For data that does not fit the network, and for settings out of range. Nothing is changed then.
+        FloatingPointError
+            At a loss that is not finite. The parameters are those before that step.
+        """
+        return fit(
+            self,
+            x,
+            t,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            seed=seed,
+            scale=scale,
+            drop_last=drop_last,
+            validation_data=validation_data,
+            patience=patience,
+            on_epoch=on_epoch,
+            on_steps=on_steps,
+            on_nan=on_nan,
+            record_steps=record_steps,
+            verbose=verbose,
+        )
+
     def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
 
@@ -197,7 +298,7 @@ class Sequential:
         dict of str to ndarray
             New arrays, by the names of `params`.
         """
-        self.loss(x, t)
+        self.loss(x, t, train_flg=True)
         first, *later = self.layers.values()
         dout = self.last_layer.backward()
         for layer in reversed(later):

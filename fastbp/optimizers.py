@@ -92,6 +92,10 @@ class Optimizer:
             )
         return rate(f"lr[{step}]", rates[step])
 
+    def current_rate(self) -> float:
+        """What the next update takes for its rate: `current_lr`, with what the method makes of it."""
+        return self.current_lr
+
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
         """Change every parameter by its gradient.
 
@@ -115,7 +119,7 @@ class Optimizer:
             if not isinstance(mapping, (dict, kind)):  # a dict is decided 0.2 µs sooner than by its abstract class
                 raise TypeError(f"{name}: expected a dict of arrays by name, got {type(mapping).__name__}; pass one")
         checked = [(key, *_checked(key, params[key], grads)) for key in params]
-        lr, weight_decay = self.current_lr, self.weight_decay
+        lr, weight_decay = self.current_rate(), self.weight_decay
         self._prepare_state(checked)
         self.iter += 1
         for key, _, _ in checked:
@@ -225,9 +229,13 @@ class Adam(Optimizer):
         self.v: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        corrected = lr * math.sqrt(1.0 - self.beta2**self.iter) / (1.0 - self.beta1**self.iter)
         m, v = self._flat("m", key), self._flat("v", key)
-        implementation(param.dtype).adam_update(param, grad, m, v, corrected, self.beta1, self.beta2)
+        implementation(param.dtype).adam_update(param, grad, m, v, lr, self.beta1, self.beta2)
+
+    def current_rate(self) -> float:
+        """`current_lr` with the correction of the bias."""
+        t = self.iter + 1
+        return self.current_lr * math.sqrt(1.0 - self.beta2**t) / (1.0 - self.beta1**t)
 
 
 def optimizer(name_or_object: str | Optimizer) -> Optimizer:

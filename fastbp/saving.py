@@ -28,12 +28,16 @@ from fastbp.layers import (
     AddLayer,
     Affine,
     CrossEntropyError,
+    Dropout,
+    Identity,
     IdentityWithLoss,
     MulLayer,
     ReLU,
     Sigmoid,
+    SigmoidWithLoss,
     Softmax,
     SoftmaxWithLoss,
+    Tanh,
 )
 from fastbp.network import Sequential, TwoLayerNet
 from fastbp.validation import Array, as_array
@@ -78,12 +82,16 @@ _LAYERS: dict[type, _Arguments] = {
     AddLayer: _Arguments(),
     Affine: _Arguments(arrays=("W", "b")),
     CrossEntropyError: _Arguments(),
+    Dropout: _Arguments(settings=("dropout_ratio", "seed")),
+    Identity: _Arguments(),
     IdentityWithLoss: _Arguments(),
     MulLayer: _Arguments(),
     ReLU: _Arguments(),
     Sigmoid: _Arguments(),
+    SigmoidWithLoss: _Arguments(),
     Softmax: _Arguments(),
     SoftmaxWithLoss: _Arguments(),
+    Tanh: _Arguments(),
 }
 _NETWORKS: tuple[type[Sequential], ...] = (Sequential, TwoLayerNet)
 

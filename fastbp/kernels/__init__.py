@@ -18,10 +18,10 @@ from fastbp.kernels.activations import sigmoid_backward as sigmoid_backward
 from fastbp.kernels.activations import sigmoid_forward as sigmoid_forward
 from fastbp.kernels.activations import softmax_backward as softmax_backward
 from fastbp.kernels.activations import softmax_forward as softmax_forward
-from fastbp.kernels.affine import affine_activation_backward as affine_activation_backward
-from fastbp.kernels.affine import affine_activation_forward as affine_activation_forward
 from fastbp.kernels.activations import tanh_backward as tanh_backward
 from fastbp.kernels.activations import tanh_forward as tanh_forward
+from fastbp.kernels.affine import affine_activation_backward as affine_activation_backward
+from fastbp.kernels.affine import affine_activation_forward as affine_activation_forward
 from fastbp.kernels.affine import affine_backward as affine_backward
 from fastbp.kernels.affine import affine_backward_parameters as affine_backward_parameters
 from fastbp.kernels.affine import affine_forward as affine_forward

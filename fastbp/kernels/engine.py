@@ -20,19 +20,25 @@ from fastbp.kernels import updates
 from fastbp.kernels._jit import kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.kernels.activations import DERIVATIVE, IDENTITY, finish
+from fastbp.kernels.dropout import is_kept
 from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, zeros
-from fastbp.kernels.losses import difference_of_rows, softmax_cross_entropy_of_rows, squared_error_of_rows
+from fastbp.kernels.losses import (
+    difference_of_rows,
+    sigmoid_cross_entropy_of_rows,
+    softmax_cross_entropy_of_rows,
+    squared_error_of_rows,
+)
 from fastbp.kernels.pointers import aligned, at, call_at, shift
 
 # Columns of the table of layers: the map and the activation, the sizes (D in, M out), where W and b begin among the
 # parameters, and where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace.
 MAP, ACTIVATION, D_IN, M_OUT, W_AT, B_AT, H_IN, H_OUT, DELTA, DELTA_BEFORE, FIELDS = range(11)
 
-# Maps: x·W + b, or x itself.
-AFFINE, NOTHING = 0, 1
+# Maps: x·W + b, x itself, or dropout of x, which has its seed and its threshold in place of W_AT and B_AT.
+AFFINE, NOTHING, DROPOUT = 0, 1, 2
 
 # Losses.
-SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR = 0, 1
+SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_CROSS_ENTROPY = 0, 1, 2
 
 # Optimizers.
 SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM = range(6)
@@ -52,6 +58,8 @@ class Network(NamedTuple):
 
     multiply: Any  # the address of `gemm.multiply`
     layers: Any  # (layers, FIELDS) of intp
+    dropout_steps: Any  # (layers,) intp: how often a mask was drawn before
+    dropout_scales: Any  # (layers,) of the parameters' dtype: what a kept value is multiplied by
     params: Any  # flat
     slots: Any  # (2, params) or fewer: the optimizer's state
     workspace: Any  # flat
@@ -86,6 +94,7 @@ def run_steps(
     for step in range(first, last):
         samples = order[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
+        network.dropout_steps[:] += 1
         is_shared = parts_of(team) > 1 and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
             rows_part(np.intp(0), np.intp(1), network, data, samples, loss)
@@ -113,12 +122,12 @@ def rows_part(part, parts, network, data, samples, loss):
     _gather_rows(data.x, samples[i0:i1], data.scale, _rows(workspace, layers[0, H_IN], layers[0, D_IN], i0, i1))
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     for number in range(len(layers)):
-        _forward(layers[number], network, N, i0, i1, room)
+        _forward(number, network, N, i0, i1, room)
     _loss(loss, layers[len(layers) - 1], network, data, samples, i0, i1)
     for number in range(len(layers) - 1, 0, -1):
         if layers[number, DELTA_BEFORE] < 0:
             return
-        _backward(layers[number], layers[number - 1, ACTIVATION], network, N, i0, i1, room)
+        _backward(number, network, N, i0, i1, room)
 
 
 @kernel
@@ -128,10 +137,18 @@ def _rows(workspace, begin, width, i0, i1):
 
 
 @kernel
-def _copy_rows(workspace, source, target, width, i0, i1):
-    """Copy rows i0:i1 of what lies in the workspace from `source` on to what lies from `target` on."""
+def _map_rows(number, network, source, target, i0, i1):
+    """A layer without weights, forward or backward: rows i0:i1 from `source` to `target`, or dropped on the way."""
+    layer, workspace = network.layers[number], network.workspace
+    width = layer[D_IN]
+    if layer[MAP] == NOTHING:
+        for k in range(i0 * width, i1 * width):
+            workspace[target + k] = workspace[source + k]
+        return
+    scale = network.dropout_scales[number]
     for k in range(i0 * width, i1 * width):
-        workspace[target + k] = workspace[source + k]
+        kept = is_kept(layer[W_AT], network.dropout_steps[number] - 1, k, layer[B_AT])
+        workspace[target + k] = workspace[source + k] * scale if kept else workspace.dtype.type(0)
 
 
 @kernel
@@ -144,8 +161,9 @@ def _gather_rows(x, samples, scale, out):
 
 
 @kernel
-def _forward(layer, network, N, i0, i1, room):
+def _forward(number, network, N, i0, i1, room):
     """h out = activation(map(h in)) for rows i0:i1."""
+    layer = network.layers[number]
     D, M = layer[D_IN], layer[M_OUT]
     zero, one = np.intp(0), np.intp(1)  # as constants they would compile `multiply` once more
     h, out = at(network.workspace, layer[H_IN]), at(network.workspace, layer[H_OUT])
@@ -177,16 +195,17 @@ def _forward(layer, network, N, i0, i1, room):
         )
         call_at(network.multiply, multiply, product)
         return
-    _copy_rows(network.workspace, layer[H_IN], layer[H_OUT], M, i0, i1)
+    _map_rows(number, network, layer[H_IN], layer[H_OUT], i0, i1)
     finish(layer[ACTIVATION], shift(out, i0 * M), M, i1 - i0, M, shift(out, i0 * M), M)
 
 
 @kernel
-def _backward(layer, activation_before, network, N, i0, i1, room):
+def _backward(number, network, N, i0, i1, room):
     """The delta of the layer before, from this layer's, for rows i0:i1."""
+    layer = network.layers[number]
     D, M = layer[D_IN], layer[M_OUT]
     zero, one = np.intp(0), np.intp(1)
-    action = DERIVATIVE + activation_before
+    action = DERIVATIVE + network.layers[number - 1, ACTIVATION]
     h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
     before = at(network.workspace, layer[DELTA_BEFORE])
     if layer[MAP] == AFFINE:
@@ -194,7 +213,7 @@ def _backward(layer, activation_before, network, N, i0, i1, room):
         product = (d, M, one, W, one, M, zeros(d), zero, d, zero, before, D, i0, i1, zero, D, M, N, action, h, D, room)
         call_at(network.multiply, multiply, product)
         return
-    _copy_rows(network.workspace, layer[DELTA], layer[DELTA_BEFORE], D, i0, i1)
+    _map_rows(number, network, layer[DELTA], layer[DELTA_BEFORE], i0, i1)
     finish(action, shift(before, i0 * D), D, i1 - i0, D, shift(h, i0 * D), D)
 
 
@@ -221,6 +240,9 @@ def _loss(loss, layer, network, data, samples, i0, i1):
         softmax_cross_entropy_of_rows(h, targets, d, sample_losses, tops, totals)
         for i in range(i1 - i0):
             hits[i] = h[i, np.argmax(targets[i])] == tops[i]
+        difference_of_rows(d, targets, 1.0 / N, d)
+    elif loss == SIGMOID_CROSS_ENTROPY:
+        sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses)
         difference_of_rows(d, targets, 1.0 / N, d)
     else:
         squared_error_of_rows(h, targets, sample_losses)

@@ -1,0 +1,340 @@
+"""`fit`: whole training runs in compiled code, with what people expect around them.
+
+A network of fastbp's own layers is trained by `fastbp.engine` some steps at a time, so that Ctrl-C, progress and
+callbacks come between two steps. Any other network is trained layer by layer, with the same results and the same calls.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp import engine, optimizers
+from fastbp.history import History
+from fastbp.implementation import is_reference
+from fastbp.layers import Affine, SoftmaxWithLoss
+from fastbp.validation import FLOAT32, FLOAT64, INTP, Array, DType, as_array, generator, target, whole_number, working
+
+if TYPE_CHECKING:
+    from fastbp.network import Sequential
+
+# Seconds of compiled steps between two looks at Ctrl-C, callbacks and the progress bar.
+STRETCH = 0.05
+
+Callback = Callable[["Progress"], None]
+
+
+class StopTraining(Exception):  # noqa: N818 - a request, not an error
+    """Raised by a callback of `fit` to end the run at a finished step."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run of `fit` has come, as its callbacks see it.
+
+    Attributes
+    ----------
+    network : Sequential
+        With the parameters of this moment.
+    epoch : int
+        From 1.
+    step : int
+        Steps done in this epoch.
+    steps : int
+        Steps of an epoch.
+    loss : float
+        Mean over the samples of this epoch so far, each before the update by its batch.
+    history : History
+        Of the finished epochs.
+    """
+
+    network: Sequential
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    history: History
+
+
+def fit(
+    network: Sequential,
+    x: ArrayLike,
+    t: ArrayLike,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: optimizers.Optimizer | str,
+    seed: int | None,
+    scale: float,
+    drop_last: bool,
+    validation_data: tuple[ArrayLike, ArrayLike] | None,
+    patience: int | None,
+    on_epoch: Callback | None,
+    on_steps: Callback | None,
+    on_nan: str,
+    record_steps: bool,
+    verbose: bool | None,
+) -> History:
+    """`Sequential.fit`, where its arguments are described."""
+    run = _Run(network, x, t, batch_size, optimizer, seed, scale, drop_last)
+    whole_number("epochs", epochs, 1, "give the number of passes over the data")
+    if patience is not None:
+        whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
+    if on_nan not in ("stop", "ignore"):
+        raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
+    network.history = history = History()
+    best = _Best(network, patience, "val_loss" if validation_data is not None else "loss")
+    with _Display(run, epochs, verbose) as display:
+        try:
+            for epoch in range(1, epochs + 1):
+                start = time.perf_counter()
+                for stretch in run.epoch(on_nan == "ignore", on_steps is not None):
+                    display.show(epoch, stretch)
+                    if record_steps:
+                        history.extend_steps(stretch.losses)
+                    if on_steps is not None:
+                        on_steps(Progress(network, epoch, stretch.step, run.steps, stretch.loss, history))
+                row: dict[str, Any] = {"epoch": epoch, "loss": stretch.loss}
+                if run.classifies:
+                    row["accuracy"] = stretch.accuracy
+                if validation_data is not None:
+                    row |= _validate(network, *validation_data, scale, run.classifies)
+                history.append(**row, seconds=time.perf_counter() - start)
+                display.epoch(row)
+                if on_epoch is not None:
+                    on_epoch(Progress(network, epoch, run.steps, run.steps, stretch.loss, history))
+                if best.waited(row):
+                    break
+        except StopTraining:
+            pass
+    best.restore()
+    return history
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Some steps that were just done, and what the epoch has come to with them."""
+
+    step: int
+    losses: Array
+    loss: float
+    accuracy: float
+
+
+class _Run:
+    """The data and the steps of a run; the network's own parameters are those of the last finished step."""
+
+    def __init__(
+        self, network: Sequential, x: ArrayLike, t: ArrayLike, batch_size: int, optimizer: Any, seed: Any, scale: float,
+        drop_last: bool,
+    ) -> None:  # fmt: skip
+        self._network, self._scale = network, float(scale)
+        self.optimizer = optimizers.optimizer(optimizer)
+        self._rng = np.random.default_rng() if seed is None else generator(seed)
+        self._batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
+        layers, loss = list(network.layers.values()), network.last_layer
+        dtype = _common_dtype(layers)
+        self._x = _samples(x, dtype or FLOAT64)
+        samples = len(self._x)
+        self._batch_size = min(self._batch_size, samples)
+        self.steps = samples // self._batch_size if drop_last else -(-samples // self._batch_size)
+        self.samples = self.steps * self._batch_size if drop_last else samples
+        outputs = as_array("predict(x)", network.predict(_scaled(self._x[:1], self._scale)))
+        self.classifies = isinstance(loss, SoftmaxWithLoss)
+        self._labels, self._targets = _targets(t, (samples, outputs.shape[-1]), dtype or FLOAT64, self.classifies)
+        self._engine = None
+        unknown = engine.unknown(layers, loss, self.optimizer)
+        if unknown or dtype is None:
+            reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are of several dtypes"
+            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
+        elif not is_reference():
+            self._engine = engine.Engine(
+                layers, loss, self.optimizer, network.params, dtype, self._x.shape[1], self._batch_size
+            )
+
+    def epoch(self, keeps_bad: bool, is_watched: bool) -> Iterator[_Stretch]:
+        """Do the steps of one epoch, a stretch at a time.
+
+        The network has its parameters after the epoch, after an error, and where it `is_watched` after each stretch.
+        """
+        order = self._rng.permutation(len(self._x))[: self.samples]
+        losses, hits = np.zeros(self.steps), np.zeros(self.steps)
+        sizes = np.full(self.steps, self._batch_size)
+        sizes[-1] = len(order) - (self.steps - 1) * self._batch_size
+        step, stretch = 0, 1
+        self._read()
+        try:
+            while step < self.steps:
+                start = time.perf_counter()
+                stop = min(step + stretch, self.steps)
+                done = self._do(order, step, stop, losses, hits, keeps_bad)
+                if done < stop - step:
+                    _not_finite(step + done, losses)
+                seconds = (time.perf_counter() - start) / done
+                stretch = max(1, min(2 * stretch, int(STRETCH / seconds)))
+                averages = (float(np.average(values[:stop], weights=sizes[:stop])) for values in (losses, hits))
+                if is_watched:
+                    self._write()
+                yield _Stretch(stop, losses[step:stop], *averages)
+                if is_watched:
+                    self._read()
+                step = stop
+        finally:
+            self._write()
+
+    def _read(self) -> None:
+        if self._engine is not None:
+            self._engine.read()
+
+    def _write(self) -> None:
+        if self._engine is not None:
+            self._engine.write()
+
+    def _do(self, order: Array, first: int, last: int, losses: Array, hits: Array, keeps_bad: bool) -> int:
+        if self._engine is not None:
+            data = self._x, self._labels, self._targets, self._scale
+            return self._engine.train(data, order, first, last, losses, hits, keeps_bad)
+        for step in range(first, last):
+            batch = order[step * self._batch_size : (step + 1) * self._batch_size]
+            x, t = _scaled(self._x[batch], self._scale), (self._labels if len(self._labels) else self._targets)[batch]
+            gradients = self._network.gradient(x, t)
+            losses[step] = self._network.last_layer.loss
+            if self.classifies:
+                hits[step] = _share_of_hits(self._network.last_layer, t)
+            if not keeps_bad and not np.isfinite(losses[step]):
+                return step - first
+            self.optimizer.update(self._network.params, gradients)
+        return last - first
+
+
+class _Best:
+    """The parameters of the best epoch, and how long ago that was."""
+
+    def __init__(self, network: Sequential, patience: int | None, column: str) -> None:
+        self._network, self._patience, self._column = network, patience, column
+        self._value, self._waited = np.inf, 0
+        self._params: dict[str, Array] = {}
+
+    def waited(self, row: dict[str, Any]) -> bool:
+        """Take note of an epoch; True where the run has waited long enough for a better one."""
+        if self._patience is None:
+            return False
+        if row[self._column] < self._value:
+            self._value, self._waited = row[self._column], 0
+            self._params = {key: value.copy() for key, value in self._network.params.items()}
+        else:
+            self._waited += 1
+        return self._waited >= self._patience
+
+    def restore(self) -> None:
+        for key, value in self._params.items():
+            self._network.params[key][...] = value
+
+
+class _Display:
+    """Shows a run: a progress bar on a terminal, else a line for each epoch, or nothing."""
+
+    def __init__(self, run: _Run, epochs: int, verbose: bool | None) -> None:
+        self._run, self._bar, self._lines = run, None, False
+        terminal = sys.stderr.isatty()
+        if verbose is False or (verbose is None and not terminal):
+            return
+        try:
+            from tqdm.auto import tqdm  # noqa: PLC0415 - optional
+        except ImportError:
+            self._lines = True
+            return
+        self._lines = not terminal
+        if terminal:
+            self._bar = tqdm(total=epochs * run.samples, unit=" samples", unit_scale=True)
+        self._shown = 0
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, epoch: int, stretch: _Stretch) -> None:
+        if self._bar is None:
+            return
+        samples = (epoch - 1) * self._run.samples + round(self._run.samples * stretch.step / self._run.steps)
+        self._bar.update(samples - self._shown)
+        self._shown = samples
+        words = {"epoch": epoch, "loss": f"{stretch.loss:.4f}"}
+        if self._run.classifies:
+            words["accuracy"] = f"{stretch.accuracy:.4f}"
+        self._bar.set_postfix(words)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        if self._lines:
+            words = (f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")
+            print(f"epoch {row['epoch']}: {', '.join(words)}", file=sys.stderr, flush=True)
+
+
+def _common_dtype(layers: list[Any]) -> DType | None:
+    dtypes = {array.dtype for layer in layers if isinstance(layer, Affine) for array in (layer.W, layer.b)}
+    return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
+
+
+def _samples(x: ArrayLike, dtype: DType) -> Array:
+    """x as rows (samples, D) of a dtype that the engine reads: float32, float64 or uint8; others as `dtype`."""
+    array = as_array("x", x)
+    if array.ndim < 2 or len(array) == 0:
+        raise ValueError(
+            f"x: expected at least one sample, (samples, D), got shape {array.shape}; give rows of features"
+        )
+    if array.dtype not in (FLOAT32, FLOAT64, np.uint8):
+        array = array.astype(dtype)
+    return np.asarray(working(array, array.dtype)).reshape(len(array), -1)
+
+
+def _scaled(x: Array, scale: float) -> Array:
+    return x if scale == 1 and x.dtype.kind == "f" else x * (x.dtype.type(scale) if x.dtype.kind == "f" else scale)
+
+
+def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, classifies: bool) -> tuple[Array, Array]:
+    """Labels (samples,) and no targets, or no labels and targets (samples, C)."""
+    if classifies:
+        values, _ = target(t, shape, dtype)
+    else:
+        values = as_array("t", t)
+        if values.shape == shape[:1] and shape[1] == 1:
+            values = values.reshape(shape)
+        if values.shape != shape:
+            raise ValueError(
+                f"t: expected shape {shape}, as the predictions, got {values.shape}; give a row per sample"
+            )
+    if values.ndim == 1:
+        return values, np.empty((0, shape[1]), dtype)
+    return np.empty(0, INTP), working(values, dtype)
+
+
+def _share_of_hits(loss: Any, t: Array) -> float:
+    labels = t if t.ndim == 1 else np.argmax(t, axis=1)
+    return float(np.mean(np.argmax(loss.y, axis=-1) == labels))
+
+
+def _validate(network: Sequential, x: ArrayLike, t: ArrayLike, scale: float, classifies: bool) -> dict[str, float]:
+    x = _scaled(np.asarray(x), scale)
+    row = {"val_loss": network.loss(x, t)}
+    if classifies:
+        row["val_accuracy"] = network.accuracy(x, t)
+    return row
+
+
+def _not_finite(step: int, losses: Array) -> None:
+    before = f"{losses[step - 1]:.4g} the step before" if step else "no step before it"
+    raise FloatingPointError(
+        f"loss: expected a finite number, got {losses[step]} at step {step + 1} of the epoch ({before}); the "
+        f"parameters are those of the step before; a learning rate too large or a NaN in x is the usual cause "
+        f"(on_nan='ignore' goes on all the same)"
+    )

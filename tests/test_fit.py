@@ -1,0 +1,359 @@
+"""`fit` gives what the loop of gradients and updates gives, and stops, warns and reports as people expect."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastbp import Sequential, StopTraining, TwoLayerNet, num_threads, use_reference
+from fastbp.layers import (
+    Affine,
+    Dropout,
+    Identity,
+    IdentityWithLoss,
+    ReLU,
+    Sigmoid,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+    Tanh,
+)
+from fastbp.optimizers import SGD, Adam, optimizer
+from tests.compare import TOLERANCE
+from tests.subprocesses import run_python
+
+OPTIMIZERS = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
+
+
+def affine(rng, D, M, dtype=np.float64):
+    W = rng.standard_normal((D, M)) / D**0.5
+    return Affine(W.astype(dtype), (0.1 * rng.standard_normal(M)).astype(dtype))
+
+
+def deep(dtype=np.float64, seed=1):
+    rng = np.random.default_rng(seed)
+    layers = [
+        affine(rng, 20, 30, dtype), ReLU(), Dropout(0.3, seed=5), affine(rng, 30, 17, dtype), Tanh(),
+        affine(rng, 17, 12, dtype), Sigmoid(), Identity(), affine(rng, 12, 5, dtype),
+    ]  # fmt: skip
+    return Sequential(layers, SoftmaxWithLoss())
+
+
+def data(samples=250, D=20, C=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((samples, D)), rng.integers(0, C, samples)
+
+
+def fit_by_hand(network, x, t, *, epochs, batch_size, optimizer, seed):
+    rng = np.random.default_rng(seed)
+    losses = []
+    for _ in range(epochs):
+        order = rng.permutation(len(x))
+        for start in range(0, len(x), batch_size):
+            batch = order[start : start + batch_size]
+            optimizer.update(network.params, network.gradient(x[batch], t[batch]))
+            losses.append(network.last_layer.loss)
+    return losses
+
+
+def assert_same_parameters(network, other, tolerance=0.0):
+    for key, value in network.params.items():
+        np.testing.assert_allclose(value, other.params[key], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_gives_what_a_loop_of_gradients_and_updates_gives(name, dtype):
+    x, t = data()
+    x = x.astype(dtype)
+    fitted, looped = deep(dtype), deep(dtype)
+    ours, theirs = optimizer(name), optimizer(name)
+    ours.weight_decay = theirs.weight_decay = 1e-3
+    history = fitted.fit(x, t, epochs=25, batch_size=64, optimizer=ours, seed=3, record_steps=True)
+    losses = fit_by_hand(looped, x, t, epochs=25, batch_size=64, optimizer=theirs, seed=3)
+    assert_same_parameters(fitted, looped, 1e-12 if dtype is np.float64 else 1e-5)
+    np.testing.assert_allclose(history.steps, losses, rtol=TOLERANCE[np.dtype(dtype)])
+    assert ours.iter == theirs.iter == 100
+    for state in ours._state:
+        for key, value in getattr(ours, state).items():
+            np.testing.assert_allclose(value, getattr(theirs, state)[key], atol=TOLERANCE[np.dtype(dtype)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "make_target"),
+    [
+        (SoftmaxWithLoss, 5, lambda rng, x: rng.dirichlet(np.ones(5), len(x))),
+        (IdentityWithLoss, 3, lambda rng, x: x[:, :3]),
+        (SigmoidWithLoss, 2, lambda rng, x: (x[:, :2] > 0.5).astype(float)),
+    ],
+)
+def test_every_loss_and_its_targets(loss, outputs, make_target):
+    x, _ = data()
+    t = make_target(np.random.default_rng(2), x)
+    fitted, looped = (Sequential([affine(np.random.default_rng(1), 20, outputs), Identity()], loss()) for _ in range(2))
+    fitted.fit(x, t, epochs=5, batch_size=64, optimizer=SGD(0.1), seed=0)
+    fit_by_hand(looped, x, t, epochs=5, batch_size=64, optimizer=SGD(0.1), seed=0)
+    assert_same_parameters(fitted, looped, 1e-13)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    activations=st.lists(st.sampled_from([ReLU, Sigmoid, Tanh, Identity]), min_size=4, max_size=4),
+    samples=st.integers(1, 40),
+    batch_size=st.integers(1, 50),
+    starts_with_activation=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_any_stack_of_layers(widths, activations, samples, batch_size, starts_with_activation, dtype):
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((samples, 7)).astype(dtype), rng.integers(0, 3, samples)
+
+    def network():
+        draw = np.random.default_rng(1)
+        layers = [Tanh()] if starts_with_activation else []
+        for D, M, activation in zip([7, *widths], widths, activations, strict=False):
+            layers += [affine(draw, D, M, dtype), activation()]
+        return Sequential([*layers, affine(draw, widths[-1], 3, dtype)], SoftmaxWithLoss())
+
+    fitted, looped = network(), network()
+    fitted.fit(x, t, epochs=3, batch_size=batch_size, optimizer=SGD(0.1), seed=0)
+    with use_reference():
+        fit_by_hand(looped, x, t, epochs=3, batch_size=min(batch_size, samples), optimizer=SGD(0.1), seed=0)
+    assert_same_parameters(fitted, looped, 1e-12 if dtype is np.float64 else 2e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_threads_do_not_change_a_bit(dtype):
+    x, t = data(300, 784, 10)
+    networks = []
+    for n in (1, 2, 3, 7):
+        network = TwoLayerNet(784, 50, 10, dtype=dtype, seed=0)
+        with num_threads(n):
+            network.fit(x.astype(dtype), t, epochs=3, batch_size=101, optimizer="adam", seed=0)
+        networks.append(network)
+    for other in networks[1:]:
+        assert_same_parameters(networks[0], other)
+
+
+def test_images_of_bytes_are_scaled_on_the_way():
+    x = np.random.default_rng(0).integers(0, 256, (90, 5, 4), np.uint8)
+    t = data(90)[1]
+    of_bytes, of_floats = deep(), deep()
+    of_bytes.fit(x, t, optimizer="sgd", seed=0, scale=1 / 255)
+    of_floats.fit(x.reshape(90, 20) * (1 / 255), t, optimizer="sgd", seed=0)
+    assert_same_parameters(of_bytes, of_floats)
+
+
+def test_a_memory_mapped_file_is_read_as_it_is(tmp_path):
+    x, t = data()
+    np.save(tmp_path / "x.npy", x)
+    mapped, loaded = deep(), deep()
+    mapped.fit(np.load(tmp_path / "x.npy", mmap_mode="r"), t, seed=0)
+    loaded.fit(x, t, seed=0)
+    assert_same_parameters(mapped, loaded)
+
+
+def test_a_second_fit_goes_on_with_the_optimizer_and_with_edited_parameters():
+    x, t = data()
+    fitted, looped = deep(), deep()
+    ours, theirs = Adam(0.01), Adam(0.01)
+    for network, step in ((fitted, None), (looped, theirs)):
+        for seed in (0, 1):
+            if step is None:
+                network.fit(x, t, epochs=2, batch_size=64, optimizer=ours, seed=seed)
+            else:
+                fit_by_hand(network, x, t, epochs=2, batch_size=64, optimizer=step, seed=seed)
+            network.params["W1"] *= 0.5
+            network.params["b2"] = np.ones(17)
+    assert_same_parameters(fitted, looped, 1e-13)
+
+
+def test_rates_by_step():
+    x, t = data()
+    fitted, looped = deep(), deep()
+    fitted.fit(x, t, epochs=3, batch_size=50, optimizer=SGD(lambda step: 0.5 / (1 + step)), seed=0)
+    fit_by_hand(looped, x, t, epochs=3, batch_size=50, optimizer=SGD(0.5 / np.arange(1, 16)), seed=0)
+    assert_same_parameters(fitted, looped)
+
+
+def test_the_last_batch_may_be_short_or_left_out():
+    x, t = data(250)
+    kept, dropped = deep(), deep()
+    assert len(kept.fit(x, t, batch_size=100, record_steps=True).steps) == 3
+    assert len(dropped.fit(x, t, batch_size=100, record_steps=True, drop_last=True).steps) == 2
+
+
+def test_the_history_holds_what_the_epochs_came_to():
+    x, t = data()
+    network = deep()
+    history = network.fit(x, t, epochs=4, optimizer="adam", validation_data=(x[:50], t[:50]), seed=0)
+    assert history.columns == ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+    assert history is network.history
+    assert history["val_loss"][-1] == network.loss(x[:50], t[:50])
+    assert history["val_accuracy"][-1] == network.accuracy(x[:50], t[:50])
+
+
+def test_the_accuracy_is_that_of_the_samples_before_their_update():
+    x, t = data(60)
+    network = TwoLayerNet(20, 8, 5, seed=0)
+    expected = network.accuracy(x, t)
+    assert network.fit(x, t, batch_size=60)["accuracy"][0] == expected
+
+
+def test_it_waits_for_a_better_epoch_and_restores_the_best():
+    x, t = data(60)
+    network = deep()
+    history = network.fit(
+        x, t, epochs=500, optimizer=Adam(0.02), validation_data=data(60, seed=9), patience=3, seed=0
+    )  # fmt: skip
+    best = int(history.best("val_loss")["epoch"])
+    assert len(history) == best + 3 < 500
+    assert network.loss(*data(60, seed=9)) == history["val_loss"].min()
+
+
+def test_callbacks_see_the_network_as_it_is_and_may_stop_the_run():
+    x, t = data()
+    network = deep()
+    seen = []
+
+    def on_epoch(progress):
+        seen.append((progress.epoch, progress.network.params["W1"].copy()))
+        if progress.epoch == 3:
+            raise StopTraining
+
+    steps = []
+    history = network.fit(x, t, epochs=9, batch_size=25, on_epoch=on_epoch, on_steps=lambda p: steps.append(p.step))
+    assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    assert len(history) == 3
+    assert steps[-1] == 10
+    assert not np.array_equal(seen[0][1], seen[1][1])
+    np.testing.assert_array_equal(network.params["W1"], seen[2][1])
+
+
+def test_what_a_callback_changes_counts():
+    x, t = data()
+    network = deep()
+
+    def freeze(progress):
+        progress.network.params["W1"][...] = 0
+
+    network.fit(x, t, batch_size=250, on_steps=freeze)
+    assert np.all(network.params["W1"] == 0)
+
+
+@pytest.mark.parametrize("is_custom", [False, True], ids=["engine", "layer by layer"])
+@pytest.mark.filterwarnings("ignore:fit. this network")
+def test_a_loss_that_is_lost_stops_the_run_before_the_step(is_custom):
+    x, t = data()
+    network = custom() if is_custom else deep()
+    x[np.random.default_rng(0).permutation(250)[130]] = np.nan
+    expected = copy.deepcopy(network)
+    with pytest.raises(FloatingPointError, match=r"got nan at step 6 of the epoch \(1\.\d+ the step before\)"):
+        network.fit(x, t, batch_size=25, seed=0)
+    assert np.all(np.isfinite(network.params["W1"]))
+    assert not np.array_equal(network.params["W1"], expected.params["W1"])
+    network.fit(x, t, batch_size=25, seed=0, on_nan="ignore")
+    assert np.all(np.isnan(network.params["W1"]))
+
+
+class Doubled(ReLU):
+    """A layer that the engine does not know."""
+
+
+def custom():
+    rng = np.random.default_rng(1)
+    return Sequential([affine(rng, 20, 30), Doubled(), affine(rng, 30, 5)], SoftmaxWithLoss())
+
+
+def test_a_layer_of_another_class_is_trained_layer_by_layer_and_said_to_be():
+    x, t = data()
+    fitted, looped = custom(), custom()
+    with pytest.warns(UserWarning, match="layer by layer, as the engine cannot: it knows no Doubled"):
+        history = fitted.fit(x, t, epochs=2, batch_size=64, seed=0)
+    fit_by_hand(looped, x, t, epochs=2, batch_size=64, optimizer=optimizer("sgd"), seed=0)
+    assert_same_parameters(fitted, looped)
+    assert history["accuracy"][0] > 0
+
+
+def test_the_reference_trains_it_too():
+    x, t = data()
+    compiled, plain = deep(), deep()
+    compiled.fit(x, t, epochs=3, optimizer="adam", seed=0)
+    with use_reference(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain.fit(x, t, epochs=3, optimizer="adam", seed=0)
+    assert_same_parameters(compiled, plain, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"epochs": 0}, ValueError, "epochs: expected at least 1"),
+        ({"batch_size": 1.5}, TypeError, "batch_size: expected an integer"),
+        ({"optimizer": "fast"}, ValueError, "fast"),
+        ({"on_nan": "stay"}, ValueError, "on_nan: expected 'stop' or 'ignore'"),
+        ({"patience": 0}, ValueError, "patience: expected at least 1"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"t": np.full(250, 7)}, ValueError, "t: expected labels from 0 to 4, got 7"),
+        ({"t": np.zeros(3, int)}, ValueError, "t: expected labels of shape"),
+        ({"x": np.zeros((250, 3))}, ValueError, "x: expected"),
+        ({"x": np.zeros((0, 20))}, ValueError, "x: expected at least one sample"),
+        ({"x": np.zeros(250)}, ValueError, "x: expected at least one sample"),
+    ],
+)
+def test_a_mistake_is_named_and_changes_nothing(change, error, match):
+    x, t = data()
+    network = deep()
+    with pytest.raises(error, match=match):
+        network.fit(**{"x": x, "t": t, **change})
+    assert_same_parameters(network, deep())
+
+
+def test_ctrl_c_leaves_a_finished_step():
+    code = """
+import os, signal, threading, time
+import numpy as np
+import fastbp
+rng = np.random.default_rng(0)
+x, t = rng.random((20000, 100)), rng.integers(0, 10, 20000)
+network = fastbp.TwoLayerNet(100, 50, 10, seed=0)
+network.fit(x, t)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sent = []
+def send():
+    time.sleep(0.5)
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=send).start()
+try:
+    network.fit(x, t, epochs=100000)
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0] < 2, len(network.history) > 0, np.isfinite(network.loss(x, t)))
+"""
+    assert run_python(code) == "True True True"
+
+
+def test_two_fits_in_two_threads_and_in_a_forked_child():
+    code = """
+import hashlib, os, threading
+import numpy as np
+import fastbp
+rng = np.random.default_rng(0)
+x, t = rng.random((1000, 784)), rng.integers(0, 10, 1000)
+def digest():
+    network = fastbp.TwoLayerNet(784, 50, 10, seed=0)
+    network.fit(x, t, epochs=2, seed=0)
+    return hashlib.sha256(b"".join(value.tobytes() for value in network.params.values())).hexdigest()
+results = [digest()]
+threads = [threading.Thread(target=lambda: results.append(digest())) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+child = os.fork()
+if child == 0:
+    os._exit(0 if digest() == results[0] else 1)
+print(len(set(results)), len(results), os.waitpid(child, 0)[1])
+"""
+    assert run_python(code) == "1 3 0"
