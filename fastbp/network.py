@@ -312,6 +312,8 @@ class Sequential:
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
         """Return the same by numerical differentiation: two losses for each element, so slow.
 
+        `Dropout` drops what it dropped last.
+
         Parameters
         ----------
         x, t : array_like
@@ -322,7 +324,14 @@ class Sequential:
         dict of str to ndarray
             New arrays, by the names of `params`.
         """
-        return {key: numerical_gradient(lambda _: self.loss(x, t), value) for key, value in self.params.items()}
+        steps = {layer: max(layer.step, 1) for layer in self.layers.values() if isinstance(layer, Dropout)}
+
+        def loss(_: Array) -> float:
+            for layer, step in steps.items():
+                layer.step = step - 1
+            return self.loss(x, t, train_flg=True)
+
+        return {key: numerical_gradient(loss, value) for key, value in self.params.items()}
 
 
 class TwoLayerNet(Sequential):
