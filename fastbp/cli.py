@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import importlib.metadata
 import math
 import os
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=_whole_number(0), default=0, metavar="N", help="of the weights and the order of the images"
     )
     training.add_argument("--impl", choices=["fastbp", "numpy"], default="fastbp", help="compiled or plain NumPy")
+    training.add_argument(
+        "--compare", action="store_true", help="train with plain NumPy as well, and compare times and weights"
+    )
     training.add_argument("--plot", type=Path, metavar="FILE", help="save the learning curves as a picture")
 
     checking = commands.add_parser("check", help="compare backpropagation with numerical differentiation")
@@ -123,6 +127,7 @@ def _train(options: argparse.Namespace) -> int:
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
         f"network {inputs}-50-{classes}, {options.dtype}, {options.impl}"
     )
+    twin = copy.deepcopy(network)
     history: list[Epoch] = []
     steps = -(-len(data.x_train) // options.batch_size) * options.epochs
     interrupted = False
@@ -134,7 +139,7 @@ def _train(options: argparse.Namespace) -> int:
             epochs=options.epochs,
             batch_size=options.batch_size,
             seed=options.seed,
-            after_step=progress.advance,
+            after_steps=progress.advance,
         )
         try:
             for epoch in epochs:
@@ -148,6 +153,8 @@ def _train(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             interrupted = True
     _summarize(history, len(data.x_train))
+    if options.compare and not interrupted:
+        _compare(options, data, network, twin, sum(epoch.seconds for epoch in history))
     if save_plot and history:
         save_plot(history, f"{data.name}, {inputs}-50-{classes}")
         print(f"learning curves saved to {options.plot}")
@@ -161,6 +168,20 @@ def _train(options: argparse.Namespace) -> int:
         )
         return 1
     return 0
+
+
+def _compare(
+    options: argparse.Namespace, data: Dataset, network: TwoLayerNet, twin: TwoLayerNet, seconds: float
+) -> None:
+    """Train `twin` on plain NumPy as `network` was trained, and print what that took and where it ended."""
+    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
+    with use_reference():
+        numpy = sum(epoch.seconds for epoch in train(twin, data, SGD(options.lr), **settings))
+    largest = max(float(np.abs(value - twin.params[key]).max()) for key, value in network.params.items())
+    print(
+        f"NumPy took {numpy:.2f} s in training, {numpy / seconds:.1f} times {options.impl}'s {seconds:.2f}; "
+        f"largest difference of weights {largest:.2g}"
+    )
 
 
 def _data(options: argparse.Namespace) -> Dataset:
@@ -193,9 +214,9 @@ class _Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self) -> None:
+    def advance(self, steps: int) -> None:
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(steps)
 
     def print(self, line: str) -> None:
         with self._bar.external_write_mode() if self._bar is not None else contextlib.nullcontext():

@@ -83,7 +83,7 @@ def fit(
     verbose: bool | None,
 ) -> History:
     """`Sequential.fit`, where its arguments are described."""
-    run = _Run(network, x, t, batch_size, optimizer, seed, scale, drop_last)
+    run = Run(network, x, t, batch_size, optimizer, seed, scale, drop_last)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")
     if patience is not None:
         whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
@@ -128,13 +128,20 @@ class _Stretch:
     accuracy: float
 
 
-class _Run:
-    """The data and the steps of a run; the network's own parameters are those of the last finished step."""
+class Run:
+    """The data and the steps of a run."""
 
     def __init__(
-        self, network: Sequential, x: ArrayLike, t: ArrayLike, batch_size: int, optimizer: Any, seed: Any, scale: float,
-        drop_last: bool,
-    ) -> None:  # fmt: skip
+        self,
+        network: Sequential,
+        x: ArrayLike,
+        t: ArrayLike,
+        batch_size: int,
+        optimizer: optimizers.Optimizer | str,
+        seed: int | None,
+        scale: float = 1.0,
+        drop_last: bool = False,
+    ) -> None:
         self._network, self._scale = network, float(scale)
         self.optimizer = optimizers.optimizer(optimizer)
         self._rng = np.random.default_rng() if seed is None else generator(seed)
@@ -150,16 +157,16 @@ class _Run:
         self.classifies = isinstance(loss, SoftmaxWithLoss)
         self._labels, self._targets = _targets(t, (samples, outputs.shape[-1]), dtype or FLOAT64, self.classifies)
         self._engine = None
-        unknown = engine.unknown(layers, loss, self.optimizer)
+        unknown = [*engine.unknown(layers, loss, self.optimizer), *network.own_methods()]
         if unknown or dtype is None:
-            reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are of several dtypes"
+            reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
             warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
         elif not is_reference():
             self._engine = engine.Engine(
                 layers, loss, self.optimizer, network.params, dtype, self._x.shape[1], self._batch_size
             )
 
-    def epoch(self, keeps_bad: bool, is_watched: bool) -> Iterator[_Stretch]:
+    def epoch(self, keeps_bad: bool, is_watched: bool = False) -> Iterator[_Stretch]:
         """Do the steps of one epoch, a stretch at a time.
 
         The network has its parameters after the epoch, after an error, and where it `is_watched` after each stretch.
@@ -241,7 +248,7 @@ class _Best:
 class _Display:
     """Shows a run: a progress bar on a terminal, else a line for each epoch, or nothing."""
 
-    def __init__(self, run: _Run, epochs: int, verbose: bool | None) -> None:
+    def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
         self._run, self._bar, self._lines = run, None, False
         terminal = sys.stderr.isatty()
         if verbose is False or (verbose is None and not terminal):

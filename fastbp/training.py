@@ -1,4 +1,4 @@
-"""The book's training loop: shuffled batches, a gradient and an update for each, accuracies after each epoch."""
+"""The book's training: shuffled batches, a gradient and an update for each, accuracies after each epoch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from fastbp.data import Dataset
+from fastbp.fitting import Run
 from fastbp.network import Sequential
 from fastbp.optimizers import Optimizer
-from fastbp.validation import generator, whole_number
+from fastbp.validation import whole_number
 
 __all__ = ["Epoch", "train"]
 
@@ -47,7 +46,7 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
-    after_step: Callable[[], None] = lambda: None,
+    after_steps: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Epoch]:
     """Train `network` on `data`, and yield an `Epoch` after each.
 
@@ -63,27 +62,21 @@ def train(
         At least 1.
     seed : int
         At least 0, of the order of the samples.
-    after_step : callable
-        Called after each step.
+    after_steps : callable
+        Called between steps, some 20 times a second, with how many there have been since.
 
     Raises
     ------
     TypeError, ValueError
         If epochs, batch_size or seed is not such an integer.
     """
-    whole_number("epochs", epochs, 1, "give the number of times that each sample is used")
-    whole_number("batch_size", batch_size, 1, "give the number of samples in a step")
-    rng = generator(seed)
+    whole_number("epochs", epochs, 1, "give the number of passes over the data")
+    run = Run(network, data.x_train, data.t_train, batch_size, optimizer, seed)
     for number in range(1, epochs + 1):
-        total = 0.0
         start = time.perf_counter()
-        order = rng.permutation(len(data.x_train))
-        for batch in np.split(order, range(batch_size, len(order), batch_size)):
-            grads = network.gradient(data.x_train[batch], data.t_train[batch])
-            optimizer.update(network.params, grads)
-            total += len(batch) * (network.last_layer.loss or 0.0)
-            after_step()
+        for stretch in run.epoch(keeps_bad=True):
+            after_steps(len(stretch.losses))
         seconds = time.perf_counter() - start
         train_accuracy = network.accuracy(data.x_train, data.t_train)
         test_accuracy = network.accuracy(data.x_test, data.t_test)
-        yield Epoch(number, total / len(order), train_accuracy, test_accuracy, seconds)
+        yield Epoch(number, stretch.loss, train_accuracy, test_accuracy, seconds)

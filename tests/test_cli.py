@@ -44,6 +44,12 @@ def test_train_on_the_reference_prints_the_same_numbers(capsys):
     assert "numpy" in numpy.splitlines()[0]
 
 
+def test_train_compared_with_numpy_ends_at_the_same_weights(capsys):
+    _, out, _ = run(capsys, "train", "--epochs", "2", "--compare")
+    found = re.search(r"NumPy took \d+\.\d\d s in training, [\d.]+ times fastbp's .*weights (\S+)\n", out)
+    assert float(found[1]) < 1e-12
+
+
 def test_train_in_float32(capsys):
     status, out, _ = run(capsys, "train", "--epochs", "2", "--dtype", "float32", "--batch-size", "32", "--lr", "0.2")
     assert status == 0

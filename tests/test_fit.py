@@ -278,6 +278,22 @@ def test_a_layer_of_another_class_is_trained_layer_by_layer_and_said_to_be():
     assert history["accuracy"][0] > 0
 
 
+class Halved(TwoLayerNet):
+    """A network with a gradient of its own."""
+
+    def gradient(self, x, t):
+        return {key: grad / 2 for key, grad in super().gradient(x, t).items()}
+
+
+def test_a_network_with_a_gradient_of_its_own_is_trained_by_it():
+    x, t = data()
+    fitted, plain = Halved(20, 8, 5, seed=0), TwoLayerNet(20, 8, 5, seed=0)
+    with pytest.warns(UserWarning, match="it knows no gradient"):
+        fitted.fit(x, t, optimizer=SGD(0.2), seed=0)
+    plain.fit(x, t, optimizer=SGD(0.1), seed=0)
+    assert_same_parameters(fitted, plain, 1e-15)
+
+
 def test_the_reference_trains_it_too():
     x, t = data()
     compiled, plain = deep(), deep()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastbp import Sequential, TwoLayerNet, gradient_check, numerical_gradient, use_reference
-from fastbp.layers import Affine, IdentityWithLoss, ReLU, Sigmoid, SoftmaxWithLoss
+from fastbp.layers import Affine, Dropout, IdentityWithLoss, ReLU, Sigmoid, SoftmaxWithLoss
 from fastbp.optimizers import SGD
 from tests.compare import assert_same
 
@@ -209,3 +209,15 @@ def test_numerical_gradient_puts_every_element_back(rng):
     with pytest.raises(OverflowError):
         numerical_gradient(fails, x)
     np.testing.assert_array_equal(x, before)
+
+
+def test_dropout_drops_in_training_only():
+    rng = np.random.default_rng(0)
+    network = Sequential([Dropout(0.5, seed=0), Affine(rng.standard_normal((20, 3)), np.zeros(3))], SoftmaxWithLoss())
+    x, t = rng.random((4, 20)), np.array([0, 1, 2, 0])
+    plain = x @ network.params["W1"]
+    np.testing.assert_allclose(network.predict(x), plain)
+    assert network.loss(x, t) == network.loss(x, t)
+    assert not np.allclose(network.predict(x, train_flg=True), plain)
+    network.gradient(x, t)
+    assert network.layers["Dropout1"].step == 2

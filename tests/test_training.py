@@ -51,6 +51,7 @@ def test_a_bad_setting_is_named(settings, says):
         )
 
 
+@pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
 def test_every_sample_is_used_once_per_epoch_and_the_loss_is_their_mean():
     class Recorder(TwoLayerNet):
         def __init__(self):
