@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 from bench import book
 from bench.cases import KERNELS, LAYERS, Draw
 from bench.measure import medians
-from fastbp import TwoLayerNet, get_num_threads, kernels, layers, reference, use_reference
+from fastbp import TwoLayerNet, get_num_threads, kernels, layers, num_threads, reference, use_reference
 from fastbp.optimizers import SGD
 
 BOOK = types.SimpleNamespace(Affine=book.Affine, Relu=book.Relu, SoftmaxWithLoss=book.SoftmaxWithLoss)
@@ -26,6 +27,8 @@ def main() -> None:
     print(f"{'':<58}{'NumPy':>12}{'fastbp':>12}{'ratio':>8}")
     for dtype in ("float64", "float32"):
         _network(dtype)
+    for dtype in ("float64", "float32"):
+        _affine(dtype)
     for dtype in ("float64", "float32"):
         _fused(dtype)
     if "--kernels" in sys.argv:
@@ -63,14 +66,54 @@ def _network(dtype: str) -> None:
     _row("  the book's code with one import changed", seconds["book"], seconds["book, one import changed"])
 
 
+def _affine(dtype: str) -> None:
+    """Affine and ReLU, forward and backward, by layers and in plain NumPy, which writes to arrays of its own."""
+    rng = np.random.default_rng(0)
+    x, dout = rng.standard_normal((100, 784)).astype(dtype), rng.standard_normal((100, 50)).astype(dtype)
+    W, b = rng.standard_normal((784, 50)).astype(dtype), rng.standard_normal(50).astype(dtype)
+    out, dz, dx, dW, db = (np.empty(shape, dtype) for shape in ((100, 50), (100, 50), x.shape, W.shape, b.shape))
+    affine, relu = layers.Affine(W, b), layers.ReLU()
+
+    def in_numpy() -> None:
+        np.matmul(x, W, out=out)
+        np.add(out, b, out=out)
+        np.maximum(out, 0, out=out)
+        np.multiply(dout, out > 0, out=dz)
+        np.matmul(dz, W.T, out=dx)
+        np.matmul(x.T, dz, out=dW)
+        np.sum(dz, axis=0, out=db)
+
+    def by_layers() -> None:
+        relu.forward(affine.forward(x))
+        affine.backward(relu.backward(dout))
+
+    for threads in (1, 2):
+        with num_threads(threads), _blas_threads(threads):
+            seconds = medians({"numpy": in_numpy, "fastbp": by_layers})
+        _row(
+            f"Affine and ReLU, both ways, 100×784→50, {dtype}, {threads} thread(s)", seconds["numpy"], seconds["fastbp"]
+        )
+
+
+def _blas_threads(n: int) -> contextlib.AbstractContextManager[object]:
+    try:
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpool_limits(n, user_api="blas")
+
+
 def _fused(dtype: str) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 1000)).astype(dtype).reshape(-1)
     out, dx, mask = np.empty_like(x), np.empty_like(x), np.empty(x.shape, bool)
-    logits, t = rng.standard_normal((100, 10)).astype(dtype), rng.integers(0, 10, 100)
-    y, dlogits = np.empty_like(logits), np.empty_like(logits)
+    batches = [(rng.standard_normal((N, C)).astype(dtype), rng.integers(0, C, N)) for N, C in ((100, 10), (1000, 1000))]
+    results = [(np.empty_like(logits), np.empty_like(logits)) for logits, _ in batches]
+    many = rng.standard_normal(1_000_000).astype(dtype)
+    powers = np.empty_like(many)
 
-    def loss(module: types.ModuleType) -> None:
+    def loss(module: types.ModuleType, size: int) -> None:
+        (logits, t), (y, dlogits) = batches[size], results[size]
         module.softmax_cross_entropy_forward(logits, t, y)
         module.softmax_cross_entropy_backward(y, t, 1.0, dlogits)
 
@@ -79,11 +122,14 @@ def _fused(dtype: str) -> None:
         module.relu_backward(out, mask, dx)
 
     pairs = {
-        f"softmax-cross-entropy and gradient, 100×10, {dtype}": loss,
+        f"softmax-cross-entropy and gradient, 100×10, {dtype}": lambda module: loss(module, 0),
+        f"softmax-cross-entropy and gradient, 1000×1000, {dtype}, 1 thread": lambda module: loss(module, 1),
+        f"exp of 1,000,000, {dtype}, 1 thread": lambda module: module.exp_forward(many, powers),
         f"ReLU forward and backward, 100×1000, {dtype}": relu,
     }
     for name, function in pairs.items():
-        seconds = medians({"numpy": lambda f=function: f(reference), "fastbp": lambda f=function: f(kernels)})
+        with num_threads(1):
+            seconds = medians({"numpy": lambda f=function: f(reference), "fastbp": lambda f=function: f(kernels)})
         _row(name, seconds["numpy"], seconds["fastbp"])
 
 
@@ -110,7 +156,23 @@ def _overhead() -> None:
         print(f"{f'one call on tiny arrays: {name}':<70}{seconds * 1e6:>9.1f} µs")
 
 
+_TRAINING = """
+import time, numpy, fastbp
+rng = numpy.random.default_rng(0)
+network = fastbp.TwoLayerNet(784, 50, 10, seed=0)
+start = time.perf_counter()
+network.fit(rng.random((200, 784)), rng.integers(0, 10, 200))
+print(time.perf_counter() - start)
+"""
+
+
 def _commands() -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("compiled from an empty cache", "loaded from the cache"):
+            command = [sys.executable, "-c", _TRAINING]
+            environment = os.environ | {"FASTBP_CACHE": cache}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            print(f"{f'all that a run of fit needs, {name}':<70}{float(done.stdout):>10.2f} s")
     with tempfile.TemporaryDirectory() as cache:
         for name, runs in (("an empty", 1), ("a warm", 3)):
             times = []

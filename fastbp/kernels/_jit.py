@@ -84,7 +84,7 @@ def shared_kernel(function: Callable[..., Any]) -> Any:
     share = _named(share, function)
 
     def shares(team, *arguments):
-        if parts_of(team) == 1 or arguments[0].size < WORTH_SHARING:
+        if parts_of(team) == 1:
             whole(*arguments)
             return True
         return in_parallel(team, share, (arguments,))
@@ -93,7 +93,9 @@ def shared_kernel(function: Callable[..., Any]) -> Any:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> None:
-        if not shares(_threads.TEAM, *arguments):
+        if arguments[0].size < WORTH_SHARING:
+            whole(*arguments)
+        elif not shares(_threads.TEAM, *arguments):
             _threads.start()
             shares(_threads.TEAM, *arguments)
 

@@ -94,14 +94,14 @@ def run_steps(
     for step in range(first, last):
         samples = order[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
-        network.dropout_steps[:] += 1
+        for number in range(len(network.layers)):
+            network.dropout_steps[number] += 1
         is_shared = parts_of(team) > 1 and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
             rows_part(np.intp(0), np.intp(1), network, data, samples, loss)
         else:
             in_parallel(team, rows_part, (network, data, samples, loss))
-        step_losses[step] = network.sample_losses[:N].mean()
-        step_hits[step] = network.sample_hits[:N].mean()
+        step_losses[step], step_hits[step] = network.sample_losses[:N].sum() / N, network.sample_hits[:N].sum() / N
         if not keeps_bad and not np.isfinite(step_losses[step]):
             return step - first
         if not is_shared:

@@ -26,7 +26,19 @@ from fastbp.kernels._jit import exact_kernel, inlined_kernel, kernel
 from fastbp.kernels._threads import in_parallel, parts_of
 from fastbp.kernels.activations import finish
 from fastbp.kernels.elementary import multiply_add
-from fastbp.kernels.pointers import address_of, aligned, allocate, at, itemsize, load, release, shift, store
+from fastbp.kernels.pointers import (
+    address_of,
+    aligned,
+    allocate,
+    at,
+    call_at,
+    itemsize,
+    load,
+    release,
+    shift,
+    store,
+    word_at,
+)
 
 
 def _target_features() -> set[str]:
@@ -56,6 +68,11 @@ _TALL, _SHORT = tuple(heights[0] for heights in _TILES), tuple(heights[-2:][0] f
 
 # Forms of a product, to be combined by |; an action of `finish` stands above ACTION bits.
 PLAIN, A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, ACTION = 0, 1, 2, 4, 8, 4
+
+# The addresses of `multiply` for float32 and float64, 0 until first needed. A product calls it by its address: linked
+# in, it would be optimised once more in each of its callers (1 s).
+_addresses = np.zeros(2, np.intp)
+_ADDRESSES = _addresses.ctypes.data
 
 # What stands beside a product that needs nothing, by the size of an element.
 _NOTHING = {4: np.zeros(0, np.float32), 8: np.zeros(0)}
@@ -251,8 +268,8 @@ class _VectorCode:
         return known or ir.Function(self._module, ir.FunctionType(result, kinds), name)
 
 
-@inlined_kernel
-def _multiply(
+@kernel
+def multiply(
     a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
     rows_in_all, action, beside, beside_row, room,
 ):  # fmt: skip
@@ -315,18 +332,6 @@ def _multiply(
         finish(action, shift(c_rest, i0 * c_row), c_row, M, rest, shift(beside, i0 * beside_row + stop), beside_row)
         if summed:
             _sum_columns(b_rest, b_row, b_col, shift(sums, stop), rest, K)
-
-
-@kernel
-def multiply(
-    a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
-    rows_in_all, action, beside, beside_row, room,
-):  # fmt: skip
-    """`_multiply` for kernels that call it in several places."""
-    _multiply(
-        a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
-        rows_in_all, action, beside, beside_row, room,
-    )  # fmt: skip
 
 
 def address_of_multiply(dtype: np.dtype[Any]) -> int:
@@ -499,23 +504,29 @@ def product(A: Any, B: Any, beside: Any, C: Any, form: int = PLAIN) -> None:
     """
     if beside is None:
         beside = _NOTHING[C.itemsize]
-    if not _product(_threads.TEAM, A, B, beside, C, form):
+    if not _product(_threads.TEAM, _ADDRESSES, A, B, beside, C, form):
         _threads.start()
-        _product(_threads.TEAM, A, B, beside, C, form)
+        _addresses[C.itemsize // 4 - 1] = address_of_multiply(C.dtype)
+        _product(_threads.TEAM, _ADDRESSES, A, B, beside, C, form)
 
 
 @kernel
-def _product(team, A, B, beside, C, form):
-    """Returns whether it was done: not where it would be worth several threads that are not there yet."""
+def _product(team, addresses, A, B, beside, C, form):
+    """Returns whether it was done: not where `multiply`, or threads that it would be worth, are not there yet."""
+    address = word_at(addresses, itemsize(at(C, 0)) // 4 - 1)
+    if address == 0:
+        return False
     K = A.shape[0] if form & A_TRANSPOSED else A.shape[1]
     if parts_of(team) == 1 or C.size * K < _threads.WORTH_A_REGION:
-        _product_part(np.intp(0), np.intp(1), A, B, beside, C, form)  # as constants they would compile it once more
+        _product_part(
+            np.intp(0), np.intp(1), address, A, B, beside, C, form
+        )  # as constants they would compile it once more
         return True
-    return in_parallel(team, _product_part, (A, B, beside, C, form))
+    return in_parallel(team, _product_part, (address, A, B, beside, C, form))
 
 
 @kernel
-def _product_part(part, parts, A, B, beside, C, form):
+def _product_part(part, parts, address, A, B, beside, C, form):
     """One of `parts` shares of a product."""
     item = itemsize(at(C, 0))
     V = VECTOR_BYTES // item
@@ -534,7 +545,7 @@ def _product_part(part, parts, A, B, beside, C, form):
     if form & FROM_ROW:
         start, start_col = at(beside, 0), 1
     beside_row = beside.strides[0] // item
-    summed = form & SUMS_TO_ROW and i0 == 0
+    summed = np.intp(form & SUMS_TO_ROW != 0 and i0 == 0)
     action = form >> ACTION
     if M == 1 and b_col == 1 and c_col == 1 and N >= LONG_ROW * V and not summed:
         _multiply_row(at(A, 0), a_col, at(B, 0), b_row, start, start_col, c, j0, j1, K)
@@ -543,11 +554,12 @@ def _product_part(part, parts, A, B, beside, C, form):
     is_in_rows = c_col == 1 or N == 1
     memory = allocate(c, _room(a_row, a_col, b_col, i1 - i0, j1 - j0, K, V, M))
     rows = allocate(c, 0 if is_in_rows else M * N)
-    _multiply(
+    arguments = (
         at(A, 0), a_row, a_col, at(B, 0), b_row, b_col, start, start_col, at(beside, 0), summed,
         c if is_in_rows else rows, c_row if is_in_rows else N, i0, i1, j0, j1, K, M, action, at(beside, 0), beside_row,
         aligned(memory, VECTOR_BYTES),  # else every vector would lie in two cache lines
     )  # fmt: skip
+    call_at(address, multiply, arguments)
     if not is_in_rows:
         for i in range(i0, i1):
             for j in range(j0, j1):
@@ -558,7 +570,7 @@ def _product_part(part, parts, A, B, beside, C, form):
 
 @kernel
 def _room(a_row, a_col, b_col, M, N, K, V, rows_in_all):
-    """Elements of memory in which `_multiply` copies what it needs of B: a panel, or what does not go by tiles."""
+    """Elements of memory in which `multiply` copies what it needs of B: a panel, or what does not go by tiles."""
     rest = _rest(a_row, a_col, rows_in_all, N, K, V)
     rows = K if _copies_panels(b_col, M, N, V) else 0
     if rest:

@@ -7,6 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 
@@ -92,11 +93,23 @@ def release(typingctx: Any, pointer: Any) -> Any:
 
 
 @intrinsic
+def word_at(typingctx: Any, address: Any, number: Any) -> Any:
+    """The machine word of that number from an address on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.gep(builder.inttoptr(args[0], args[0].type.as_pointer()), [args[1]]))
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
 def call_at(typingctx: Any, address: Any, function: Any, arguments: Any) -> Any:
     """Call a compiled kernel that returns nothing by its address (`address_of`).
 
     A plain call would link the kernel in and optimise it once more, and so would the caller's callers.
     """
+    if not all(kind == types.intp or isinstance(kind, types.CPointer) for kind in arguments.types):
+        raise TypingError(f"call_at: expected machine words and pointers, as `address_of` is given, got {arguments}")
     called = function.get_call_type(typingctx, tuple(arguments.types), {})
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
