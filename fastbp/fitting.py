@@ -6,11 +6,13 @@ callbacks come between two steps. Any other network is trained layer by layer, w
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 # Seconds of compiled steps between two looks at Ctrl-C, callbacks and the progress bar.
 STRETCH = 0.05
+
+FilePath = str | os.PathLike[str]
 
 Callback = Callable[["Progress"], None]
 
@@ -80,20 +84,28 @@ def fit(
     on_steps: Callback | None,
     on_nan: str,
     record_steps: bool,
+    checkpoint: FilePath | None,
+    every: int,
+    resume: FilePath | None,
     verbose: bool | None,
 ) -> History:
     """`Sequential.fit`, where its arguments are described."""
     run = Run(network, x, t, batch_size, optimizer, seed, scale, drop_last)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")
+    whole_number("every", every, 1, "give the number of epochs from one checkpoint to the next")
     if patience is not None:
         whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
     if on_nan not in ("stop", "ignore"):
         raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
-    network.history = history = History()
-    best = _Best(network, patience, "val_loss" if validation_data is not None else "loss")
+    best = Best(network, patience, "val_loss" if validation_data is not None else "loss")
+    epoch = 0 if resume is None else _checkpoints().read(resume, network, run, best)
+    if resume is None:
+        network.history = History()
+    history = network.history
     with _Display(run, epochs, verbose) as display:
         try:
-            for epoch in range(1, epochs + 1):
+            while epoch < epochs and not best.is_over():
+                epoch += 1
                 start = time.perf_counter()
                 for stretch in run.epoch(on_nan == "ignore", on_steps is not None):
                     display.show(epoch, stretch)
@@ -101,21 +113,36 @@ def fit(
                         history.extend_steps(stretch.losses)
                     if on_steps is not None:
                         on_steps(Progress(network, epoch, stretch.step, run.steps, stretch.loss, history))
-                row: dict[str, Any] = {"epoch": epoch, "loss": stretch.loss}
-                if run.classifies:
-                    row["accuracy"] = stretch.accuracy
-                if validation_data is not None:
-                    row |= _validate(network, *validation_data, scale, run.classifies)
+                row = _row(run, epoch, stretch, validation_data)
                 history.append(**row, seconds=time.perf_counter() - start)
+                best.look(row)
                 display.epoch(row)
+                if checkpoint is not None and (epoch % every == 0 or epoch == epochs or best.is_over()):
+                    _checkpoints().write(checkpoint, network, run, best, epoch)
                 if on_epoch is not None:
                     on_epoch(Progress(network, epoch, run.steps, run.steps, stretch.loss, history))
-                if best.waited(row):
-                    break
         except StopTraining:
             pass
     best.restore()
     return history
+
+
+def _row(
+    run: Run, epoch: int, stretch: _Stretch, validation_data: tuple[ArrayLike, ArrayLike] | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": epoch, "loss": stretch.loss}
+    if run.classifies:
+        row["accuracy"] = stretch.accuracy
+    if validation_data is not None:
+        row |= run.validate(*validation_data)
+    return row
+
+
+def _checkpoints() -> ModuleType:
+    # It knows networks, which know this module.
+    from fastbp import checkpoint  # noqa: PLC0415
+
+    return checkpoint
 
 
 @dataclass(frozen=True)
@@ -144,15 +171,15 @@ class Run:
     ) -> None:
         self._network, self._scale = network, float(scale)
         self.optimizer = optimizers.optimizer(optimizer)
-        self._rng = np.random.default_rng() if seed is None else generator(seed)
-        self._batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
+        self.generator = np.random.default_rng() if seed is None else generator(seed)
+        self.batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
         layers, loss = list(network.layers.values()), network.last_layer
         dtype = _common_dtype(layers)
         self._x = _samples(x, dtype or FLOAT64)
         samples = len(self._x)
-        self._batch_size = min(self._batch_size, samples)
-        self.steps = samples // self._batch_size if drop_last else -(-samples // self._batch_size)
-        self.samples = self.steps * self._batch_size if drop_last else samples
+        self.batch_size = min(self.batch_size, samples)
+        self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
+        self.samples = self.steps * self.batch_size if drop_last else samples
         outputs = as_array("predict(x)", network.predict(_scaled(self._x[:1], self._scale)))
         self.classifies = isinstance(loss, SoftmaxWithLoss)
         self._labels, self._targets = _targets(t, (samples, outputs.shape[-1]), dtype or FLOAT64, self.classifies)
@@ -163,7 +190,7 @@ class Run:
             warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
         elif not is_reference():
             self._engine = engine.Engine(
-                layers, loss, self.optimizer, network.params, dtype, self._x.shape[1], self._batch_size
+                layers, loss, self.optimizer, network.params, dtype, self._x.shape[1], self.batch_size
             )
 
     def epoch(self, keeps_bad: bool, is_watched: bool = False) -> Iterator[_Stretch]:
@@ -171,10 +198,10 @@ class Run:
 
         The network has its parameters after the epoch, after an error, and where it `is_watched` after each stretch.
         """
-        order = self._rng.permutation(len(self._x))[: self.samples]
+        order = self.generator.permutation(len(self._x))[: self.samples]
         losses, hits = np.zeros(self.steps), np.zeros(self.steps)
-        sizes = np.full(self.steps, self._batch_size)
-        sizes[-1] = len(order) - (self.steps - 1) * self._batch_size
+        sizes = np.full(self.steps, self.batch_size)
+        sizes[-1] = len(order) - (self.steps - 1) * self.batch_size
         step, stretch = 0, 1
         self._read()
         try:
@@ -204,12 +231,20 @@ class Run:
         if self._engine is not None:
             self._engine.write()
 
+    def validate(self, x: ArrayLike, t: ArrayLike) -> dict[str, float]:
+        """The loss and, for classes, the accuracy on other data."""
+        x = _scaled(as_array("x", x), self._scale)
+        row = {"val_loss": self._network.loss(x, t)}
+        if self.classifies:
+            row["val_accuracy"] = self._network.accuracy(x, t)
+        return row
+
     def _do(self, order: Array, first: int, last: int, losses: Array, hits: Array, keeps_bad: bool) -> int:
         if self._engine is not None:
             data = self._x, self._labels, self._targets, self._scale
             return self._engine.train(data, order, first, last, losses, hits, keeps_bad)
         for step in range(first, last):
-            batch = order[step * self._batch_size : (step + 1) * self._batch_size]
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             x, t = _scaled(self._x[batch], self._scale), (self._labels if len(self._labels) else self._targets)[batch]
             gradients = self._network.gradient(x, t)
             losses[step] = self._network.last_layer.loss
@@ -221,27 +256,30 @@ class Run:
         return last - first
 
 
-class _Best:
-    """The parameters of the best epoch, and how long ago that was."""
+class Best:
+    """The parameters of the best epoch, and how many epochs there have been since."""
 
     def __init__(self, network: Sequential, patience: int | None, column: str) -> None:
         self._network, self._patience, self._column = network, patience, column
-        self._value, self._waited = np.inf, 0
-        self._params: dict[str, Array] = {}
+        self.value, self.since = np.inf, 0
+        self.params: dict[str, Array] = {}
 
-    def waited(self, row: dict[str, Any]) -> bool:
-        """Take note of an epoch; True where the run has waited long enough for a better one."""
+    def look(self, row: dict[str, Any]) -> None:
+        """Take note of an epoch."""
         if self._patience is None:
-            return False
-        if row[self._column] < self._value:
-            self._value, self._waited = row[self._column], 0
-            self._params = {key: value.copy() for key, value in self._network.params.items()}
-        else:
-            self._waited += 1
-        return self._waited >= self._patience
+            return
+        self.since += 1
+        if row[self._column] < self.value:
+            self.value, self.since = row[self._column], 0
+            self.params = {key: value.copy() for key, value in self._network.params.items()}
+
+    def is_over(self) -> bool:
+        """Whether the run has waited long enough for a better epoch."""
+        return self._patience is not None and self.since >= self._patience
 
     def restore(self) -> None:
-        for key, value in self._params.items():
+        """Make the network the one of the best epoch."""
+        for key, value in self.params.items():
             self._network.params[key][...] = value
 
 
@@ -328,14 +366,6 @@ def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, classifies: boo
 def _share_of_hits(loss: Any, t: Array) -> float:
     labels = t if t.ndim == 1 else np.argmax(t, axis=1)
     return float(np.mean(np.argmax(loss.y, axis=-1) == labels))
-
-
-def _validate(network: Sequential, x: ArrayLike, t: ArrayLike, scale: float, classifies: bool) -> dict[str, float]:
-    x = _scaled(np.asarray(x), scale)
-    row = {"val_loss": network.loss(x, t)}
-    if classifies:
-        row["val_accuracy"] = network.accuracy(x, t)
-    return row
 
 
 def _not_finite(step: int, losses: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -212,6 +213,9 @@ class Sequential:
         on_steps: Callable[[Progress], None] | None = None,
         on_nan: str = "stop",
         record_steps: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        resume: str | os.PathLike[str] | None = None,
         verbose: bool | None = None,
     ) -> History:
         """Train the network in compiled code, and return what the run came to.
@@ -253,6 +257,13 @@ class Sequential:
             Whether a loss that is not finite ends the run with an error.
         record_steps : bool
             Keep the loss of every step in `history.steps`.
+        checkpoint : path, optional
+            File that after every `every` epochs, and after the last, holds all that the run needs to go on. It is
+            replaced at once: a run that is killed at any moment leaves a whole one.
+        every : int
+        resume : path, optional
+            A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the end is bitwise
+            that of a run that never stopped; the file may be the one for `checkpoint`.
         verbose : bool, optional
             Show a progress bar on a terminal, elsewhere a line for each epoch. Without it: only on a terminal.
 
@@ -266,6 +277,8 @@ class Sequential:
         ------
         TypeError, ValueError
             For data that does not fit the network, and for settings out of range. Nothing is changed then.
+        FileNotFoundError, OSError
+            If `resume` does not exist, or `checkpoint` cannot be written.
         FloatingPointError
             At a loss that is not finite. The parameters are those before that step.
         """
@@ -285,6 +298,9 @@ class Sequential:
             on_steps=on_steps,
             on_nan=on_nan,
             record_steps=record_steps,
+            checkpoint=checkpoint,
+            every=every,
+            resume=resume,
             verbose=verbose,
         )
 

@@ -68,6 +68,10 @@ class Optimizer:
             value = schedule(name, value) if name == "lr" else rate(name, value, _LIMITS[name])
         super().__setattr__(name, value)
 
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the attributes that hold the state: dicts of arrays by parameter, or None before an update."""
+        return self._state
+
     @property
     def current_lr(self) -> float:
         """The rate of the next update.

@@ -1,6 +1,9 @@
 """`fit` gives what the loop of gradients and updates gives, and stops, warns and reports as people expect."""
 
 import copy
+import subprocess
+import sys
+import time
 import warnings
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbp import Sequential, StopTraining, TwoLayerNet, num_threads, use_reference
+from fastbp import Sequential, StopTraining, TwoLayerNet, num_threads, saving, use_reference
 from fastbp.layers import (
     Affine,
     Dropout,
@@ -22,7 +25,7 @@ from fastbp.layers import (
 )
 from fastbp.optimizers import SGD, Adam, optimizer
 from tests.compare import TOLERANCE
-from tests.subprocesses import run_python
+from tests.subprocesses import ROOT, run_python
 
 OPTIMIZERS = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
 
@@ -373,3 +376,73 @@ if child == 0:
 print(len(set(results)), len(results), os.waitpid(child, 0)[1])
 """
     assert run_python(code) == "1 3 0"
+
+
+def run_with_checkpoints(path, resume=None, epochs=12, patience=None):
+    x, t = data(300)
+    network = deep()
+    network.fit(
+        x, t, epochs=epochs, batch_size=64, optimizer=Adam(lambda step: 0.02 / (1 + step)), seed=0, checkpoint=path,
+        resume=resume, validation_data=data(50, seed=9), patience=patience,
+    )  # fmt: skip
+    return network
+
+
+@pytest.mark.parametrize("patience", [None, 3])
+def test_a_run_resumed_from_its_checkpoint_ends_as_one_that_never_stopped(tmp_path, patience):
+    path = tmp_path / "run.npz"
+    whole = run_with_checkpoints(tmp_path / "whole.npz", epochs=40, patience=patience)
+    run_with_checkpoints(path, epochs=5, patience=patience)
+    resumed = run_with_checkpoints(path, path, epochs=40, patience=patience)
+    assert_same_parameters(resumed, whole)
+    for column in ("epoch", "loss", "accuracy", "val_loss"):
+        np.testing.assert_array_equal(resumed.history[column], whole.history[column])
+
+
+def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_end(tmp_path):
+    path = tmp_path / "run.npz"
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.test_fit import run_with_checkpoints
+path = {str(path)!r}
+run_with_checkpoints(path, path if os.path.exists(path) else None, epochs=3000)
+"""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        time.sleep(0.2)
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.3, 0.8))
+        process.kill()
+        process.wait()
+    run_python(code)
+    resumed, whole = deep(), run_with_checkpoints(tmp_path / "whole.npz", epochs=3000)
+    arrays, meta = saving.read(path)
+    assert meta["checkpoint"]["epoch"] == 3000
+    for key in resumed.params:
+        np.testing.assert_array_equal(arrays[f"parameter {key}"], whole.params[key])
+
+
+def test_a_checkpoint_that_does_not_fit_is_named_and_changes_nothing(tmp_path):
+    path = tmp_path / "run.npz"
+    run_with_checkpoints(path, epochs=2)
+    x, t = data(300)
+    other = TwoLayerNet(20, 8, 5, seed=0)
+    before = copy.deepcopy(other)
+    with pytest.raises(ValueError, match="expected a checkpoint of this run, with parameters"):
+        other.fit(x, t, resume=path)
+    fewer = deep()
+    with pytest.raises(ValueError, match="with samples 250, got one with 300"):
+        fewer.fit(*data(250), batch_size=64, optimizer="adam", resume=path)
+    (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"cut\.npz"):
+        other.fit(x, t, resume=tmp_path / "cut.npz")
+    saving.save(deep(), tmp_path / "network.npz")
+    with pytest.raises(ValueError, match="expected a checkpoint of fit, got another file"):
+        other.fit(x, t, resume=tmp_path / "network.npz")
+    with pytest.raises(FileNotFoundError):
+        other.fit(x, t, resume=tmp_path / "none.npz")
+    assert_same_parameters(other, before)
+    assert_same_parameters(fewer, deep())
