@@ -154,7 +154,7 @@ class Lean(Peer):
         weights, biases, relu = self.values[::2], self.values[1::2], self.row.activation == "relu"
         inputs = [x]
         for number, (W, b) in enumerate(zip(weights, biases, strict=True), 1):
-            out = inputs[-1] @ W
+            out = np.dot(inputs[-1], W)
             out += b
             if number < len(weights):
                 np.maximum(out, 0, out=out) if relu else np.tanh(out, out=out)
@@ -163,14 +163,14 @@ class Lean(Peer):
         np.exp(out, out=out)
         out /= out.sum(axis=1, keepdims=True)
         rows = np.arange(len(t))
-        loss = -np.log(out[rows, t]).mean()
+        loss = -np.log(out[rows, t] + 1e-7).mean()
         out[rows, t] -= 1
         out /= np.float32(len(t))
         gradients: list[np.ndarray] = []
         for number in reversed(range(len(weights))):
-            gradients[:0] = inputs[number].T @ out, out.sum(axis=0)
+            gradients[:0] = np.dot(inputs[number].T, out), out.sum(axis=0)
             if number:
-                out = out @ weights[number].T
+                out = np.dot(out, weights[number].T)
                 out *= inputs[number] > 0 if relu else 1 - inputs[number] ** 2
         self.update(gradients)
         return loss
