@@ -1,6 +1,7 @@
 """`fit` gives what the loop of gradients and updates gives, and stops, warns and reports as people expect."""
 
 import copy
+import pickle
 import subprocess
 import sys
 import time
@@ -446,3 +447,39 @@ def test_a_checkpoint_that_does_not_fit_is_named_and_changes_nothing(tmp_path):
         other.fit(x, t, resume=tmp_path / "none.npz")
     assert_same_parameters(other, before)
     assert_same_parameters(fewer, deep())
+
+
+FIT = """
+import hashlib
+import numpy as np
+import fastbp
+def digest():
+    rng = np.random.default_rng(0)
+    network = fastbp.TwoLayerNet(784, 50, 10, seed=0)
+    network.fit(rng.random((300, 784)), rng.integers(0, 10, 300), epochs=2, seed=0)
+    return hashlib.sha256(b"".join(value.tobytes() for value in network.params.values())).hexdigest()
+"""
+
+
+def test_two_processes_of_joblib_give_the_same(tmp_path):
+    pytest.importorskip("joblib", reason="joblib comes with scikit-learn, of the demo extra")
+    (tmp_path / "fits.py").write_text(FIT)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import joblib, fits
+print(len({{fits.digest(), *joblib.Parallel(n_jobs=2)(joblib.delayed(fits.digest)() for _ in range(4))}}))
+"""
+    assert run_python(code) == "1"
+
+
+def test_a_copy_and_a_pickle_go_on_the_same_way():
+    x, t = data()
+    network, optimizer = deep(), Adam(0.01)
+    network.fit(x, t, optimizer=optimizer, seed=0)
+    pairs = [copy.deepcopy((network, optimizer)), pickle.loads(pickle.dumps((network, optimizer)))]
+    for other, its_optimizer in pairs:
+        other.fit(x, t, optimizer=its_optimizer, seed=1)
+    network.fit(x, t, optimizer=optimizer, seed=1)
+    for other, _ in pairs:
+        assert_same_parameters(other, network)
