@@ -44,6 +44,27 @@ def unknown(network_layers: Iterable[Any], loss: Any, optimizer: Any) -> list[st
     return sorted({type(part).__name__ for part in (*network_layers, loss, optimizer) if type(part) not in known})
 
 
+def output_size(network_layers: Iterable[Any], features: int) -> int:
+    """The number of outputs of known layers for samples of `features` numbers.
+
+    Raises
+    ------
+    ValueError
+        If a weight matrix does not fit what comes to it.
+    """
+    size, whose = features, "x: expected samples"
+    for layer in network_layers:
+        if type(layer) is not layers.Affine:
+            continue
+        if layer.W.shape[0] != size:
+            raise ValueError(
+                f"{whose} of {layer.W.shape[0]} numbers, as the rows of W {layer.W.shape} that take them, got {size}; "
+                "give each sample as many, or build the network for them"
+            )
+        size, whose = layer.W.shape[1], "layers: expected outputs"
+    return size
+
+
 class Engine:
     """Trains the layers of a network on batches of up to `batch_size` samples of `features` numbers.
 

@@ -180,11 +180,12 @@ class Run:
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
-        outputs = as_array("predict(x)", network.predict(_scaled(self._x[:1], self._scale)))
-        self.classifies = isinstance(loss, SoftmaxWithLoss)
-        self._labels, self._targets = _targets(t, (samples, outputs.shape[-1]), dtype or FLOAT64, self.classifies)
-        self._engine = None
         unknown = [*engine.unknown(layers, loss, self.optimizer), *network.own_methods()]
+        # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
+        outputs = self._predicted_outputs() if unknown else engine.output_size(layers, self._x.shape[1])
+        self.classifies = isinstance(loss, SoftmaxWithLoss)
+        self._labels, self._targets = _targets(t, (samples, outputs), dtype or FLOAT64, self.classifies)
+        self._engine = None
         if unknown or dtype is None:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
             warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
@@ -230,6 +231,10 @@ class Run:
     def _write(self) -> None:
         if self._engine is not None:
             self._engine.write()
+
+    def _predicted_outputs(self) -> int:
+        predicted = as_array("predict(x)", self._network.predict(_scaled(self._x[:1], self._scale)))
+        return int(predicted.shape[-1])
 
     def validate(self, x: ArrayLike, t: ArrayLike) -> dict[str, float]:
         """The loss and, for classes, the accuracy on other data."""
