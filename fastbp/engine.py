@@ -39,9 +39,15 @@ OPTIMIZERS: dict[type, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
 
 
 def unknown(network_layers: Iterable[Any], loss: Any, optimizer: Any) -> list[str]:
-    """Names of the classes that the engine does not know."""
+    """Names of the classes that the engine does not know, or of which an object was altered."""
     known = {layers.Affine, layers.Dropout, *ACTIVATIONS, *LOSSES, *OPTIMIZERS}
-    return sorted({type(part).__name__ for part in (*network_layers, loss, optimizer) if type(part) not in known})
+    parts = (*network_layers, loss, optimizer)
+    return sorted({type(part).__name__ for part in parts if type(part) not in known or _is_altered(part)})
+
+
+def _is_altered(part: Any) -> bool:
+    """Whether an object has a method of a step of its own."""
+    return not {"forward", "backward", "update"}.isdisjoint(vars(part))
 
 
 def output_size(network_layers: Iterable[Any], features: int) -> int:

@@ -6,6 +6,7 @@ callbacks come between two steps. Any other network is trained layer by layer, w
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -21,8 +22,20 @@ from numpy.typing import ArrayLike
 from fastbp import engine, optimizers
 from fastbp.history import History
 from fastbp.implementation import is_reference
-from fastbp.layers import Affine, SoftmaxWithLoss
-from fastbp.validation import FLOAT32, FLOAT64, INTP, Array, DType, as_array, generator, target, whole_number, working
+from fastbp.layers import Affine, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.validation import (
+    FLOAT32,
+    FLOAT64,
+    INTP,
+    Array,
+    DType,
+    as_array,
+    binary_target,
+    generator,
+    target,
+    whole_number,
+    working,
+)
 
 if TYPE_CHECKING:
     from fastbp.network import Sequential
@@ -181,10 +194,12 @@ class Run:
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
         unknown = [*engine.unknown(layers, loss, self.optimizer), *network.own_methods()]
+        if not _are_apart(list(network.params.values())):
+            unknown.append("parameters that share memory or cannot be written")
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
         outputs = self._predicted_outputs() if unknown else engine.output_size(layers, self._x.shape[1])
         self.classifies = isinstance(loss, SoftmaxWithLoss)
-        self._labels, self._targets = _targets(t, (samples, outputs), dtype or FLOAT64, self.classifies)
+        self._labels, self._targets = _targets(t, (samples, outputs), dtype or FLOAT64, loss)
         self._engine = None
         if unknown or dtype is None:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
@@ -351,14 +366,21 @@ def _scaled(x: Array, scale: float) -> Array:
     return x if scale == 1 and x.dtype.kind == "f" else x * (x.dtype.type(scale) if x.dtype.kind == "f" else scale)
 
 
-def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, classifies: bool) -> tuple[Array, Array]:
+def _are_apart(params: list[Array]) -> bool:
+    pairs = itertools.combinations(params, 2)
+    return all(value.flags.writeable for value in params) and not any(np.may_share_memory(*pair) for pair in pairs)
+
+
+def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -> tuple[Array, Array]:
     """Labels (samples,) and no targets, or no labels and targets (samples, C)."""
-    if classifies:
+    if isinstance(loss, SoftmaxWithLoss):
         values, _ = target(t, shape, dtype)
     else:
         values = as_array("t", t)
         if values.shape == shape[:1] and shape[1] == 1:
             values = values.reshape(shape)
+        if isinstance(loss, SigmoidWithLoss):
+            values, _ = binary_target(values, shape, dtype)
         if values.shape != shape:
             raise ValueError(
                 f"t: expected shape {shape}, as the predictions, got {values.shape}; give a row per sample"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbp import Sequential, StopTraining, TwoLayerNet, num_threads, saving, use_reference
+from fastbp import Sequential, StopTraining, TwoLayerNet, num_threads, saving, set_num_threads, use_reference
 from fastbp.layers import (
     Affine,
     Dropout,
@@ -330,6 +330,58 @@ def test_a_mistake_is_named_and_changes_nothing(change, error, match):
     with pytest.raises(error, match=match):
         network.fit(**{"x": x, "t": t, **change})
     assert_same_parameters(network, deep())
+
+
+def test_binary_targets_are_checked():
+    network = Sequential([affine(np.random.default_rng(1), 20, 1)], SigmoidWithLoss())
+    before = copy.deepcopy(network)
+    x, _ = data()
+    with pytest.raises(ValueError, match="t: expected"):
+        network.fit(x, np.full(250, 2.0))
+    assert_same_parameters(network, before)
+
+
+@pytest.mark.filterwarnings("ignore:fit. this network")
+def test_tied_weights_are_updated_by_both_gradients():
+    x, t = data(D=5)
+
+    def tied():
+        W = np.random.default_rng(1).standard_normal((5, 5))
+        return Sequential([Affine(W, np.zeros(5)), Tanh(), Affine(W, np.zeros(5))], SoftmaxWithLoss())
+
+    fitted, looped = tied(), tied()
+    fitted.fit(x, t, batch_size=64, optimizer=SGD(0.1), seed=0)
+    fit_by_hand(looped, x, t, epochs=1, batch_size=64, optimizer=SGD(0.1), seed=0)
+    assert_same_parameters(fitted, looped)
+
+
+@pytest.mark.filterwarnings("ignore:fit. this network")
+def test_a_parameter_that_cannot_be_written_is_named_before_training():
+    network = deep()
+    network.params["W1"].flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\['W1'\]: expected an array that can be written to"):
+        network.fit(*data())
+
+
+@pytest.mark.filterwarnings("ignore:fit. this network")
+def test_a_method_replaced_on_a_layer_is_called():
+    x, t = data()
+    network = deep()
+    calls = []
+    layer = network.layers["Tanh1"]
+    plain = layer.forward
+    layer.forward = lambda x: calls.append(1) or plain(x)
+    network.fit(x, t, batch_size=50)
+    assert len(calls) >= 5
+
+
+def test_more_threads_set_in_the_middle_of_a_run_harm_nothing():
+    x, t = data(600, 784, 10)
+    fitted, plain = (TwoLayerNet(784, 50, 10, seed=0) for _ in range(2))
+    with num_threads(1):
+        plain.fit(x, t, epochs=3, seed=0)
+        fitted.fit(x, t, epochs=3, seed=0, on_epoch=lambda _: set_num_threads(64))
+    assert_same_parameters(fitted, plain)
 
 
 def test_ctrl_c_leaves_a_finished_step():

@@ -124,7 +124,9 @@ def test_sums_of_columns_come_with_the_product(dtype, N):
 
 @BY_FORM
 @BY_DTYPE
-@pytest.mark.parametrize("shape", [(100, 784, 50), (1, 784, 1030), (300, 200, 300)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(100, 784, 50), (1, 784, 1030), (300, 200, 300), (10, 784, 82), (10, 784, 73)], ids=str
+)
 def test_threads_do_not_change_a_bit(form, dtype, shape):
     M, K, N = shape
     A, B, start = operands(M, K, N, form, dtype)

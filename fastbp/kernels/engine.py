@@ -96,7 +96,8 @@ def run_steps(
         N = len(samples)
         for number in range(len(network.layers)):
             network.dropout_steps[number] += 1
-        is_shared = parts_of(team) > 1 and N * len(network.params) >= WORTH_A_REGION
+        # The threads may have been set to more since the room for them was made.
+        is_shared = 1 < parts_of(team) <= len(network.room) and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
             rows_part(np.intp(0), np.intp(1), network, data, samples, loss)
         else:
@@ -170,29 +171,9 @@ def _forward(number, network, N, i0, i1, room):
     if layer[MAP] == AFFINE:
         W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
         product = (
-            h,
-            D,
-            one,
-            W,
-            M,
-            one,
-            b,
-            one,
-            b,
-            zero,
-            out,
-            M,
-            i0,
-            i1,
-            zero,
-            M,
-            D,
-            N,
-            layer[ACTIVATION],
-            out,
-            M,
-            room,
-        )
+            h, D, one, W, M, one, b, one, b, zero,
+            out, M, i0, i1, zero, M, D, N, M, layer[ACTIVATION], out, M, room,
+        )  # fmt: skip
         call_at(network.multiply, multiply, product)
         return
     _map_rows(number, network, layer[H_IN], layer[H_OUT], i0, i1)
@@ -210,7 +191,31 @@ def _backward(number, network, N, i0, i1, room):
     before = at(network.workspace, layer[DELTA_BEFORE])
     if layer[MAP] == AFFINE:
         W = at(network.params, layer[W_AT])
-        product = (d, M, one, W, one, M, zeros(d), zero, d, zero, before, D, i0, i1, zero, D, M, N, action, h, D, room)
+        product = (
+            d,
+            M,
+            one,
+            W,
+            one,
+            M,
+            zeros(d),
+            zero,
+            d,
+            zero,
+            before,
+            D,
+            i0,
+            i1,
+            zero,
+            D,
+            M,
+            N,
+            D,
+            action,
+            h,
+            D,
+            room,
+        )
         call_at(network.multiply, multiply, product)
         return
     _map_rows(number, network, layer[DELTA], layer[DELTA_BEFORE], i0, i1)
@@ -275,7 +280,7 @@ def _weights_chunk(layer, part, network, N, D, M, start, stop, optimizer, rates)
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     product = (
         h, one, D, d, M, one, zeros(d), zero, at(db, 0), np.intp(start == 0), shift(at(dW, 0), -start * M), M,
-        start, stop, zero, M, N, D, np.intp(IDENTITY), d, zero, room,
+        start, stop, zero, M, N, D, M, np.intp(IDENTITY), d, zero, room,
     )  # fmt: skip
     call_at(network.multiply, multiply, product)
     begin = layer[W_AT] + start * M

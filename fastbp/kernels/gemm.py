@@ -271,20 +271,20 @@ class _VectorCode:
 @kernel
 def multiply(
     a, a_row, a_col, b, b_row, b_col, start, start_col, sums, summed, c, c_row, i0, i1, j0, j1, K,
-    rows_in_all, action, beside, beside_row, room,
+    rows_in_all, columns_in_all, action, beside, beside_row, room,
 ):  # fmt: skip
     """C[i0:i1, j0:j1] = start + A[i0:i1, :K]·B[:K, j0:j1], and `action` on it, by pointers and strides in elements.
 
     `start` is a row with stride `start_col`, 0 for a tile of zeros. Where `summed`, sums[j0:j1] becomes the sum of
     each column of B. `action` is for `finish`, and `beside` the outputs that it may need; it works on a tile while that
-    is in the first-level cache. `room` is as large as `_room` says. `rows_in_all` is the height of C, of which
-    other threads may do other rows, and sets the way that an element is summed. K is not divided into blocks: a panel
-    is read from the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows at a time within
-    3% of each other).
+    is in the first-level cache. `room` is as large as `_room` says. `rows_in_all` and `columns_in_all` are the size of
+    C, of which other threads may do other parts: it sets how an element is summed. K is not divided into blocks: a
+    panel is read from the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows at a time
+    within 3% of each other).
     """
     V = VECTOR_BYTES // itemsize(c)
     M = i1 - i0
-    rest = _rest(a_row, a_col, rows_in_all, j1 - j0, K, V)
+    rest = _rest(a_row, a_col, rows_in_all, columns_in_all, j0, j1, K, V)
     copied = _copies_panels(b_col, M, j1 - j0, V)
     stop = j1 - rest
     vectors_left = (stop - j0 + V - 1) // V
@@ -339,7 +339,7 @@ def address_of_multiply(dtype: np.dtype[Any]) -> int:
     number, pointer = types.intp, types.CPointer(types.float32 if dtype.itemsize == 4 else types.float64)
     kinds = (
         pointer, number, number, pointer, number, number, pointer, number, pointer, number, pointer, number,
-        number, number, number, number, number, number, number, pointer, number, pointer,
+        number, number, number, number, number, number, number, number, pointer, number, pointer,
     )  # fmt: skip
     return address_of(multiply, kinds)
 
@@ -369,15 +369,16 @@ def _copies_panels(b_col, M, N, V):
 
 
 @kernel
-def _rest(a_row, a_col, M, N, K, V):
-    """Columns of C that do not go by tiles: what is left of N beyond whole vectors, if that is little.
+def _rest(a_row, a_col, M, N, j0, j1, K, V):
+    """Columns j0:j1 of C, (M, N), that do not go by tiles: what is left of N beyond whole vectors, if it is little.
 
     As a masked vector they would cost as much as V columns: 100×784×50 in float32 has 50 = 3·16 + 2. Only a second
     vector comes almost free, as a tile one vector wide has twice as many broadcasts to load as products to form.
     """
     rest = N % V
     by_dot_products = a_col == 1 and K >= LONG_SUM * V
-    if rest <= V // 4 and M > 1 and not V < N < 2 * V and (by_dot_products or a_row == 1):
+    has_rest = j1 == N and j1 - j0 >= rest
+    if has_rest and rest <= V // 4 and M > 1 and not V < N < 2 * V and (by_dot_products or a_row == 1):
         return rest
     return 0
 
@@ -552,11 +553,12 @@ def _product_part(part, parts, address, A, B, beside, C, form):
         finish(action, shift(c, j0), c_row, M, j1 - j0, at(beside, j0), beside_row)
         return
     is_in_rows = c_col == 1 or N == 1
-    memory = allocate(c, _room(a_row, a_col, b_col, i1 - i0, j1 - j0, K, V, M))
+    memory = allocate(c, _room(a_row, a_col, b_col, i1 - i0, j0, j1, K, V, M, N))
     rows = allocate(c, 0 if is_in_rows else M * N)
     arguments = (
         at(A, 0), a_row, a_col, at(B, 0), b_row, b_col, start, start_col, at(beside, 0), summed,
-        c if is_in_rows else rows, c_row if is_in_rows else N, i0, i1, j0, j1, K, M, action, at(beside, 0), beside_row,
+        c if is_in_rows else rows, c_row if is_in_rows else N, i0, i1, j0, j1, K,
+        M, N, action, at(beside, 0), beside_row,
         aligned(memory, VECTOR_BYTES),  # else every vector would lie in two cache lines
     )  # fmt: skip
     call_at(address, multiply, arguments)
@@ -569,10 +571,10 @@ def _product_part(part, parts, address, A, B, beside, C, form):
 
 
 @kernel
-def _room(a_row, a_col, b_col, M, N, K, V, rows_in_all):
+def _room(a_row, a_col, b_col, M, j0, j1, K, V, rows_in_all, columns_in_all):
     """Elements of memory in which `multiply` copies what it needs of B: a panel, or what does not go by tiles."""
-    rest = _rest(a_row, a_col, rows_in_all, N, K, V)
-    rows = K if _copies_panels(b_col, M, N, V) else 0
+    rest = _rest(a_row, a_col, rows_in_all, columns_in_all, j0, j1, K, V)
+    rows = K if _copies_panels(b_col, M, j1 - j0, V) else 0
     if rest:
         rows = max(rows, rest, K // (PANEL * V) + 1)
     return (rows * PANEL + 1) * V if rows else 0
