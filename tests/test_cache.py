@@ -23,6 +23,16 @@ event.register("numba:compile", Listener())
 """
 
 
+FIT = """
+from tests.test_fit import data, deep
+x, t = data()
+for scale in 1, 255:
+    network = deep()
+    network.fit((scale * x).astype("u1") if scale > 1 else x, t, epochs=3, seed=0, scale=1 / scale)
+    print(*(value.sum().hex() for value in network.params.values()))
+"""
+
+
 @pytest.fixture
 def package(tmp_path):
     shutil.copytree(ROOT / "fastbp", tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
@@ -41,6 +51,10 @@ def test_a_second_process_loads_what_the_first_compiled(package, tmp_path):
     assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache) == first
     assert entries(cache) == saved
     assert first.startswith(str(cache))
+
+
+def test_a_run_that_compiles_gives_the_same_bits_as_one_that_loads(tmp_path):
+    assert run_python(FIT, FASTBP_CACHE=tmp_path) == run_python(FIT, FASTBP_CACHE=tmp_path)
 
 
 def test_an_edit_in_another_kernel_file_is_seen(package, tmp_path):

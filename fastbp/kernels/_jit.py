@@ -30,7 +30,7 @@ import numba
 import numpy as np
 from numba import njit, types
 from numba.core.ccallback import CFunc
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from fastbp.kernels import _threads
 from fastbp.kernels._threads import in_parallel, parts_of
@@ -41,9 +41,9 @@ if numba.config.DISABLE_JIT:
         "unset it, and step through plain NumPy with fastbp.use_reference()"
     )
 
-# "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf ever comes, and
-# ReLU(NaN) becomes 0. "reassoc" is what lets a sum use vectors.
-_FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
+# What lets a sum use vectors. "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf
+# ever comes, and ReLU(NaN) becomes 0.
+_REORDERED = {"reassoc", "contract"}
 
 # Elements of an array from which on a pass over it is shared among threads: where one thread takes about 15 µs, and a
 # parallel region costs 3.
@@ -54,19 +54,35 @@ _ERROR_MODEL = "numpy"
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` on its first call with each set of argument types."""
-    return _cached(njit(fastmath=_FAST, error_model=_ERROR_MODEL)(function))
+    """Compile `function` on its first call with each set of argument types.
+
+    Its arithmetic is done as it is written. Code that LLVM may reorder it reorders differently in each place that it
+    is linked into, and which of these copies runs depends on what a process has compiled or loaded before: a network
+    had other last bits in the first process, that compiled, than in all later ones.
+    """
+    # Left out, the flags would be those of whichever kernel calls it first.
+    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
     """`kernel` for one caller, that becomes part of it: LLVM optimises large code once less."""
-    return njit(inline="always", fastmath=_FAST, error_model=_ERROR_MODEL)(function)
+    return njit(inline="always", fastmath=False, error_model=_ERROR_MODEL)(function)
 
 
-def exact_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` without any reordering of floating-point arithmetic: for code that compensates rounding."""
-    # Left out, the flags would be those of whichever kernel calls it first.
-    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
+def summing_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` whose sums may be reordered to use vectors. It begins with `apart()`, so that all copies are alike."""
+    return _cached(njit(fastmath=_REORDERED, error_model=_ERROR_MODEL)(function))
+
+
+@intrinsic
+def apart(typingctx: Any) -> Any:
+    """Keep this kernel out of the code of its callers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def shared_kernel(function: Callable[..., Any]) -> Any:

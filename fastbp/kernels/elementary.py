@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastbp.kernels._jit import exact_kernel
+from fastbp.kernels._jit import kernel
 
 
 def _constant(single: float, double: float) -> Any:
@@ -162,7 +162,7 @@ zero, _HALF, one, _TWO = (_constant(c, c) for c in (0.0, 0.5, 1.0, 2.0))
 _INF, _NAN = (_constant(c, c) for c in (math.inf, math.nan))
 
 
-@exact_kernel
+@kernel
 def _exp_parts(x):
     """exp(x) = (1 + s)·first·second with |s| < 0.42, and both factors powers of two."""
     bounded = _EXP_LOW(x) if x < _EXP_LOW(x) else _EXP_HIGH(x) if x > _EXP_HIGH(x) else x
@@ -174,14 +174,14 @@ def _exp_parts(x):
     return s, first, second
 
 
-@exact_kernel
+@kernel
 def exp(x):
     """exp(x)."""
     s, first, second = _exp_parts(x)
     return (one(x) + s) * first * second
 
 
-@exact_kernel
+@kernel
 def logistic(x):
     """1/(1 + exp(-x)) without overflow: with e = exp(-|x|), 1/(1 + e) or e/(1 + e).
 
@@ -197,7 +197,7 @@ def logistic(x):
     return y + (multiply_add(-y, d, top) + top_error - y * d_error) / d
 
 
-@exact_kernel
+@kernel
 def tanh(x):
     """tanh(x): its series near 0, elsewhere 1 - 2/(exp(2|x|) + 1) with the sign of x."""
     size = abs(x)
@@ -206,7 +206,7 @@ def tanh(x):
     return math.copysign(near if size < _TANH_LINE(x) else far, x)
 
 
-@exact_kernel
+@kernel
 def log(x):
     """log(x) = e·ln 2 + log(m) with x = m·2**e; -inf at 0, NaN below.
 
@@ -230,7 +230,7 @@ def log(x):
     return result if x >= zero(x) else _NAN(x)
 
 
-@exact_kernel
+@kernel
 def log1p(x):
     """log(1 + x) for 0 <= x <= 1: log of the rounded sum, and its rounding error to first order."""
     total = one(x) + x

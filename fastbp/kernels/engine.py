@@ -28,7 +28,7 @@ from fastbp.kernels.losses import (
     softmax_cross_entropy_of_rows,
     squared_error_of_rows,
 )
-from fastbp.kernels.pointers import aligned, at, call_at, shift
+from fastbp.kernels.pointers import aligned, at, call_at, place, seen, shift
 
 # Columns of the table of layers: the map and the activation, the sizes (D in, M out), where W and b begin among the
 # parameters, and where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace.
@@ -91,6 +91,7 @@ def run_steps(
     the update, at step_losses[s] and step_hits[s]. Unless `keeps_bad` it stops before the update where the loss is not
     finite.
     """
+    network_at, data_at = place(network), place(data)
     for step in range(first, last):
         samples = order[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
@@ -99,22 +100,23 @@ def run_steps(
         # The threads may have been set to more since the room for them was made.
         is_shared = 1 < parts_of(team) <= len(network.room) and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
-            rows_part(np.intp(0), np.intp(1), network, data, samples, loss)
+            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, loss)
         else:
-            in_parallel(team, rows_part, (network, data, samples, loss))
+            in_parallel(team, rows_part, (network_at, data_at, samples, loss))
         step_losses[step], step_hits[step] = network.sample_losses[:N].sum() / N, network.sample_hits[:N].sum() / N
         if not keeps_bad and not np.isfinite(step_losses[step]):
             return step - first
         if not is_shared:
-            weights_part(np.intp(0), np.intp(1), network, N, optimizer, rates[step])
+            weights_part(np.intp(0), np.intp(1), network_at, N, optimizer, rates[step])
         else:
-            in_parallel(team, weights_part, (network, N, optimizer, rates[step]))
+            in_parallel(team, weights_part, (network_at, N, optimizer, rates[step]))
     return last - first
 
 
 @kernel
-def rows_part(part, parts, network, data, samples, loss):
+def rows_part(part, parts, network_at, data_at, samples, loss):
     """A slice of the batch: forward, loss, deltas."""
+    network, data = seen(network_at), seen(data_at)
     N = len(samples)
     i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
     if i0 == i1:
@@ -123,12 +125,12 @@ def rows_part(part, parts, network, data, samples, loss):
     _gather_rows(data.x, samples[i0:i1], data.scale, _rows(workspace, layers[0, H_IN], layers[0, D_IN], i0, i1))
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     for number in range(len(layers)):
-        _forward(number, network, N, i0, i1, room)
-    _loss(loss, layers[len(layers) - 1], network, data, samples, i0, i1)
+        _forward(number, network_at, N, i0, i1, room)
+    _loss(loss, layers[len(layers) - 1], network_at, data_at, samples, i0, i1)
     for number in range(len(layers) - 1, 0, -1):
         if layers[number, DELTA_BEFORE] < 0:
             return
-        _backward(number, network, N, i0, i1, room)
+        _backward(number, network_at, N, i0, i1, room)
 
 
 @kernel
@@ -138,8 +140,9 @@ def _rows(workspace, begin, width, i0, i1):
 
 
 @kernel
-def _map_rows(number, network, source, target, i0, i1):
+def _map_rows(number, network_at, source, target, i0, i1):
     """A layer without weights, forward or backward: rows i0:i1 from `source` to `target`, or dropped on the way."""
+    network = seen(network_at)
     layer, workspace = network.layers[number], network.workspace
     width = layer[D_IN]
     if layer[MAP] == NOTHING:
@@ -162,8 +165,9 @@ def _gather_rows(x, samples, scale, out):
 
 
 @kernel
-def _forward(number, network, N, i0, i1, room):
+def _forward(number, network_at, N, i0, i1, room):
     """h out = activation(map(h in)) for rows i0:i1."""
+    network = seen(network_at)
     layer = network.layers[number]
     D, M = layer[D_IN], layer[M_OUT]
     zero, one = np.intp(0), np.intp(1)  # as constants they would compile `multiply` once more
@@ -176,13 +180,14 @@ def _forward(number, network, N, i0, i1, room):
         )  # fmt: skip
         call_at(network.multiply, multiply, product)
         return
-    _map_rows(number, network, layer[H_IN], layer[H_OUT], i0, i1)
+    _map_rows(number, network_at, layer[H_IN], layer[H_OUT], i0, i1)
     finish(layer[ACTIVATION], shift(out, i0 * M), M, i1 - i0, M, shift(out, i0 * M), M)
 
 
 @kernel
-def _backward(number, network, N, i0, i1, room):
+def _backward(number, network_at, N, i0, i1, room):
     """The delta of the layer before, from this layer's, for rows i0:i1."""
+    network = seen(network_at)
     layer = network.layers[number]
     D, M = layer[D_IN], layer[M_OUT]
     zero, one = np.intp(0), np.intp(1)
@@ -218,13 +223,14 @@ def _backward(number, network, N, i0, i1, room):
         )
         call_at(network.multiply, multiply, product)
         return
-    _map_rows(number, network, layer[DELTA], layer[DELTA_BEFORE], i0, i1)
+    _map_rows(number, network_at, layer[DELTA], layer[DELTA_BEFORE], i0, i1)
     finish(action, shift(before, i0 * D), D, i1 - i0, D, shift(h, i0 * D), D)
 
 
 @kernel
-def _loss(loss, layer, network, data, samples, i0, i1):
+def _loss(loss, layer, network_at, data_at, samples, i0, i1):
     """The losses of rows i0:i1 and the delta of the last layer, (y - t)/N."""
+    network, data = seen(network_at), seen(data_at)
     C, N = layer[M_OUT], len(samples)
     h = _rows(network.workspace, layer[H_OUT], C, i0, i1)
     d = _rows(network.workspace, layer[DELTA], C, i0, i1)
@@ -255,8 +261,9 @@ def _loss(loss, layer, network, data, samples, i0, i1):
 
 
 @kernel
-def weights_part(part, parts, network, N, optimizer, rates):
+def weights_part(part, parts, network_at, N, optimizer, rates):
     """A slice of every weight matrix: its gradient and its update, some rows at a time; and the bias."""
+    network = seen(network_at)
     for number in range(len(network.layers)):
         layer = network.layers[number]
         if layer[MAP] != AFFINE:
@@ -266,12 +273,13 @@ def weights_part(part, parts, network, N, optimizer, rates):
         rows = max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
         for start in range(i0, i1, rows):
             stop = min(start + rows, i1)
-            _weights_chunk(layer, part, network, N, D, M, start, stop, optimizer, rates)
+            _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rates)
 
 
 @kernel
-def _weights_chunk(layer, part, network, N, D, M, start, stop, optimizer, rates):
+def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rates):
     """Rows start:stop of a layer's W."""
+    network = seen(network_at)
     gradients = network.gradients[part]
     zero, one = np.intp(0), np.intp(1)
     size = (stop - start) * M
@@ -289,14 +297,15 @@ def _weights_chunk(layer, part, network, N, D, M, start, stop, optimizer, rates)
         decay = W.dtype.type(rates[WEIGHT_DECAY])
         for k in range(size):
             dW[k] += decay * W[k]
-    _update(optimizer, network, begin, dW, rates)
+    _update(optimizer, network_at, begin, dW, rates)
     if start == 0:
-        _update(optimizer, network, layer[B_AT], db, rates)
+        _update(optimizer, network_at, layer[B_AT], db, rates)
 
 
 @kernel
-def _update(optimizer, network, begin, grad, rates):
+def _update(optimizer, network_at, begin, grad, rates):
     """Update the parameters from `begin` on, by as many gradients as there are."""
+    network = seen(network_at)
     end = begin + len(grad)
     param = network.params[begin:end]
     if optimizer == SGD:

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastbp.kernels import _threads
-from fastbp.kernels._jit import exact_kernel, inlined_kernel, kernel
+from fastbp.kernels._jit import apart, inlined_kernel, kernel, summing_kernel
 from fastbp.kernels._threads import in_parallel, parts_of
 from fastbp.kernels.activations import finish
 from fastbp.kernels.elementary import multiply_add
@@ -115,12 +115,12 @@ def _tile_code(copies: bool) -> Any:
             vectors, used, *operands, lanes, panel = args
             emit = _VectorCode(context, builder, pointer.dtype, lanes)
             for width, heights in enumerate(tiles, start=1):
-                this_width = builder.icmp_signed("==", vectors, ir.Constant(_I64, width))
-                for height, lower in zip(heights, (*heights[1:], 0), strict=True):
-                    above = builder.icmp_signed(">", used, ir.Constant(_I64, lower))
-                    fits = builder.icmp_signed("<=", used, ir.Constant(_I64, height))
-                    with builder.if_then(builder.and_(this_width, builder.and_(above, fits))):
-                        _emit_tile(builder, emit, panel if copies else None, height, width, used, *operands)
+                with builder.if_then(builder.icmp_signed("==", vectors, ir.Constant(_I64, width))):
+                    for height, lower in zip(heights, (*heights[1:], 0), strict=True):
+                        above = builder.icmp_signed(">", used, ir.Constant(_I64, lower))
+                        fits = builder.icmp_signed("<=", used, ir.Constant(_I64, height))
+                        with builder.if_then(builder.and_(above, fits)):
+                            _emit_tile(builder, emit, panel if copies else None, height, width, used, *operands)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -189,16 +189,25 @@ def _tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes):
     _emitted_tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, b)
 
 
-@intrinsic
-def zeros(typingctx, pointer):
-    """Pointer to a tile's row of zeros in the dtype of `pointer`."""
+def _row_of(value: float) -> Any:
+    """The intrinsic for a constant row as wide as the widest tile, each element `value`."""
 
-    def codegen(context, builder, signature, args):
-        count = SINGLE_ROW * VECTOR_BYTES * 8 // pointer.dtype.bitwidth
-        kind = ir.ArrayType(context.get_data_type(pointer.dtype), count)
-        return builder.bitcast(cgutils.global_constant(builder, "fastbp.zeros", kind(None)), args[0].type)
+    @intrinsic
+    def row(typingctx, pointer):
+        """Pointer to the row in the dtype of `pointer`."""
 
-    return pointer(pointer), codegen
+        def codegen(context, builder, signature, args):
+            count = SINGLE_ROW * VECTOR_BYTES * 8 // pointer.dtype.bitwidth
+            kind = ir.ArrayType(context.get_data_type(pointer.dtype), count)
+            constant = cgutils.global_constant(builder, f"fastbp.row.{value:.0f}", kind([value] * count))
+            return builder.bitcast(constant, args[0].type)
+
+        return pointer(pointer), codegen
+
+    return row
+
+
+zeros, ones = _row_of(0.0), _row_of(1.0)
 
 
 class _VectorCode:
@@ -283,7 +292,7 @@ def multiply(
     within 3% of each other).
     """
     V = VECTOR_BYTES // itemsize(c)
-    M = i1 - i0
+    M, zero = i1 - i0, np.intp(0)
     rest = _rest(a_row, a_col, rows_in_all, columns_in_all, j0, j1, K, V)
     copied = _copies_panels(b_col, M, j1 - j0, V)
     stop = j1 - rest
@@ -295,11 +304,11 @@ def multiply(
         vectors = (vectors_left + panels_left - 1) // panels_left
         width = min(vectors * V, stop - j)
         lanes = width - (vectors - 1) * V
-        b_panel, b_panel_row, b_panel_col = shift(b, j * b_col), b_row, b_col
+        b_panel, b_panel_row = shift(b, j * b_col), b_row
         start_panel, c_panel, beside_panel = shift(start, j * start_col), shift(c, j), shift(beside, j)
         if copied and b_col != 1:
             _gather(width, b_panel, b_row, b_col, room, vectors * V, K)
-            b_panel, b_panel_row, b_panel_col = room, vectors * V, 1
+            b_panel, b_panel_row = room, vectors * V
         i = i0
         while i < i1:
             rows = _next_rows(i1 - i, vectors)
@@ -316,7 +325,10 @@ def multiply(
             finish(action, c_tile, c_row, rows, width, shift(beside_panel, i * beside_row), beside_row)
             i += rows
         if summed:
-            _sum_columns(b_panel, b_panel_row, b_panel_col, shift(sums, j), width, K)
+            one_row = np.intp(1)
+            _tile(
+                vectors, one_row, ones(c), zero, zero, b_panel, b_panel_row, shift(sums, j), zero, zeros(c), K, lanes,
+            )  # fmt: skip
         j += width
         vectors_left -= vectors
     if rest:
@@ -331,7 +343,11 @@ def multiply(
             )
         finish(action, shift(c_rest, i0 * c_row), c_row, M, rest, shift(beside, i0 * beside_row + stop), beside_row)
         if summed:
-            _sum_columns(b_rest, b_row, b_col, shift(sums, stop), rest, K)
+            for column in range(rest):
+                total = load(zeros(c))
+                for k in range(K):
+                    total += load(shift(b_rest, k * b_row + column * b_col))
+                store(shift(sums, stop + column), total)
 
 
 def address_of_multiply(dtype: np.dtype[Any]) -> int:
@@ -383,9 +399,10 @@ def _rest(a_row, a_col, M, N, j0, j1, K, V):
     return 0
 
 
-@kernel
+@summing_kernel
 def _rest_by_dot_products(a, a_row, b, b_row, b_col, start, start_col, c, c_row, i0, i1, columns, K, room):
     """C[i0:i1, :columns] = start + A[i0:i1, :K]·B[:K, :columns], for rows of A in one piece; four rows at a time."""
+    apart()
     for column in range(columns):
         b_column = shift(b, column * b_col)
         if b_row != 1:
@@ -434,17 +451,6 @@ def _rest_transposed(a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, 
 
 
 @kernel
-def _sum_columns(b, b_row, b_col, sums, columns, K):
-    """sums[:columns] = sum of each column of B[:K, :columns]."""
-    for column in range(columns):
-        store(shift(sums, column), load(zeros(b)))
-    for k in range(K):
-        row = shift(b, k * b_row)
-        for column in range(columns):
-            store(shift(sums, column), load(shift(sums, column)) + load(shift(row, column * b_col)))
-
-
-@kernel
 def _gather(width, b, b_row, b_col, panel, panel_row, K):
     """panel[:K, :width] = B[:K, :width], column by column."""
     for column in range(width):
@@ -453,7 +459,7 @@ def _gather(width, b, b_row, b_col, panel, panel_row, K):
             store(shift(panel, k * panel_row + column), load(shift(source, k * b_row)))
 
 
-@exact_kernel
+@kernel
 def _multiply_row(a, a_col, b, b_row, start, start_col, c, j0, j1, K):
     """c[j0:j1] = start + a·B[:, j0:j1] for one row, eight rows of B at a time.
 

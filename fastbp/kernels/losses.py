@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.kernels._jit import WORTH_SHARING, kernel, shared_kernel
+from fastbp.kernels._jit import WORTH_SHARING, apart, kernel, shared_kernel, summing_kernel
 from fastbp.kernels.activations import softmax_of_rows
 from fastbp.kernels.elementary import exp, log, log1p, logistic
 
@@ -32,9 +32,10 @@ def _softmax_cross_entropy(x, t, y):
     return _mean(losses)
 
 
-@kernel
+@summing_kernel
 def softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals):
     """y = softmax(x), with the loss of each row; `tops` and `totals`, (N,), are room to work in."""
+    apart()
     N, C = x.shape
     softmax_of_rows(x, y, tops, totals)
     for i in range(N):  # a loop of its own, to take vectors of logarithms
@@ -50,7 +51,9 @@ def softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals):
                     losses[i] += t[i, j] * (log_total - (x[i, j] - top))
 
 
-_softmax_cross_entropy_of_many = shared_kernel(softmax_cross_entropy_of_rows.py_func)
+@shared_kernel
+def _softmax_cross_entropy_of_many(x, t, y, losses, tops, totals):
+    softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals)
 
 
 @kernel
@@ -83,9 +86,10 @@ def _scaled_difference(y, t, factor, dx):
 difference_of_rows = _scaled_difference.kernel
 
 
-@kernel
+@summing_kernel
 def cross_entropy_forward(y, t):
     """Returns the mean of -sum(t·log(y))."""
+    apart()
     N, C = y.shape
     loss = 0.0
     for i in range(N):
@@ -125,9 +129,10 @@ def sigmoid_cross_entropy_forward(x, t, y):
     return _mean(losses)
 
 
-@kernel
+@summing_kernel
 def sigmoid_cross_entropy_of_rows(x, t, y, losses):
     """y = sigmoid(x), with the loss of each row."""
+    apart()
     N, C = x.shape
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(N):
@@ -147,9 +152,10 @@ def squared_error_forward(y, t):
     return _mean(losses)
 
 
-@kernel
+@summing_kernel
 def squared_error_of_rows(y, t, losses):
     """Half the sum of (y - t)² over each row."""
+    apart()
     N, C = y.shape
     for i in range(N):
         total = 0.0
@@ -173,9 +179,10 @@ def first_bad_label(t, C):
     return -1
 
 
-@kernel
+@summing_kernel
 def first_bad_distribution(t):
     """Index of the first row that is negative somewhere or does not sum to 1 within 1e-3, or -1."""
+    apart()
     N, C = t.shape
     for i in range(N):
         total, negative = 0.0, False
