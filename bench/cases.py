@@ -49,6 +49,10 @@ class Draw:
     def probabilities(self, *shape: int) -> Any:
         return self._rng.dirichlet(np.ones(shape[-1]), shape[:-1]).reshape(shape).astype(self._dtype)
 
+    def losses(self) -> Any:
+        """Room for the loss of each sample, which is a float64 whatever the dtype."""
+        return np.full(self.N, 7.0)
+
     def labels(self) -> Any:
         return self._rng.integers(0, self.M, self.N)
 
@@ -83,6 +87,10 @@ def _activated(activation: int) -> tuple[KernelCase, KernelCase]:
         KernelCase("affine_activation_forward", forward, variant=name),
         KernelCase("affine_activation_backward", backward, variant=name),
     )
+
+
+def _of_rows(d: Draw, t: Any) -> tuple[Any, ...]:
+    return d.normal(d.N, d.M), t, d.empty(d.N, d.M), d.losses(), d.empty(d.N), d.empty(d.N)
 
 
 def _flat(d: Draw) -> tuple[Any, Any]:
@@ -132,6 +140,10 @@ KERNELS = (
         OUTPUT,
         "distributions",
     ),
+    KernelCase("softmax_cross_entropy_of_rows", lambda d: _of_rows(d, d.labels()), OUTPUT, "labels"),
+    KernelCase(
+        "softmax_cross_entropy_of_rows", lambda d: _of_rows(d, d.probabilities(d.N, d.M)), OUTPUT, "distributions"
+    ),
     KernelCase(
         "softmax_cross_entropy_backward",
         lambda d: (d.probabilities(d.N, d.M), d.labels(), 1.5, d.empty(d.N, d.M)),
@@ -168,7 +180,13 @@ KERNELS = (
         lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M), d.empty(d.N, d.M)),
         OUTPUT,
     ),
+    KernelCase(
+        "sigmoid_cross_entropy_of_rows",
+        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M), d.empty(d.N, d.M), d.losses()),
+        OUTPUT,
+    ),
     KernelCase("squared_error_forward", lambda d: (d.normal(d.N, d.M), d.normal(d.N, d.M)), OUTPUT),
+    KernelCase("squared_error_of_rows", lambda d: (d.normal(d.N, d.M), d.normal(d.N, d.M), d.losses()), OUTPUT),
     KernelCase(
         "squared_error_backward",
         lambda d: (d.normal(d.N, d.M), d.normal(d.N, d.M), 1.5, d.empty(d.N, d.M)),

@@ -144,6 +144,7 @@ class Engine:
         self,
         data: tuple[Array, Array, Array, float],
         order: Array,
+        shares: Array,
         first: int,
         last: int,
         losses: Array,
@@ -152,12 +153,13 @@ class Engine:
     ) -> int:
         """Do steps `first` to `last` of an epoch over `order`; returns how many are done.
 
-        `data` is x, labels, targets and the scale of x; losses and hits are those of every step of the epoch.
+        `data` is x, labels, targets and the scale of x. `shares` is what each sample of the order counts for in the
+        mean of its batch, or (0,) where all count alike. Losses and hits are those of every step of the epoch.
         """
         x, labels, targets, scale = data
         arguments = (
             self._network,
-            kernels.Data(x, labels, targets, self._dtype.type(scale), self._batch_labels, self._targets_at),
+            kernels.Data(x, labels, targets, shares, self._dtype.type(scale), self._batch_labels, self._targets_at),
             order,
             self._batch_size,
             first,

@@ -6,6 +6,7 @@ callbacks come between two steps. Any other network is trained layer by layer, w
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import sys
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike
 from fastbp import engine, optimizers
 from fastbp.history import History
 from fastbp.implementation import is_reference
-from fastbp.layers import Affine, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.layers import Affine, SigmoidWithLoss, SoftmaxWithLoss, shares_of_mean
 from fastbp.validation import (
     FLOAT32,
     FLOAT64,
@@ -32,6 +33,7 @@ from fastbp.validation import (
     as_array,
     binary_target,
     generator,
+    sample_weights,
     target,
     whole_number,
     working,
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 STRETCH = 0.05
 
 FilePath = str | os.PathLike[str]
+
+ValidationData = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
 
 Callback = Callable[["Progress"], None]
 
@@ -89,9 +93,10 @@ def fit(
     batch_size: int,
     optimizer: optimizers.Optimizer | str,
     seed: int | None,
+    sample_weight: ArrayLike | None,
     scale: float,
     drop_last: bool,
-    validation_data: tuple[ArrayLike, ArrayLike] | None,
+    validation_data: ValidationData | None,
     patience: int | None,
     on_epoch: Callback | None,
     on_steps: Callback | None,
@@ -103,7 +108,7 @@ def fit(
     verbose: bool | None,
 ) -> History:
     """`Sequential.fit`, where its arguments are described."""
-    run = Run(network, x, t, batch_size, optimizer, seed, scale, drop_last)
+    run = Run(network, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")
     whole_number("every", every, 1, "give the number of epochs from one checkpoint to the next")
     if patience is not None:
@@ -140,9 +145,7 @@ def fit(
     return history
 
 
-def _row(
-    run: Run, epoch: int, stretch: _Stretch, validation_data: tuple[ArrayLike, ArrayLike] | None
-) -> dict[str, Any]:
+def _row(run: Run, epoch: int, stretch: _Stretch, validation_data: ValidationData | None) -> dict[str, Any]:
     row: dict[str, Any] = {"epoch": epoch, "loss": stretch.loss}
     if run.classifies:
         row["accuracy"] = stretch.accuracy
@@ -181,6 +184,7 @@ class Run:
         seed: int | None,
         scale: float = 1.0,
         drop_last: bool = False,
+        sample_weight: ArrayLike | None = None,
     ) -> None:
         self._network, self._scale = network, float(scale)
         self.optimizer = optimizers.optimizer(optimizer)
@@ -193,6 +197,7 @@ class Run:
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
+        self._weights = None if sample_weight is None else _weights(sample_weight, samples, network)
         unknown = [*engine.unknown(layers, loss, self.optimizer), *network.own_methods()]
         if not _are_apart(list(network.params.values())):
             unknown.append("parameters that share memory or cannot be written")
@@ -216,20 +221,19 @@ class Run:
         """
         order = self.generator.permutation(len(self._x))[: self.samples]
         losses, hits = np.zeros(self.steps), np.zeros(self.steps)
-        sizes = np.full(self.steps, self.batch_size)
-        sizes[-1] = len(order) - (self.steps - 1) * self.batch_size
+        shares, counts = self._shares(order)
         step, stretch = 0, 1
         self._read()
         try:
             while step < self.steps:
                 start = time.perf_counter()
                 stop = min(step + stretch, self.steps)
-                done = self._do(order, step, stop, losses, hits, keeps_bad)
+                done = self._do(order, shares, step, stop, losses, hits, keeps_bad)
                 if done < stop - step:
                     _not_finite(step + done, losses)
                 seconds = (time.perf_counter() - start) / done
                 stretch = max(1, min(2 * stretch, int(STRETCH / seconds)))
-                averages = (float(np.average(values[:stop], weights=sizes[:stop])) for values in (losses, hits))
+                averages = (_average(values[:stop], counts[:stop]) for values in (losses, hits))
                 if is_watched:
                     self._write()
                 yield _Stretch(stop, losses[step:stop], *averages)
@@ -238,6 +242,16 @@ class Run:
                 step = stop
         finally:
             self._write()
+
+    def _shares(self, order: Array) -> tuple[Array, Array]:
+        """What each sample of an order counts for in its batch, (0,) where all are alike; and what each batch does."""
+        sizes = np.full(self.steps, self.batch_size)
+        sizes[-1] = len(order) - (self.steps - 1) * self.batch_size
+        if self._weights is None:
+            return np.empty(0), sizes
+        weights = self._weights[order]
+        totals = np.add.reduceat(weights, np.arange(self.steps) * self.batch_size)
+        return shares_of_mean(weights, np.repeat(totals, sizes)), totals
 
     def _read(self) -> None:
         if self._engine is not None:
@@ -251,25 +265,29 @@ class Run:
         predicted = as_array("predict(x)", self._network.predict(_scaled(self._x[:1], self._scale)))
         return int(predicted.shape[-1])
 
-    def validate(self, x: ArrayLike, t: ArrayLike) -> dict[str, float]:
+    def validate(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """The loss and, for classes, the accuracy on other data."""
-        x = _scaled(as_array("x", x), self._scale)
-        row = {"val_loss": self._network.loss(x, t)}
+        x, weights = _scaled(as_array("x", x), self._scale), where_given(sample_weight)
+        row = {"val_loss": self._network.loss(x, t, **weights)}
         if self.classifies:
-            row["val_accuracy"] = self._network.accuracy(x, t)
+            row["val_accuracy"] = self._network.accuracy(x, t, **weights)
         return row
 
-    def _do(self, order: Array, first: int, last: int, losses: Array, hits: Array, keeps_bad: bool) -> int:
+    def _do(
+        self, order: Array, shares: Array, first: int, last: int, losses: Array, hits: Array, keeps_bad: bool
+    ) -> int:
         if self._engine is not None:
             data = self._x, self._labels, self._targets, self._scale
-            return self._engine.train(data, order, first, last, losses, hits, keeps_bad)
+            return self._engine.train(data, order, shares, first, last, losses, hits, keeps_bad)
         for step in range(first, last):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            places = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            batch = order[places]
             x, t = _scaled(self._x[batch], self._scale), (self._labels if len(self._labels) else self._targets)[batch]
-            gradients = self._network.gradient(x, t)
+            weights = None if self._weights is None else self._weights[batch]
+            gradients = self._network.gradient(x, t, **where_given(weights))
             losses[step] = self._network.last_layer.loss
             if self.classifies:
-                hits[step] = _share_of_hits(self._network.last_layer, t)
+                hits[step] = _share_of_hits(self._network.last_layer, t, shares[places])
             if not keeps_bad and not np.isfinite(losses[step]):
                 return step - first
             self.optimizer.update(self._network.params, gradients)
@@ -390,9 +408,41 @@ def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -
     return np.empty(0, INTP), working(values, dtype)
 
 
-def _share_of_hits(loss: Any, t: Array) -> float:
+def _share_of_hits(loss: Any, t: Array, shares: Array) -> float:
     labels = t if t.ndim == 1 else np.argmax(t, axis=1)
-    return float(np.mean(np.argmax(loss.y, axis=-1) == labels))
+    hits = np.argmax(loss.y, axis=-1) == labels
+    return float(np.sum(shares * hits) if len(shares) else np.mean(hits))
+
+
+def _average(values: Array, counts: Array) -> float:
+    """Over batches that count for so much; 0.0 where they count for nothing."""
+    return float(np.average(values, weights=counts)) if np.any(counts) else 0.0
+
+
+def where_given(sample_weight: ArrayLike | None) -> dict[str, Any]:
+    """The argument `sample_weight` where there is one: a layer or network that knows no weights works without."""
+    return {} if sample_weight is None else {"sample_weight": sample_weight}
+
+
+def _weights(sample_weight: ArrayLike, samples: int, network: Sequential) -> Array:
+    """The weights of a run, of a network that takes them."""
+    methods: dict[str, Callable[..., Any]] = {
+        "loss": network.loss,
+        "gradient": network.gradient,
+        "last_layer.forward": network.last_layer.forward,
+    }
+    for name, method in methods.items():
+        try:
+            inspect.signature(method).bind(None, None, sample_weight=None)
+        except TypeError:
+            raise TypeError(
+                f"sample_weight: expected a network and a loss that take it, got one whose {name} does not; "
+                f"give that an argument sample_weight=None, or leave the weights out"
+            ) from None
+    weights = sample_weights(sample_weight, samples)
+    if not np.any(weights):
+        raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")
+    return weights
 
 
 def _not_finite(step: int, losses: Array) -> None:

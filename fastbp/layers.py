@@ -28,6 +28,7 @@ from fastbp.validation import (
     result_dtype,
     rows,
     same_shape,
+    sample_weights,
     scalar,
     target,
     whole_number,
@@ -74,6 +75,11 @@ class LossLayer(Protocol):
     def forward(self, x: Any, t: Any) -> float: ...
 
     def backward(self, dout: Any = 1) -> Any: ...
+
+
+def shares_of_mean(weights: Array, total: Array | float) -> Array:
+    """What samples of some weights count for in their mean, w/sum(w); nothing where the sum is 0."""
+    return np.divide(weights, total, out=np.zeros_like(weights), where=np.greater(total, 0))
 
 
 class AddLayer:
@@ -877,7 +883,7 @@ class SoftmaxWithLoss:
         self.y: Array | None = None
         self.t: Array | None = None
 
-    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean over the batch of log(sum(exp(x))) - sum(t·x); 0.0 for an empty batch.
 
         Parameters
@@ -886,22 +892,32 @@ class SoftmaxWithLoss:
             Logits, (N, C), or one sample (C,).
         t : array_like
             Integer labels (N,), 0 <= t < C, or a distribution (one-hot among them) in the shape of x.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
 
         Raises
         ------
         TypeError, ValueError
-            If x or t is not such an array.
+            If an argument is not such an array.
         """
         x = as_array("x", x)
         samples, dtype = rows("x", x), float_dtype(result_dtype(x))
         t, wide = target(t, x.shape, dtype)
         y = empty(samples.shape, wide)
-        loss = implementation(wide).softmax_cross_entropy_forward(working(samples, wide), t, y)
+        N, logits = len(samples), working(samples, wide)
+        shares = _shares(sample_weight, N)
+        if shares is None:
+            loss = implementation(wide).softmax_cross_entropy_forward(logits, t, y)
+        else:
+            losses = np.empty(N)
+            implementation(wide).softmax_cross_entropy_of_rows(logits, t, y, losses, empty(N, wide), empty(N, wide))
+            loss = float(np.sum(shares * losses))
         self.y, self.t, self.loss, self._dtype = finished(y, dtype).reshape(x.shape), t, loss, wide
+        self._shares = shares
         return cast(float, loss)
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout.
+        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
 
         Parameters
         ----------
@@ -925,8 +941,9 @@ class SoftmaxWithLoss:
         dtype = self._dtype
         samples = working(rows("y", self.y), dtype)
         dx = empty(samples.shape, dtype)
-        implementation(dtype).softmax_cross_entropy_backward(samples, self.t, scalar("dout", dout), dx)
-        return finished(dx, dtype).reshape(self.y.shape)
+        dout = _dout_of_sum(scalar("dout", dout), self._shares)
+        implementation(dtype).softmax_cross_entropy_backward(samples, self.t, dout, dx)
+        return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
 
 
 class SigmoidWithLoss:
@@ -950,7 +967,7 @@ class SigmoidWithLoss:
         self.y: Array | None = None
         self.t: Array | None = None
 
-    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the sum of the losses over C, mean over the batch; 0.0 for an empty batch.
 
         Parameters
@@ -959,11 +976,13 @@ class SigmoidWithLoss:
             Logits, (N, C), or (N,) for one logit for each sample.
         t : array_like
             Targets in the shape of x: labels 0 and 1 (integers, booleans or floats), or probabilities.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
 
         Raises
         ------
         TypeError, ValueError
-            If x or t is not such an array, or a target is not from 0 to 1.
+            If an argument is not such an array, or a target is not from 0 to 1.
         """
         x = as_array("x", x)
         if x.ndim not in (1, 2):
@@ -973,13 +992,20 @@ class SigmoidWithLoss:
         dtype = float_dtype(result_dtype(x))
         t, wide = binary_target(t, x.shape, dtype)
         logits = working(x, wide).reshape(_as_columns(x))
-        y = empty(logits.shape, wide)
-        loss = implementation(wide).sigmoid_cross_entropy_forward(logits, t.reshape(logits.shape), y)
+        y, targets = empty(logits.shape, wide), t.reshape(logits.shape)
+        shares = _shares(sample_weight, len(logits))
+        if shares is None:
+            loss = implementation(wide).sigmoid_cross_entropy_forward(logits, targets, y)
+        else:
+            losses = np.empty(len(logits))
+            implementation(wide).sigmoid_cross_entropy_of_rows(logits, targets, y, losses)
+            loss = float(np.sum(shares * losses))
         self.y, self.t, self.loss, self._dtype = finished(y, dtype).reshape(x.shape), t, loss, wide
+        self._shares = shares
         return cast(float, loss)
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout.
+        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
 
         Parameters
         ----------
@@ -1004,8 +1030,9 @@ class SigmoidWithLoss:
         y, t = working(self.y, dtype).reshape(shape), self.t.reshape(shape)
         dx = empty(shape, dtype)
         # The derivative of the sigmoid cancels, and leaves what half the squared error of y has.
-        implementation(dtype).squared_error_backward(y, t, scalar("dout", dout), dx)
-        return finished(dx, dtype).reshape(self.y.shape)
+        dout = _dout_of_sum(scalar("dout", dout), self._shares)
+        implementation(dtype).squared_error_backward(y, t, dout, dx)
+        return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
 
 
 class IdentityWithLoss:
@@ -1025,7 +1052,7 @@ class IdentityWithLoss:
         self.y: Array | None = None
         self.t: Array | None = None
 
-    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return half the sum of (x - t)² over each row, mean over the batch; 0.0 for an empty batch.
 
         Parameters
@@ -1034,22 +1061,30 @@ class IdentityWithLoss:
             Predictions, (N, C), or one sample (C,).
         t : array_like
             Targets in the shape of x.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
 
         Raises
         ------
         TypeError, ValueError
-            If x and t are not real numbers of one such shape.
+            If x and t are not real numbers of one such shape, or the weights not such numbers.
         """
         x, t = as_array("x", x), as_array("t", t)
         same_shape("t", t, x.shape, "as the predictions")
         dtype = _quotient_dtype(x, t)
         predictions, targets = working(rows("x", x), dtype), working(rows("t", t), dtype)
-        loss = implementation(dtype).squared_error_forward(predictions, targets)
-        self.y, self.t, self.loss = x, t, loss
+        shares = _shares(sample_weight, len(predictions))
+        if shares is None:
+            loss = implementation(dtype).squared_error_forward(predictions, targets)
+        else:
+            losses = np.empty(len(predictions))
+            implementation(dtype).squared_error_of_rows(predictions, targets, losses)
+            loss = float(np.sum(shares * losses))
+        self.y, self.t, self.loss, self._shares = x, t, loss, shares
         return cast(float, loss)
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout.
+        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
 
         Parameters
         ----------
@@ -1072,8 +1107,29 @@ class IdentityWithLoss:
         dtype = _quotient_dtype(self.y, self.t)
         predictions, targets = working(rows("y", self.y), dtype), working(rows("t", self.t), dtype)
         dx = empty(predictions.shape, dtype)
-        implementation(dtype).squared_error_backward(predictions, targets, scalar("dout", dout), dx)
-        return finished(dx, dtype).reshape(self.y.shape)
+        dout = _dout_of_sum(scalar("dout", dout), self._shares)
+        implementation(dtype).squared_error_backward(predictions, targets, dout, dx)
+        return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
+
+
+def _shares(sample_weight: ArrayLike | None, N: int) -> Array | None:
+    """What each sample of a batch counts for in the mean, or None where all count alike."""
+    if sample_weight is None:
+        return None
+    weights = sample_weights(sample_weight, N)
+    return shares_of_mean(weights, float(np.sum(weights)))
+
+
+def _dout_of_sum(dout: float, shares: Array | None) -> float:
+    """The `dout` that makes the gradient of a mean over the batch one of a sum, which is to be weighted."""
+    return dout if shares is None else dout * len(shares)
+
+
+def _weighted(dx: Array, shares: Array | None) -> Array:
+    """The gradient of a sum over the batch, with the share of each sample, in place."""
+    if shares is not None:
+        dx *= shares.astype(dx.dtype)[:, np.newaxis]
+    return dx
 
 
 def _as_columns(x: Array) -> tuple[int, int]:

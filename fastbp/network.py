@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastbp.fitting import Progress, fit
+from fastbp.fitting import Progress, ValidationData, fit, where_given
 from fastbp.gradcheck import numerical_gradient
 from fastbp.history import History
-from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss, shares_of_mean
 from fastbp.optimizers import Optimizer
-from fastbp.validation import Array, as_array, float_dtype, generator, network_dtype, rate, rows, target, whole_number
+from fastbp.validation import (
+    Array,
+    as_array,
+    float_dtype,
+    generator,
+    network_dtype,
+    rate,
+    rows,
+    sample_weights,
+    target,
+    whole_number,
+)
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 
@@ -160,17 +171,24 @@ class Sequential:
             out = layer.forward(out, train_flg) if isinstance(layer, Dropout) else layer.forward(out)
         return out  # type: ignore[no-any-return]
 
-    def loss(self, x: ArrayLike, t: ArrayLike, train_flg: bool = False) -> float:
+    def loss(
+        self, x: ArrayLike, t: ArrayLike, train_flg: bool = False, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the loss of a batch, as the loss layer defines it.
 
         Parameters
         ----------
         x, t : array_like
             A batch, and targets as the loss layer takes them.
+        train_flg : bool
+            Whether `Dropout` drops.
+        sample_weight : array_like (N,), optional
+            What each sample counts for: the loss is sum(w·loss)/sum(w).
         """
-        return self.last_layer.forward(self.predict(x, train_flg), t)
+        forward: Callable[..., float] = self.last_layer.forward  # one without weights has no argument for them
+        return forward(self.predict(x, train_flg), t, **where_given(sample_weight))
 
-    def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
+    def accuracy(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the share of samples whose largest output is at the class of t.
 
         Parameters
@@ -179,6 +197,8 @@ class Sequential:
             A batch.
         t : array_like
             Integer labels (N,), 0 <= t < C, or one-hot (N, C).
+        sample_weight : array_like (N,), optional
+            What each sample counts for: the share is that of the sum of weights.
 
         Raises
         ------
@@ -194,7 +214,11 @@ class Sequential:
             raise ValueError("x: expected at least one sample, got none; the share of none is not a number")
         if labels.ndim == 2:
             labels = np.argmax(labels, axis=1)
-        return float(np.mean(np.argmax(scores, axis=1) == labels))
+        hits = np.argmax(scores, axis=1) == labels
+        if sample_weight is None:
+            return float(np.mean(hits))
+        weights = sample_weights(sample_weight, len(hits))
+        return float(np.sum(hits * shares_of_mean(weights, float(np.sum(weights)))))
 
     def fit(
         self,
@@ -205,9 +229,10 @@ class Sequential:
         batch_size: int = 100,
         optimizer: Optimizer | str = "sgd",
         seed: int | None = None,
+        sample_weight: ArrayLike | None = None,
         scale: float = 1.0,
         drop_last: bool = False,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: ValidationData | None = None,
         patience: int | None = None,
         on_epoch: Callable[[Progress], None] | None = None,
         on_steps: Callable[[Progress], None] | None = None,
@@ -241,11 +266,15 @@ class Sequential:
             An object of `fastbp.optimizers`, which keeps its state from one fit to the next, or a name such as "adam".
         seed : int, optional
             Of the order of the samples, in which each comes once in an epoch; without it no two runs are alike.
+        sample_weight : array_like (samples,), optional
+            What each sample counts for, finite and at least 0. The loss of a batch is sum(w·loss)/sum(w), its delta at
+            the output w·(y - t)/sum(w); accuracies and the means of an epoch are weighted alike. A batch in which all
+            weights are 0 has the loss 0.0 and the gradient 0.
         scale : float
             What x is multiplied by, such as 1/255 for images of bytes.
         drop_last : bool
             Leave out a last batch that is smaller.
-        validation_data : (x, t), optional
+        validation_data : (x, t) or (x, t, sample_weight), optional
             Gives `val_loss` and, for classes, `val_accuracy` of each epoch.
         patience : int, optional
             Stop after so many epochs without a smaller `val_loss` (without validation data: `loss`); the parameters are
@@ -290,6 +319,7 @@ class Sequential:
             batch_size=batch_size,
             optimizer=optimizer,
             seed=seed,
+            sample_weight=sample_weight,
             scale=scale,
             drop_last=drop_last,
             validation_data=validation_data,
@@ -304,7 +334,7 @@ class Sequential:
             verbose=verbose,
         )
 
-    def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
+    def gradient(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
 
         The gradient by x itself is not formed where the first layer can do without.
@@ -313,13 +343,15 @@ class Sequential:
         ----------
         x, t : array_like
             A batch and its targets.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, as in `loss`.
 
         Returns
         -------
         dict of str to ndarray
             New arrays, by the names of `params`.
         """
-        self.loss(x, t, train_flg=True)
+        self.loss(x, t, train_flg=True, **where_given(sample_weight))
         first, *later = self.layers.values()
         dout = self.last_layer.backward()
         for layer in reversed(later):

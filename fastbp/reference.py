@@ -117,11 +117,18 @@ def softmax_backward(dout: Array, out: Array, dx: Array) -> None:
 
 
 def softmax_cross_entropy_forward(x: Array, t: Array, y: Array) -> float:
-    shifted = x - np.max(x, axis=1, keepdims=True)
-    np.exp(shifted, out=y)
+    losses = np.empty(len(x))
+    softmax_cross_entropy_of_rows(x, t, y, losses, np.empty_like(losses), np.empty_like(losses))
+    return _mean(losses)
+
+
+def softmax_cross_entropy_of_rows(x: Array, t: Array, y: Array, losses: Array, tops: Array, totals: Array) -> None:
+    top = np.max(x, axis=1, keepdims=True)
+    np.exp(x - top, out=y)
     total = np.sum(y, axis=1, keepdims=True)
     y /= total
-    return _cross_entropy(shifted - np.log(total), t)
+    losses[...] = _cross_entropy_of_rows(x - top - np.log(total), t)
+    tops[...], totals[...] = top[:, 0], np.log(total)[:, 0]
 
 
 def softmax_cross_entropy_backward(y: Array, t: Array, dout: float, dx: Array) -> None:
@@ -135,7 +142,7 @@ def softmax_cross_entropy_backward(y: Array, t: Array, dout: float, dx: Array) -
 
 
 def cross_entropy_forward(y: Array, t: Array) -> float:
-    return _cross_entropy(np.log(y), t)
+    return _mean(_cross_entropy_of_rows(np.log(y), t))
 
 
 def cross_entropy_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
@@ -150,15 +157,27 @@ def cross_entropy_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
 
 
 def sigmoid_cross_entropy_forward(x: Array, t: Array, y: Array) -> float:
+    losses = np.empty(len(x))
+    sigmoid_cross_entropy_of_rows(x, t, y, losses)
+    return _mean(losses)
+
+
+def sigmoid_cross_entropy_of_rows(x: Array, t: Array, y: Array, losses: Array) -> None:
     sigmoid_forward(x, y)
     # max(x, 0) - t·x is |x| times the probability of the wrong side, also where x is infinite.
     size, wrong = np.abs(x), np.where(x > 0, 1 - t, t)
     linear = np.multiply(wrong, size, out=np.zeros_like(x), where=wrong != 0)
-    return float(np.sum(linear + np.log1p(np.exp(-size))) / len(x)) if len(x) else 0.0
+    np.sum(linear + np.log1p(np.exp(-size)), axis=1, out=losses)
 
 
 def squared_error_forward(y: Array, t: Array) -> float:
-    return float(0.5 * np.sum((y - t) ** 2) / len(y)) if len(y) else 0.0
+    losses = np.empty(len(y))
+    squared_error_of_rows(y, t, losses)
+    return _mean(losses)
+
+
+def squared_error_of_rows(y: Array, t: Array, losses: Array) -> None:
+    losses[...] = 0.5 * np.sum((y - t) ** 2, axis=1)
 
 
 def squared_error_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
@@ -231,14 +250,16 @@ def _mix(z: Array) -> Array:
     return z
 
 
-def _cross_entropy(log_y: Array, t: Array) -> float:
-    """Mean of -sum(t·log(y)); where t is 0 a class adds nothing, even if its log(y) is -inf."""
-    N = len(log_y)
-    if N == 0:
-        return 0.0
+def _cross_entropy_of_rows(log_y: Array, t: Array) -> Array:
+    """-sum(t·log(y)) of each row; where t is 0 a class adds nothing, even if its log(y) is -inf."""
     if t.ndim == 1:
-        return float(-np.sum(log_y[np.arange(N), t]) / N)
-    return float(-np.sum(np.multiply(t, log_y, out=np.zeros_like(log_y), where=t != 0)) / N)
+        return np.negative(log_y[np.arange(len(t)), t])
+    losses: Array = -np.sum(np.multiply(t, log_y, out=np.zeros_like(log_y), where=t != 0), axis=1)
+    return losses
+
+
+def _mean(losses: Array) -> float:
+    return float(np.mean(losses)) if len(losses) else 0.0
 
 
 def _first(is_bad: Array) -> int:

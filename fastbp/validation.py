@@ -226,6 +226,31 @@ def target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DTyp
     )
 
 
+def sample_weights(value: object, samples: int) -> Array:
+    """One weight for each sample, (samples,) of float64.
+
+    Raises
+    ------
+    TypeError
+        If they are not real numbers.
+    ValueError
+        For another shape, a weight that is negative or not finite, or a sum beyond float64.
+    """
+    weights = as_array("sample_weight", value).astype(FLOAT64)
+    same_shape("sample_weight", weights, (samples,), "one for each sample")
+    bad = np.flatnonzero(~((weights >= 0) & (weights < math.inf)))
+    if bad.size:
+        raise ValueError(
+            f"sample_weight: expected finite numbers that are at least 0, got {weights[bad[0]]} at index {bad[0]}; "
+            f"give 0 to a sample that is not to count"
+        )
+    with np.errstate(over="ignore"):
+        total = float(np.sum(weights))
+    if math.isinf(total):
+        raise ValueError("sample_weight: expected a finite sum, got inf; divide the weights by the largest of them")
+    return weights
+
+
 def binary_target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DType]:
     """Targets from 0 to 1 for logits of `shape` and `dtype`, and the dtype of a result of both.
 

@@ -34,10 +34,13 @@ from fastbp.kernels.losses import first_bad_distribution as first_bad_distributi
 from fastbp.kernels.losses import first_bad_label as first_bad_label
 from fastbp.kernels.losses import first_bad_probability as first_bad_probability
 from fastbp.kernels.losses import sigmoid_cross_entropy_forward as sigmoid_cross_entropy_forward
+from fastbp.kernels.losses import sigmoid_cross_entropy_of_rows as sigmoid_cross_entropy_of_rows
 from fastbp.kernels.losses import softmax_cross_entropy_backward as softmax_cross_entropy_backward
 from fastbp.kernels.losses import softmax_cross_entropy_forward as softmax_cross_entropy_forward
+from fastbp.kernels.losses import softmax_cross_entropy_of_rows as softmax_cross_entropy_of_rows
 from fastbp.kernels.losses import squared_error_backward as squared_error_backward
 from fastbp.kernels.losses import squared_error_forward as squared_error_forward
+from fastbp.kernels.losses import squared_error_of_rows as squared_error_of_rows
 from fastbp.kernels.updates import adagrad_update as adagrad_update
 from fastbp.kernels.updates import adam_update as adam_update
 from fastbp.kernels.updates import decayed_gradient as decayed_gradient

@@ -76,6 +76,7 @@ class Data(NamedTuple):
     x: Any  # (samples, D), of the parameters' dtype or uint8
     labels: Any  # (samples,) intp, or (0,)
     targets: Any  # (samples, C) of the parameters' dtype, or (0, C)
+    shares: Any  # in the order of the epoch, float64: what a sample counts for in the mean of its batch; or (0,): 1/N
     scale: Any  # what x is multiplied by, of the parameters' dtype
     batch_labels: Any  # (N,) intp
     targets_at: Any  # where the targets of a batch begin in the workspace
@@ -94,16 +95,19 @@ def run_steps(
     network_at, data_at = place(network), place(data)
     for step in range(first, last):
         samples = order[step * batch_size : (step + 1) * batch_size]
+        shares = data.shares[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
+        count = 1 if len(shares) else N
         for number in range(len(network.layers)):
             network.dropout_steps[number] += 1
         # The threads may have been set to more since the room for them was made.
         is_shared = 1 < parts_of(team) <= len(network.room) and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
-            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, loss)
+            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count, loss)
         else:
-            in_parallel(team, rows_part, (network_at, data_at, samples, loss))
-        step_losses[step], step_hits[step] = network.sample_losses[:N].sum() / N, network.sample_hits[:N].sum() / N
+            in_parallel(team, rows_part, (network_at, data_at, samples, shares, count, loss))
+        step_losses[step] = network.sample_losses[:N].sum() / count
+        step_hits[step] = network.sample_hits[:N].sum() / count
         if not keeps_bad and not np.isfinite(step_losses[step]):
             return step - first
         if not is_shared:
@@ -114,7 +118,7 @@ def run_steps(
 
 
 @kernel
-def rows_part(part, parts, network_at, data_at, samples, loss):
+def rows_part(part, parts, network_at, data_at, samples, shares, count, loss):
     """A slice of the batch: forward, loss, deltas."""
     network, data = seen(network_at), seen(data_at)
     N = len(samples)
@@ -126,7 +130,9 @@ def rows_part(part, parts, network_at, data_at, samples, loss):
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     for number in range(len(layers)):
         _forward(number, network_at, N, i0, i1, room)
-    _loss(loss, layers[len(layers) - 1], network_at, data_at, samples, i0, i1)
+    _loss(loss, layers[len(layers) - 1], network_at, data_at, samples, count, i0, i1)
+    if len(shares):
+        _weigh(layers[len(layers) - 1], network_at, shares, i0, i1)
     for number in range(len(layers) - 1, 0, -1):
         if layers[number, DELTA_BEFORE] < 0:
             return
@@ -228,10 +234,10 @@ def _backward(number, network_at, N, i0, i1, room):
 
 
 @kernel
-def _loss(loss, layer, network_at, data_at, samples, i0, i1):
-    """The losses of rows i0:i1 and the delta of the last layer, (y - t)/N."""
+def _loss(loss, layer, network_at, data_at, samples, count, i0, i1):
+    """The losses of rows i0:i1 and the delta of the last layer, (y - t)/count."""
     network, data = seen(network_at), seen(data_at)
-    C, N = layer[M_OUT], len(samples)
+    C = layer[M_OUT]
     h = _rows(network.workspace, layer[H_OUT], C, i0, i1)
     d = _rows(network.workspace, layer[DELTA], C, i0, i1)
     sample_losses, hits = network.sample_losses[i0:i1], network.sample_hits[i0:i1]
@@ -243,7 +249,7 @@ def _loss(loss, layer, network_at, data_at, samples, i0, i1):
         softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
         for i in range(i1 - i0):
             hits[i] = h[i, labels[i]] == tops[i]
-        difference_of_rows(d, labels, 1.0 / N, d)
+        difference_of_rows(d, labels, 1.0 / count, d)
         return
     targets = _rows(network.workspace, data.targets_at, C, i0, i1)
     _gather_rows(data.targets, samples[i0:i1], targets.dtype.type(1), targets)
@@ -251,13 +257,25 @@ def _loss(loss, layer, network_at, data_at, samples, i0, i1):
         softmax_cross_entropy_of_rows(h, targets, d, sample_losses, tops, totals)
         for i in range(i1 - i0):
             hits[i] = h[i, np.argmax(targets[i])] == tops[i]
-        difference_of_rows(d, targets, 1.0 / N, d)
+        difference_of_rows(d, targets, 1.0 / count, d)
     elif loss == SIGMOID_CROSS_ENTROPY:
         sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses)
-        difference_of_rows(d, targets, 1.0 / N, d)
+        difference_of_rows(d, targets, 1.0 / count, d)
     else:
         squared_error_of_rows(h, targets, sample_losses)
-        difference_of_rows(h, targets, 1.0 / N, d)
+        difference_of_rows(h, targets, 1.0 / count, d)
+
+
+@kernel
+def _weigh(layer, network_at, shares, i0, i1):
+    """Losses, hits and deltas of rows i0:i1 of the last layer, times the shares of their samples."""
+    network = seen(network_at)
+    d = _rows(network.workspace, layer[DELTA], layer[M_OUT], i0, i1)
+    for i in range(i1 - i0):
+        share = shares[i0 + i]
+        network.sample_losses[i0 + i] *= share
+        network.sample_hits[i0 + i] *= share
+        d[i] *= d.dtype.type(share)
 
 
 @kernel

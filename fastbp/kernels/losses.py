@@ -34,7 +34,7 @@ def _softmax_cross_entropy(x, t, y):
 
 @summing_kernel
 def softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals):
-    """y = softmax(x), with the loss of each row; `tops` and `totals`, (N,), are room to work in."""
+    """y = softmax(x), with the loss of each row, its largest x and the logarithm of its sum of exp(x - top)."""
     apart()
     N, C = x.shape
     softmax_of_rows(x, y, tops, totals)
