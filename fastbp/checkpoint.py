@@ -22,8 +22,7 @@ def write(path: FilePath, network: Sequential, run: Run, best: Best, epoch: int)
     optimizer = run.optimizer
     arrays = {f"parameter {key}": value for key, value in network.params.items()}
     arrays |= {f"best {key}": value for key, value in best.params.items()}
-    for name in optimizer.state_names():
-        arrays |= {f"{name} {key}": value for key, value in (getattr(optimizer, name) or {}).items()}
+    arrays |= saving.optimizer_state(optimizer)
     meta = {
         "checkpoint": {
             "run": _description(network, run),
@@ -62,9 +61,7 @@ def read(path: FilePath, network: Sequential, run: Run, best: Best) -> int:
     optimizer = run.optimizer
     for key, parameter in network.params.items():
         parameter[...] = arrays[f"parameter {key}"]
-    for name in optimizer.state_names():
-        setattr(optimizer, name, _beginning(f"{name} ", arrays) or None)
-    optimizer.iter = content["iter"]
+    saving.set_optimizer_state(optimizer, arrays, content["iter"])
     run.generator.bit_generator.state = content["generator"]
     for layer, step in zip(_dropouts(network), content["dropout"], strict=True):
         layer.step = step

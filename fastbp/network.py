@@ -115,6 +115,8 @@ class Sequential:
         The loss.
     history : History
         Of the last `fit`.
+    optimizer : Optimizer or None
+        The one that was saved with the network, where it comes from `fastbp.load`; for `fit(optimizer=...)`.
 
     Raises
     ------
@@ -141,6 +143,7 @@ class Sequential:
         self.layers: OrderedDict[str, Layer] = named
         self.last_layer = loss
         self.history = History()
+        self.optimizer: Optimizer | None = None
         self._params = Parameters(list(named.values()))
 
     @property
@@ -228,7 +231,7 @@ class Sequential:
         epochs: int = 1,
         batch_size: int = 100,
         optimizer: Optimizer | str = "sgd",
-        seed: int | None = None,
+        seed: int | np.random.Generator | None = None,
         sample_weight: ArrayLike | None = None,
         scale: float = 1.0,
         drop_last: bool = False,
@@ -264,8 +267,9 @@ class Sequential:
             Samples of a step. The last batch of an epoch may be smaller.
         optimizer : Optimizer or str
             An object of `fastbp.optimizers`, which keeps its state from one fit to the next, or a name such as "adam".
-        seed : int, optional
-            Of the order of the samples, in which each comes once in an epoch; without it no two runs are alike.
+        seed : int or numpy.random.Generator, optional
+            Of the order of the samples, in which each comes once in an epoch; without it no two runs are alike. A
+            generator goes on: two fits with one are the epochs of a longer fit.
         sample_weight : array_like (samples,), optional
             What each sample counts for, finite and at least 0. The loss of a batch is sum(w·loss)/sum(w), its delta at
             the output w·(y - t)/sum(w); accuracies and the means of an epoch are weighted alike. A batch in which all
@@ -334,6 +338,27 @@ class Sequential:
             verbose=verbose,
         )
 
+    def save(self, path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> None:
+        """Save the network to a file, which `fastbp.load` makes a network again.
+
+        Parameters
+        ----------
+        path : path
+            Written as it is, no suffix is added. The file is replaced at once or stays as it was.
+        optimizer : Optimizer, optional
+            To be saved as well, with its settings, its state and how many updates there have been.
+
+        Raises
+        ------
+        TypeError
+            For a layer, loss, network or optimizer of another class, and for an optimizer whose rate is a function.
+        OSError
+            If the file cannot be written.
+        """
+        from fastbp import saving  # noqa: PLC0415 - it knows networks
+
+        saving.save(self, path, optimizer)
+
     def gradient(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
 
@@ -397,7 +422,7 @@ class TwoLayerNet(Sequential):
     weight_init_std : float
         Weights start as normal numbers of this standard deviation, biases as zeros.
     dtype : float64 or float32
-    seed : int, optional
+    seed : int or numpy.random.Generator, optional
         At least 0, of the weights; without it they come from NumPy's global generator, as in the book, so that
         `np.random.seed` sets them.
 
@@ -415,7 +440,7 @@ class TwoLayerNet(Sequential):
         weight_init_std: float = 0.01,
         *,
         dtype: DTypeLike = np.float64,
-        seed: int | None = None,
+        seed: int | np.random.Generator | None = None,
     ) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
         for name, size in sizes.items():

@@ -68,6 +68,10 @@ class Optimizer:
             value = schedule(name, value) if name == "lr" else rate(name, value, _LIMITS[name])
         super().__setattr__(name, value)
 
+    def setting_names(self) -> tuple[str, ...]:
+        """Names of the attributes that it is made with, the rate first."""
+        return tuple(name for name in _LIMITS if name in vars(self))
+
     def state_names(self) -> tuple[str, ...]:
         """Names of the attributes that hold the state: dicts of arrays by parameter, or None before an update."""
         return self._state
@@ -269,9 +273,9 @@ def optimizer(name_or_object: str | Optimizer) -> Optimizer:
     return _BY_NAME[name_or_object.lower()]()
 
 
-_BY_NAME: dict[str, Callable[[], Optimizer]] = {
-    kind.__name__.lower(): kind for kind in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)
-}
+OPTIMIZERS: tuple[type[Optimizer], ...] = (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam)
+
+_BY_NAME: dict[str, Callable[[], Optimizer]] = {kind.__name__.lower(): kind for kind in OPTIMIZERS}
 
 
 def _checked(key: str, param: Any, grads: Mapping[str, Any]) -> tuple[Array, Array]:

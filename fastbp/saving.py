@@ -40,9 +40,21 @@ from fastbp.layers import (
     Tanh,
 )
 from fastbp.network import Sequential, TwoLayerNet
-from fastbp.validation import Array, as_array
+from fastbp.optimizers import OPTIMIZERS, Optimizer
+from fastbp.validation import Array, as_array, whole_number
 
-__all__ = ["load", "network_contents", "network_from", "read", "save", "write"]
+__all__ = [
+    "load",
+    "network_contents",
+    "network_from",
+    "optimizer_contents",
+    "optimizer_from",
+    "optimizer_state",
+    "read",
+    "save",
+    "set_optimizer_state",
+    "write",
+]
 
 VERSION = 1
 """Of the format; a file of a later one is refused."""
@@ -71,10 +83,11 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class _Arguments:
-    """What a layer class is made of: arguments of its constructor that are attributes of the same name."""
+    """What a layer class is made of: arguments of its constructor that are attributes of the same name, and counts."""
 
     arrays: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
 
 
 # A new layer class is one entry here.
@@ -82,7 +95,7 @@ _LAYERS: dict[type, _Arguments] = {
     AddLayer: _Arguments(),
     Affine: _Arguments(arrays=("W", "b")),
     CrossEntropyError: _Arguments(),
-    Dropout: _Arguments(settings=("dropout_ratio", "seed")),
+    Dropout: _Arguments(settings=("dropout_ratio", "seed"), counts=("step",)),
     Identity: _Arguments(),
     IdentityWithLoss: _Arguments(),
     MulLayer: _Arguments(),
@@ -96,11 +109,11 @@ _LAYERS: dict[type, _Arguments] = {
 _NETWORKS: tuple[type[Sequential], ...] = (Sequential, TwoLayerNet)
 
 
-def save(network: Sequential, path: FilePath) -> None:
+def save(network: Sequential, path: FilePath, optimizer: Optimizer | None = None) -> None:
     """Save a network: its class, its layers with their names, settings and parameters, and its loss.
 
-    What layers keep between forward and backward is not saved. `np.load(path)` gives the parameters by the names of
-    `network.params`, W1, b1 and so on.
+    Dropout layers go on with the masks after those that were drawn. What layers keep between forward and backward is
+    not saved. `np.load(path)` gives the parameters by the names of `network.params`, W1, b1 and so on.
 
     Parameters
     ----------
@@ -108,19 +121,28 @@ def save(network: Sequential, path: FilePath) -> None:
         Of layers of `fastbp.layers`.
     path : path
         Written as it is, no suffix is added. As `write`: the file is replaced at once or stays as it was.
+    optimizer : Optimizer, optional
+        To be saved with the network: its settings, its state and how many updates there have been.
 
     Raises
     ------
     TypeError
-        For a layer, loss or network of another class.
+        For a layer, loss, network or optimizer of another class, and for an optimizer whose rate is a function.
     OSError
         If the file cannot be written.
     """
-    write(path, *network_contents(network))
+    arrays, meta = network_contents(network)
+    if optimizer is not None:
+        more_arrays, more_meta = optimizer_contents(optimizer)
+        arrays, meta = arrays | more_arrays, meta | more_meta
+    write(path, arrays, meta)
 
 
 def load(path: FilePath) -> Sequential:
     """Return the network that `save` wrote: equal layers, names, loss and parameters, bitwise.
+
+    Training goes on from there as it would have without the file: with the same arguments, `fit` ends with bitwise the
+    same parameters. The optimizer that was saved with the network is its attribute `optimizer`.
 
     Parameters
     ----------
@@ -135,9 +157,12 @@ def load(path: FilePath) -> Sequential:
     """
     arrays, meta = read(path)
     try:
-        return network_from(arrays, meta)
+        network = network_from(arrays, meta)
+        if "optimizer" in meta:
+            network.optimizer = optimizer_from(arrays, meta)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
+    return network
 
 
 def network_contents(network: Sequential) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -175,7 +200,7 @@ def network_contents(network: Sequential) -> tuple[dict[str, Array], dict[str, A
             array = getattr(layer, attribute)
             members[attribute] = names.setdefault(id(array), f"{name}.{attribute}")
             arrays[members[attribute]] = array
-        settings = {attribute: getattr(layer, attribute) for attribute in arguments.settings}
+        settings = {attribute: getattr(layer, attribute) for attribute in (*arguments.settings, *arguments.counts)}
         return {"name": name, "class": type(layer).__name__, "arrays": members, "settings": settings}
 
     layers = [described(name, layer) for name, layer in network.layers.items()]
@@ -208,7 +233,10 @@ def network_from(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Sequen
         arguments = _LAYERS[layer_class]
         own = {attribute: arrays[description["arrays"][attribute]] for attribute in arguments.arrays}
         settings = {attribute: description["settings"][attribute] for attribute in arguments.settings}
-        return layer_class(**own, **settings)
+        layer = layer_class(**own, **settings)
+        for attribute in arguments.counts:
+            setattr(layer, attribute, _count(attribute, description["settings"][attribute]))
+        return layer
 
     try:
         description = meta["network"]
@@ -222,6 +250,86 @@ def network_from(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Sequen
             f"meta: expected the whole description of a network, got one that does not fit ({error}); save it again"
         ) from None
     return network
+
+
+def optimizer_contents(optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return what `write` takes to save an optimizer.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of `fastbp.optimizers`.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        As `optimizer_state`.
+    meta : dict
+        The description of the optimizer, under the one key "optimizer".
+
+    Raises
+    ------
+    TypeError
+        As `save`.
+    """
+    if type(optimizer) not in OPTIMIZERS:
+        raise TypeError(
+            f"optimizer: expected one of the classes {', '.join(kind.__name__ for kind in OPTIMIZERS)}, got "
+            f"{type(optimizer).__name__}; save the network alone"
+        )
+    if callable(optimizer.lr):
+        raise TypeError(
+            f"optimizer.lr: expected a number or an array, got {type(optimizer.lr).__name__}, which no file can hold; "
+            f"give an array with one rate for each step, or the number optimizer.current_lr"
+        )
+    description = {
+        "class": type(optimizer).__name__,
+        "settings": {name: getattr(optimizer, name) for name in optimizer.setting_names()},
+        "iter": optimizer.iter,
+    }
+    return optimizer_state(optimizer), {"optimizer": description}
+
+
+def optimizer_from(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer that `optimizer_contents` described.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Kept by the optimizer, not copied; others than its own are left alone.
+    meta : mapping
+
+    Raises
+    ------
+    ValueError
+        If they describe no optimizer, or one with a class that is not known here.
+    """
+    try:
+        description = meta["optimizer"]
+        optimizer: Optimizer = _class("optimizer", description["class"], OPTIMIZERS)(**description["settings"])
+        set_optimizer_state(optimizer, arrays, _count("iter", description["iter"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"meta: expected the whole description of an optimizer, got one that does not fit ({error}); save it again"
+        ) from None
+    return optimizer
+
+
+def optimizer_state(optimizer: Optimizer) -> dict[str, Array]:
+    """Return the optimizer's own arrays, by state and parameter: "v W1"."""
+    return {
+        f"{name} {key}": value
+        for name in optimizer.state_names()
+        for key, value in (getattr(optimizer, name) or {}).items()
+    }
+
+
+def set_optimizer_state(optimizer: Optimizer, arrays: Mapping[str, Array], count: int) -> None:
+    """Give an optimizer the arrays that `optimizer_state` gave, kept and not copied, after `count` updates."""
+    for name in optimizer.state_names():
+        own = {key.removeprefix(f"{name} "): value for key, value in arrays.items() if key.startswith(f"{name} ")}
+        setattr(optimizer, name, own or None)
+    optimizer.iter = count
 
 
 def write(path: FilePath, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
@@ -322,12 +430,16 @@ def _arguments(name: str, layer: object) -> _Arguments:
     )
 
 
+def _count(name: str, value: object) -> int:
+    return whole_number(name, value, 0, "save it again")
+
+
 def _class(kind: str, name: str, classes: tuple[type, ...]) -> Any:
     known = {known.__name__: known for known in classes}
     if name in known:
         return known[name]
     raise ValueError(
-        f"meta: expected a {kind} of one of the classes {', '.join(known)}, got {name!r}; "
+        f"meta: expected the {kind} to be one of the classes {', '.join(known)}, got {name!r}; "
         f"load it with the fastbp that saved it, or a later one"
     )
 

@@ -148,7 +148,9 @@ def whole_number(name: str, value: object, least: int, remedy: str, most: float 
 
 
 def generator(seed: object) -> np.random.Generator:
-    """NumPy's generator of random numbers for an integer seed."""
+    """NumPy's generator of random numbers for an integer seed; or the one that is given, which goes on."""
+    if isinstance(seed, np.random.Generator):
+        return seed
     return np.random.default_rng(whole_number("seed", seed, 0, "give a number such as 0"))
 
 

@@ -175,6 +175,16 @@ def test_a_second_fit_goes_on_with_the_optimizer_and_with_edited_parameters():
     assert_same_parameters(fitted, looped, 1e-13)
 
 
+def test_two_fits_with_one_generator_are_the_epochs_of_a_longer_fit():
+    x, t = data()
+    whole, parts = deep(), deep()
+    whole.fit(x, t, epochs=5, batch_size=64, seed=3)
+    generator = np.random.default_rng(3)
+    parts.fit(x, t, epochs=2, batch_size=64, seed=generator)
+    parts.fit(x, t, epochs=3, batch_size=64, seed=generator)
+    assert_same_parameters(parts, whole)
+
+
 def test_rates_by_step():
     x, t = data()
     fitted, looped = deep(), deep()

@@ -1,5 +1,7 @@
 """Files of networks and arrays: what goes in comes out, damage is refused, and a failed write changes nothing."""
 
+import contextlib
+import copy
 import errno
 import io
 import json
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbp import History, Sequential, TwoLayerNet, layers, load, save, saving
+from fastbp import History, Sequential, TwoLayerNet, layers, load, optimizers, save, saving, use_reference
 from fastbp.layers import Affine, CrossEntropyError, IdentityWithLoss, ReLU, Sigmoid, Softmax, SoftmaxWithLoss
 from fastbp.saving import network_contents, network_from, read, write
 from tests.subprocesses import run_python
@@ -589,8 +591,11 @@ def test_a_file_of_something_else_is_no_network(path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda network: network.update({"class": "Popen"}), "expected a network of .*, got 'Popen'"),
-        (lambda network: network["loss"].update({"class": "Later"}), "expected a layer of .*, got 'Later'; load it"),
+        (lambda network: network.update({"class": "Popen"}), "expected the network to be .*, got 'Popen'"),
+        (
+            lambda network: network["loss"].update({"class": "Later"}),
+            "expected the layer to be .*, got 'Later'; load it",
+        ),
         (lambda network: network.pop("layers"), "one that does not fit .'layers'"),
         (lambda network: network["layers"][0].update(arrays={"W": "W9"}), "one that does not fit .'W9'"),
         (lambda network: network["layers"][0]["arrays"].update(b="W1"), "b: expected 1 dimension"),
@@ -600,4 +605,129 @@ def test_a_description_that_does_not_fit_is_refused(change, says):
     arrays, meta = network_contents(TwoLayerNet(3, 4, 2, seed=0))
     change(meta["network"])
     with pytest.raises(ValueError, match=says):
+        network_from(arrays, meta)
+
+
+# Training that goes on from a file
+
+
+def trained(name="adam", lr=0.01):
+    rng = np.random.default_rng(3)
+    network = Sequential(
+        [
+            Affine(rng.standard_normal((6, 8)), np.zeros(8)), layers.Tanh(), layers.Dropout(0.4, seed=5),
+            Affine(rng.standard_normal((8, 3)), np.zeros(3)),
+        ],
+        SoftmaxWithLoss(),
+    )  # fmt: skip
+    optimizer = optimizers.optimizer(name)
+    optimizer.lr, optimizer.weight_decay = lr, 1e-3
+    train_on(network, optimizer, seed=0)
+    return network, optimizer
+
+
+def train_on(network, optimizer, seed):
+    rng = np.random.default_rng(4)
+    x, t = rng.standard_normal((50, 6)), rng.integers(0, 3, 50)
+    network.fit(x, t, epochs=3, batch_size=16, optimizer=optimizer, seed=seed)
+
+
+def assert_same_training(ours, theirs):
+    (network, optimizer), (other, its_optimizer) = ours, theirs
+    assert type(its_optimizer) is type(optimizer)
+    assert its_optimizer.iter == optimizer.iter
+    for key, value in network.params.items():
+        assert_bitwise(other.params[key], value)
+    for name in optimizer.state_names():
+        state, its_state = getattr(optimizer, name), getattr(its_optimizer, name)
+        assert list(its_state) == list(state)
+        for key, value in state.items():
+            assert_bitwise(its_state[key], value)
+
+
+@pytest.mark.parametrize("on_reference", [False, True], ids=["engine", "layer by layer"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"])
+def test_a_loaded_network_and_its_optimizer_train_on_as_if_never_saved(tmp_path, name, on_reference):
+    with use_reference() if on_reference else contextlib.nullcontext():
+        network, optimizer = trained(name, 0.01 / np.arange(1, 30))
+        network.save(tmp_path / "run.npz", optimizer)
+        again = load(tmp_path / "run.npz")
+        assert_same_training((network, optimizer), (again, again.optimizer))
+        for setting in optimizer.setting_names():
+            np.testing.assert_array_equal(getattr(again.optimizer, setting), getattr(optimizer, setting))
+        train_on(network, optimizer, seed=1)
+        train_on(again, again.optimizer, seed=1)
+    assert_same_training((network, optimizer), (again, again.optimizer))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies_of_what_was_loaded_train_on_the_same_way(tmp_path, clone):
+    network, optimizer = trained()
+    network.save(tmp_path / "run.npz", optimizer)
+    again = clone(load(tmp_path / "run.npz"))
+    train_on(network, optimizer, seed=1)
+    train_on(again, again.optimizer, seed=1)
+    assert_same_training((network, optimizer), (again, again.optimizer))
+
+
+def test_without_an_optimizer_the_masks_of_dropout_go_on_all_the_same(tmp_path):
+    network, _ = trained()
+    network.save(tmp_path / "network.npz")
+    again = load(tmp_path / "network.npz")
+    assert again.optimizer is None
+    assert again.layers["Dropout1"].step == network.layers["Dropout1"].step == 12
+    with np.load(tmp_path / "network.npz") as file:
+        assert set(file.files) == {"fastbp", *network.params}
+
+
+def test_an_optimizer_that_was_never_used_comes_back(tmp_path):
+    TwoLayerNet(3, 4, 2, seed=0).save(tmp_path / "new.npz", optimizers.Momentum(0.5, 0.8))
+    optimizer = load(tmp_path / "new.npz").optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.v, optimizer.iter) == (0.5, 0.8, None, 0)
+
+
+class OwnSGD(optimizers.SGD):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "says"),
+    [
+        ("adam", "optimizer: expected one of the classes SGD, .*, got str"),
+        (OwnSGD(0.1), "optimizer: expected one of the classes SGD, .*, got OwnSGD; save the network alone"),
+        (optimizers.SGD(lambda step: 0.1), "optimizer.lr: expected a number or an array, got function, which no file"),
+    ],
+    ids=["name", "class", "function"],
+)
+def test_an_optimizer_that_no_file_can_hold_is_refused(path, optimizer, says):
+    with pytest.raises(TypeError, match=says):
+        TwoLayerNet(3, 4, 2, seed=0).save(path, optimizer)
+    assert_old_and_alone(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"class": "Later"}, "expected the optimizer to be .*, got 'Later'; load it"),
+        ({"iter": -1}, "iter: expected at least 0, got -1"),
+        ({"iter": "7"}, "one that does not fit .iter: expected an integer"),
+        ({"settings": {"lr": 0.1, "speed": 1}}, "one that does not fit .*speed"),
+        ({"settings": {"lr": -0.1}}, "lr: expected a number that is at least 0"),
+    ],
+    ids=str,
+)
+def test_a_description_of_an_optimizer_that_does_not_fit_is_refused(path, change, says):
+    network, optimizer = trained()
+    arrays, meta = saving.optimizer_contents(optimizer)
+    meta["optimizer"] |= change
+    more_arrays, more_meta = network_contents(network)
+    write(path, arrays | more_arrays, meta | more_meta)
+    with pytest.raises(ValueError, match=rf"network.npz: .*{says}"):
+        load(path)
+
+
+def test_a_step_of_dropout_that_is_no_count_is_refused():
+    arrays, meta = network_contents(trained()[0])
+    meta["network"]["layers"][2]["settings"]["step"] = -1
+    with pytest.raises(ValueError, match="step: expected at least 0, got -1"):
         network_from(arrays, meta)
