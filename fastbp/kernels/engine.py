@@ -275,7 +275,8 @@ def _weigh(layer, network_at, shares, i0, i1):
         share = shares[i0 + i]
         network.sample_losses[i0 + i] *= share
         network.sample_hits[i0 + i] *= share
-        d[i] *= d.dtype.type(share)
+        for j in range(layer[M_OUT]):
+            d[i, j] *= d.dtype.type(share)
 
 
 @kernel
