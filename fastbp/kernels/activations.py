@@ -11,8 +11,8 @@ from fastbp.kernels._jit import apart, kernel, shared_kernel, summing_kernel
 from fastbp.kernels.elementary import exp, log, logistic, maximum, one, tanh, zero
 from fastbp.kernels.pointers import load, shift, store
 
-# What `finish` does to a block of a product.
-IDENTITY, RELU, SIGMOID, TANH, DERIVATIVE = 0, 1, 2, 3, 4
+# What `finish` does to a block of a product; nothing where the product itself was subtracted.
+IDENTITY, RELU, SIGMOID, TANH, DERIVATIVE, SUBTRACT = 0, 1, 2, 3, 4, 8
 
 
 @shared_kernel
@@ -147,7 +147,7 @@ def finish(action, c, c_row, rows, columns, out, out_row):
     Blocks are given by their first element and the stride of their rows. `out` is what the activation returned,
     which is enough for its slope: ReLU's mask is where it is 0.
     """
-    if action in (IDENTITY, DERIVATIVE):
+    if action in (IDENTITY, DERIVATIVE, SUBTRACT):
         return
     if columns == c_row == out_row:
         rows, columns = 1, rows * columns  # one long loop: a vector of tanh takes as long as one tanh

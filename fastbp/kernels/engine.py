@@ -19,7 +19,7 @@ import numpy as np
 from fastbp.kernels import updates
 from fastbp.kernels._jit import kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
-from fastbp.kernels.activations import DERIVATIVE, IDENTITY, finish
+from fastbp.kernels.activations import DERIVATIVE, IDENTITY, SUBTRACT, finish
 from fastbp.kernels.dropout import is_kept
 from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, zeros
 from fastbp.kernels.losses import (
@@ -305,18 +305,24 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rat
     dW, db = gradients[:size], gradients[size : size + M]
     h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
+    begin = layer[W_AT] + start * M
+    is_subtracted = optimizer == SGD and rates[WEIGHT_DECAY] == 0 and D > 1
+    out, action, beside = shift(at(dW, 0), -start * M), np.intp(IDENTITY), d
+    if is_subtracted:  # dW never reaches memory
+        out, action, beside = at(network.params, layer[W_AT]), np.intp(SUBTRACT), at(dW, 0)
+        dW[0] = rates[RATE]
     product = (
-        h, one, D, d, M, one, zeros(d), zero, at(db, 0), np.intp(start == 0), shift(at(dW, 0), -start * M), M,
-        start, stop, zero, M, N, D, M, np.intp(IDENTITY), d, zero, room,
+        h, one, D, d, M, one, zeros(d), zero, at(db, 0), np.intp(start == 0), out, M,
+        start, stop, zero, M, N, D, M, action, beside, zero, room,
     )  # fmt: skip
     call_at(network.multiply, multiply, product)
-    begin = layer[W_AT] + start * M
-    W = network.params[begin : begin + size]
-    if rates[WEIGHT_DECAY] != 0:
-        decay = W.dtype.type(rates[WEIGHT_DECAY])
-        for k in range(size):
-            dW[k] += decay * W[k]
-    _update(optimizer, network_at, begin, dW, rates)
+    if not is_subtracted:
+        W = network.params[begin : begin + size]
+        if rates[WEIGHT_DECAY] != 0:
+            decay = W.dtype.type(rates[WEIGHT_DECAY])
+            for k in range(size):
+                dW[k] += decay * W[k]
+        _update(optimizer, network_at, begin, dW, rates)
     if start == 0:
         _update(optimizer, network_at, layer[B_AT], db, rates)
 

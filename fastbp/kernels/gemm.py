@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from fastbp.kernels import _threads
 from fastbp.kernels._jit import apart, inlined_kernel, kernel, summing_kernel
 from fastbp.kernels._threads import in_parallel, parts_of
-from fastbp.kernels.activations import finish
+from fastbp.kernels.activations import SUBTRACT, finish
 from fastbp.kernels.elementary import multiply_add
 from fastbp.kernels.pointers import (
     address_of,
@@ -100,19 +100,22 @@ def _tile_code(copies: bool) -> Any:
     tiles = tuple(heights[:1] for heights in HEIGHTS) if copies else _TILES
 
     @intrinsic
-    def tile(typingctx, vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, panel):
+    def tile(typingctx, vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, subtracts, rate, panel):
         """C[:used, :] = start + A[:used, :K]·B[:K, :] for one register tile `vectors` vectors wide.
 
-        Strides are in elements. The tile is of the least height that holds `used` rows: those from `used` on repeat
-        the last one and are not stored. The last vector holds `lanes` elements and is masked.
+        Where it `subtracts`, C -= rate times that instead. Strides are in elements. The tile is of the least height
+        that holds `used` rows: those from `used` on repeat the last one and are not stored. The last vector holds
+        `lanes` elements and is masked.
         """
         pointer, size = a, types.intp
         signature = types.void(
-            size, size, pointer, size, size, pointer, size, pointer, size, pointer, size, size, pointer
+            size, size, pointer, size, size, pointer, size, pointer, size, pointer, size, size, types.boolean, pointer,
+            pointer,
         )  # fmt: skip
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vectors, used, *operands, lanes, panel = args
+            vectors, used, *operands, lanes, subtracts, rate, panel = args
+            operands += [subtracts, rate]
             emit = _VectorCode(context, builder, pointer.dtype, lanes)
             for width, heights in enumerate(tiles, start=1):
                 with builder.if_then(builder.icmp_signed("==", vectors, ir.Constant(_I64, width))):
@@ -131,7 +134,9 @@ def _tile_code(copies: bool) -> Any:
 _emitted_tile, _emitted_tile_copying = _tile_code(copies=False), _tile_code(copies=True)
 
 
-def _emit_tile(builder, emit, panel, height, width, used, a, a_row, a_col, b, b_row, c, c_row, start, K):
+def _emit_tile(
+    builder, emit, panel, height, width, used, a, a_row, a_col, b, b_row, c, c_row, start, K, subtracts, rate
+):  # fmt: skip
     """The instructions of one tile of `height` rows and `width` vectors; they copy B to `panel` if there is one."""
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
     rows, columns = range(height), range(width)
@@ -176,17 +181,27 @@ def _emit_tile(builder, emit, panel, height, width, used, a, a_row, a_col, b, b_
             for phi in (sums[i][j], results[i][j]):
                 phi.add_incoming(initial[j], before)
                 phi.add_incoming(updated[i][j], loop)
-    for i in rows:
-        with builder.if_then(is_used[i]):
-            row = builder.gep(c, [builder.mul(c_row, index[i])])
-            for j in columns:
-                emit.store(results[i][j], row, j, masked=j == width - 1)
+
+    def store_rows(change: Any) -> None:
+        for i in rows:
+            with builder.if_then(is_used[i]):
+                row = builder.gep(c, [builder.mul(c_row, index[i])])
+                for j in columns:
+                    place = row, j, j == width - 1
+                    emit.store(change(results[i][j], *place), *place)
+
+    with builder.if_else(subtracts) as (to_subtract, to_store):
+        with to_subtract:
+            factor = emit.splat(builder.load(rate))
+            store_rows(lambda sums, *place: builder.fsub(emit.load(*place), builder.fmul(factor, sums)))
+        with to_store:
+            store_rows(lambda sums, *_: sums)
 
 
 @kernel
-def _tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes):
+def _tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, subtracts, rate):
     # A function of its own, so that its many instructions stand in one place: every caller compiles 1 s faster.
-    _emitted_tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, b)
+    _emitted_tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, subtracts, rate, b)
 
 
 def _row_of(value: float) -> Any:
@@ -286,13 +301,14 @@ def multiply(
 
     `start` is a row with stride `start_col`, 0 for a tile of zeros. Where `summed`, sums[j0:j1] becomes the sum of
     each column of B. `action` is for `finish`, and `beside` the outputs that it may need; it works on a tile while that
-    is in the first-level cache. `room` is as large as `_room` says. `rows_in_all` and `columns_in_all` are the size of
-    C, of which other threads may do other parts: it sets how an element is summed. K is not divided into blocks: a
-    panel is read from the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows at a time
-    within 3% of each other).
+    is in the first-level cache. With SUBTRACT, which wants rows of A that do not lie in one piece, C -= rate·A·B
+    instead, with the rate at `beside`. `room` is as large as `_room` says. `rows_in_all` and `columns_in_all` are the
+    size of C, of which other threads may do other parts: it sets how an element is summed. K is not divided into
+    blocks: a panel is read from the second-level cache as fast as it is multiplied (100×784×256: 128, 256 and 784 rows
+    at a time within 3% of each other).
     """
     V = VECTOR_BYTES // itemsize(c)
-    M, zero = i1 - i0, np.intp(0)
+    M, zero, subtracts = i1 - i0, np.intp(0), action == SUBTRACT
     rest = _rest(a_row, a_col, rows_in_all, columns_in_all, j0, j1, K, V)
     copied = _copies_panels(b_col, M, j1 - j0, V)
     stop = j1 - rest
@@ -315,12 +331,14 @@ def multiply(
             a_tile, c_tile = shift(a, i * a_row), shift(c_panel, i * c_row)
             if copied and i == i0 and b_col == 1:
                 _emitted_tile_copying(
-                    vectors, rows, a_tile, a_row, a_col, b_panel, b_row, c_tile, c_row, start_panel, K, lanes, room,
+                    vectors, rows, a_tile, a_row, a_col, b_panel, b_row, c_tile, c_row, start_panel, K, lanes,
+                    subtracts, beside, room,
                 )  # fmt: skip
                 b_panel, b_panel_row = room, vectors * V
             else:
                 _tile(
                     vectors, rows, a_tile, a_row, a_col, b_panel, b_panel_row, c_tile, c_row, start_panel, K, lanes,
+                    subtracts, beside,
                 )  # fmt: skip
             finish(action, c_tile, c_row, rows, width, shift(beside_panel, i * beside_row), beside_row)
             i += rows
@@ -328,6 +346,7 @@ def multiply(
             one_row = np.intp(1)
             _tile(
                 vectors, one_row, ones(c), zero, zero, b_panel, b_panel_row, shift(sums, j), zero, zeros(c), K, lanes,
+                False, c,
             )  # fmt: skip
         j += width
         vectors_left -= vectors
@@ -339,8 +358,9 @@ def multiply(
             )
         else:
             _rest_transposed(
-                a, a_col, b_rest, b_row, b_col, start_rest, start_col, c_rest, c_row, i0, i1, rest, K, V, room
-            )
+                a, a_col, b_rest, b_row, b_col, start_rest, start_col, c_rest, c_row, i0, i1, rest, K, V, subtracts,
+                beside, room,
+            )  # fmt: skip
         finish(action, shift(c_rest, i0 * c_row), c_row, M, rest, shift(beside, i0 * beside_row + stop), beside_row)
         if summed:
             for column in range(rest):
@@ -433,7 +453,9 @@ def _rest_by_dot_products(a, a_row, b, b_row, b_col, start, start_col, c, c_row,
 
 
 @inlined_kernel
-def _rest_transposed(a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, i1, columns, K, V, room):
+def _rest_transposed(
+    a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, i1, columns, K, V, subtracts, rate, room
+):  # fmt: skip
     """C[i0:i1, :columns] = start + A[i0:i1, :K]·B[:K, :columns], for columns of A in one piece: Cᵀ = Bᵀ·Aᵀ by tiles."""
     for i in range(i0, i1, PANEL * V):
         width = min(PANEL * V, i1 - i)
@@ -441,13 +463,14 @@ def _rest_transposed(a, a_col, b, b_row, b_col, start, start_col, c, c_row, i0, 
         lanes = width - (vectors - 1) * V
         _tile(
             vectors, columns, b, b_col, b_row, shift(a, i), a_col,
-            room, PANEL * V, zeros(a), K, lanes,
+            room, PANEL * V, zeros(a), K, lanes, False, a,
         )  # fmt: skip
         for column in range(columns):
             first = load(shift(start, column * start_col))
             for row in range(width):
                 value = first + load(shift(room, column * PANEL * V + row))
-                store(shift(c, (i + row) * c_row + column), value)
+                place = shift(c, (i + row) * c_row + column)
+                store(place, load(place) - load(rate) * value if subtracts else value)
 
 
 @kernel
