@@ -181,6 +181,16 @@ KERNELS = (
         OUTPUT,
     ),
     KernelCase(
+        "poisson_deviance_forward",
+        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M) * d.mask(d.N, d.M), d.empty(d.N, d.M)),
+        OUTPUT,
+    ),
+    KernelCase(
+        "poisson_deviance_of_rows",
+        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M) * d.mask(d.N, d.M), d.empty(d.N, d.M), d.losses()),
+        OUTPUT,
+    ),
+    KernelCase(
         "sigmoid_cross_entropy_of_rows",
         lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M), d.empty(d.N, d.M), d.losses()),
         OUTPUT,
@@ -199,9 +209,9 @@ KERNELS = (
     KernelCase("sgd_update", lambda d: (*_flat(d), 0.1)),
     KernelCase("momentum_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
     KernelCase("nesterov_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
-    KernelCase("adagrad_update", lambda d: (*_flat(d), d.positive(d.N * d.M), 0.1)),
-    KernelCase("rmsprop_update", lambda d: (*_flat(d), d.positive(d.N * d.M), 0.1, 0.9)),
-    KernelCase("adam_update", lambda d: (*_flat(d), d.normal(d.N * d.M), d.positive(d.N * d.M), 0.1, 0.9, 0.999)),
+    KernelCase("adagrad_update", lambda d: (*_flat(d), d.positive(d.N * d.M), 0.1, 1e-7)),
+    KernelCase("rmsprop_update", lambda d: (*_flat(d), d.positive(d.N * d.M), 0.1, 0.9, 1e-7)),
+    KernelCase("adam_update", lambda d: (*_flat(d), d.normal(d.N * d.M), d.positive(d.N * d.M), 0.1, 0.9, 0.999, 1e-7)),
 )
 
 
@@ -252,6 +262,13 @@ LAYERS = (
     LayerCase(
         "SigmoidWithLoss",
         lambda d: layers.SigmoidWithLoss(),
+        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M)),
+        lambda d: (),
+        OUTPUT,
+    ),
+    LayerCase(
+        "ExpWithLoss",
+        lambda d: layers.ExpWithLoss(),
         lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M)),
         lambda d: (),
         OUTPUT,

@@ -22,19 +22,36 @@ ACTIVATIONS: dict[type, int] = {
     layers.Tanh: TANH,
 }
 LOSSES: dict[type, int] = {
+    layers.ExpWithLoss: kernels.POISSON_DEVIANCE,
     layers.SoftmaxWithLoss: kernels.SOFTMAX_CROSS_ENTROPY,
     layers.IdentityWithLoss: kernels.SQUARED_ERROR,
     layers.SigmoidWithLoss: kernels.SIGMOID_CROSS_ENTROPY,
 }
 
+
+class Gradients:
+    """In place of an optimizer: keeps the gradients of the last step, and changes no parameter."""
+
+    weight_decay = 0.0
+
+    def __init__(self) -> None:
+        self.iter = 0
+        self.gradients: dict[str, Array] | None = None
+
+    def current_rate(self) -> float:
+        """Of no use to the step."""
+        return 0.0
+
+
 # For each optimizer its number, its settings beside the rate, and its state in the order of the slots.
 OPTIMIZERS: dict[type, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
+    Gradients: (kernels.KEEPER, (), ("gradients",)),
     optimizers.SGD: (kernels.SGD, (), ()),
     optimizers.Momentum: (kernels.MOMENTUM, ("momentum",), ("v",)),
     optimizers.Nesterov: (kernels.NESTEROV, ("momentum",), ("v",)),
-    optimizers.AdaGrad: (kernels.ADAGRAD, (), ("h",)),
-    optimizers.RMSprop: (kernels.RMSPROP, ("decay_rate",), ("h",)),
-    optimizers.Adam: (kernels.ADAM, ("beta1", "beta2"), ("m", "v")),
+    optimizers.AdaGrad: (kernels.ADAGRAD, ("eps",), ("h",)),
+    optimizers.RMSprop: (kernels.RMSPROP, ("decay_rate", "eps"), ("h",)),
+    optimizers.Adam: (kernels.ADAM, ("beta1", "beta2", "eps"), ("m", "v")),
 }
 
 
@@ -75,7 +92,8 @@ class Engine:
     """Trains the layers of a network on batches of up to `batch_size` samples of `features` numbers.
 
     The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
-    gives them back in place.
+    gives them back in place. Where `clips`, probabilities count in the loss as at least the dtype's eps and at most
+    1 - eps.
     """
 
     def __init__(
@@ -87,10 +105,13 @@ class Engine:
         dtype: DType,
         features: int,
         batch_size: int,
+        *,
+        clips: bool = False,
     ) -> None:
         self._params, self._optimizer = params, optimizer
         self._dropouts = [layer for layer in network_layers if type(layer) is layers.Dropout]
-        self._loss = LOSSES[type(loss)]
+        clip = float(np.finfo(dtype).eps) if clips else 0.0
+        self._objective = kernels.Objective(LOSSES[type(loss)], clip)
         self._number, self._settings, self._states = OPTIMIZERS[type(optimizer)]
         self._dtype, self._batch_size = dtype, batch_size
         table, places, size = _tabulate(network_layers, features)
@@ -98,6 +119,7 @@ class Engine:
         work = _Allotment(dtype)
         _place_samples(table, work, batch_size)
         self._targets_at = work.take(batch_size * int(table[-1, kernels.M_OUT]))
+        squares = _place_squares(table)
         self._is_dropout = table[:, kernels.MAP] == kernels.DROPOUT
         scales = np.ones(len(table), dtype)
         scales[self._is_dropout] = [1 / (1 - layer.dropout_ratio) for layer in self._dropouts]
@@ -113,8 +135,25 @@ class Engine:
             sample_losses=np.zeros(batch_size),
             sample_hits=np.zeros(batch_size),
             softmax=np.zeros((2, batch_size), dtype),
+            squares=np.zeros(squares),
         )
         self._batch_labels = np.zeros(batch_size, np.intp)
+
+    @property
+    def flat(self) -> Array:
+        """All parameters in one vector."""
+        flat: Array = self._network.params
+        return flat
+
+    @property
+    def states(self) -> Array:
+        """The optimizer's state, a row like `flat` for each of its kinds."""
+        states: Array = self._network.slots
+        return states
+
+    def index(self, keys: Iterable[str]) -> Array:
+        """Where in `flat` the elements of these parameters lie, one after the other."""
+        return np.concatenate([self._places[key] + np.arange(self._params[key].size) for key in keys])
 
     def read(self) -> None:
         """Take the parameters of the layers, the state of the optimizer and the steps of dropout layers."""
@@ -128,9 +167,7 @@ class Engine:
 
     def write(self) -> None:
         """Give back what `read` took."""
-        for key, place in self._places.items():
-            value = self._params[key]
-            value[...] = self._network.params[place : place + value.size].reshape(value.shape)
+        self.write_parameters()
         for slot, name in zip(self._network.slots, self._states, strict=True):
             state = dict(getattr(self._optimizer, name) or {})
             for key, place in self._places.items():
@@ -139,6 +176,12 @@ class Engine:
             setattr(self._optimizer, name, state)
         for layer, step in zip(self._dropouts, self._network.dropout_steps[self._is_dropout], strict=True):
             layer.step = int(step)
+
+    def write_parameters(self) -> None:
+        """Give back the parameters alone."""
+        for key, place in self._places.items():
+            value = self._params[key]
+            value[...] = self._network.params[place : place + value.size].reshape(value.shape)
 
     def train(
         self,
@@ -150,13 +193,20 @@ class Engine:
         losses: Array,
         hits: Array,
         keeps_bad: bool,
+        l2: tuple[Array, Array] | None = None,
     ) -> int:
         """Do steps `first` to `last` of an epoch over `order`; returns how many are done.
 
         `data` is x, labels, targets and the scale of x. `shares` is what each sample of the order counts for in the
         mean of its batch, or (0,) where all count alike. Losses and hits are those of every step of the epoch.
+
+        `l2` has a number for each step and room for a penalty: number/2·ΣW², over all weights but the biases and before
+        the update, which is small with the loss.
         """
         x, labels, targets, scale = data
+        rates, penalties = self._rates(first, last), np.empty(0)
+        if l2 is not None:
+            rates[:, kernels.PENALTY], penalties = l2[0][:last], l2[1]
         arguments = (
             self._network,
             kernels.Data(x, labels, targets, shares, self._dtype.type(scale), self._batch_labels, self._targets_at),
@@ -164,11 +214,12 @@ class Engine:
             self._batch_size,
             first,
             last,
-            self._loss,
+            self._objective,
             self._number,
-            self._rates(first, last),
+            rates,
             losses,
             hits,
+            penalties,
             keeps_bad,
         )
         _threads.start()
@@ -238,6 +289,13 @@ def _tabulate(network_layers: Iterable[Any], features: int) -> tuple[Array, list
     table = np.full((len(rows), kernels.FIELDS), -1, np.intp)
     table[:, : kernels.H_IN] = rows
     return table, places, params.size
+
+
+def _place_squares(table: Array) -> int:
+    """Complete the table: where sums of squares of weights begin; returns how many there are."""
+    grains = np.where(table[:, kernels.MAP] == kernels.AFFINE, -(-table[:, kernels.D_IN] // gemm.ROW_GRAIN), 0)
+    table[:, kernels.SQUARES_AT] = np.cumsum(grains) - grains
+    return int(grains.sum())
 
 
 def _place_samples(table: Array, work: _Allotment, batch_size: int) -> None:

@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 
-def require(module: str) -> Any:
-    """Return an optional module.
+def require(module: str, extra: str = "demo") -> Any:
+    """Return an optional module, which `fastbp[extra]` installs.
 
     Raises
     ------
@@ -18,5 +18,5 @@ def require(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'{error.name}: expected to be installed, got nothing; install it with: pip install "fastbp[demo]"'
+            f'{error.name}: expected to be installed, got nothing; install it with: pip install "fastbp[{extra}]"'
         ) from None

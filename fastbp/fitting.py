@@ -171,6 +171,23 @@ class _Stretch:
     accuracy: float
 
 
+class Pace:
+    """How many steps take about as long as a look at Ctrl-C, callbacks and the progress bar may wait."""
+
+    def __init__(self) -> None:
+        self._size = 1
+
+    def stretches(self, steps: int) -> Iterator[tuple[int, int]]:
+        """Divide `steps` steps: first and last of some, which are to be done before the next are asked for."""
+        first = 0
+        while first < steps:
+            last, start = min(first + self._size, steps), time.perf_counter()
+            yield first, last
+            seconds = (time.perf_counter() - start) / (last - first)
+            self._size = max(1, min(2 * self._size, int(STRETCH / seconds)))
+            first = last
+
+
 class Run:
     """The data and the steps of a run."""
 
@@ -187,7 +204,7 @@ class Run:
         sample_weight: ArrayLike | None = None,
     ) -> None:
         self._network, self._scale = network, float(scale)
-        self.optimizer = optimizers.optimizer(optimizer)
+        self.optimizer, self._pace = optimizers.optimizer(optimizer), Pace()
         self.generator = np.random.default_rng() if seed is None else generator(seed)
         self.batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
         layers, loss = list(network.layers.values()), network.last_layer
@@ -222,24 +239,18 @@ class Run:
         order = self.generator.permutation(len(self._x))[: self.samples]
         losses, hits = np.zeros(self.steps), np.zeros(self.steps)
         shares, counts = self._shares(order)
-        step, stretch = 0, 1
         self._read()
         try:
-            while step < self.steps:
-                start = time.perf_counter()
-                stop = min(step + stretch, self.steps)
+            for step, stop in self._pace.stretches(self.steps):
                 done = self._do(order, shares, step, stop, losses, hits, keeps_bad)
                 if done < stop - step:
                     _not_finite(step + done, losses)
-                seconds = (time.perf_counter() - start) / done
-                stretch = max(1, min(2 * stretch, int(STRETCH / seconds)))
                 averages = (_average(values[:stop], counts[:stop]) for values in (losses, hits))
                 if is_watched:
                     self._write()
                 yield _Stretch(stop, losses[step:stop], *averages)
                 if is_watched:
                     self._read()
-                step = stop
         finally:
             self._write()
 

@@ -40,6 +40,7 @@ __all__ = [
     "Affine",
     "CrossEntropyError",
     "Dropout",
+    "ExpWithLoss",
     "Identity",
     "IdentityWithLoss",
     "MulLayer",
@@ -1104,12 +1105,96 @@ class IdentityWithLoss:
         """
         if self.y is None or self.t is None:
             _not_run(self)
-        dtype = _quotient_dtype(self.y, self.t)
-        predictions, targets = working(rows("y", self.y), dtype), working(rows("t", self.t), dtype)
-        dx = empty(predictions.shape, dtype)
-        dout = _dout_of_sum(scalar("dout", dout), self._shares)
-        implementation(dtype).squared_error_backward(predictions, targets, dout, dx)
-        return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
+        return _scaled_difference(self.y, self.t, dout, self._shares)
+
+
+class ExpWithLoss:
+    """Exponential output with half the Poisson deviance, for regression on counts; its gradient is y - t, too.
+
+    Each input x is the logarithm of an expected count, y = exp(x). The loss of one is t·log(t/y) - t + y, which is
+    y for t = 0.
+
+    Attributes
+    ----------
+    loss : float
+    y : ndarray
+        exp(x), in the shape of x.
+    t : ndarray
+        The targets, as given.
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the sum of the losses over each row, mean over the batch; 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Logarithms of predictions, (N, C), or one sample (C,).
+        t : array_like
+            Targets in the shape of x, at least 0.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x and t are not real numbers of one such shape, a target is negative or NaN, or the weights
+            are not such numbers.
+        """
+        x, t = as_array("x", x), as_array("t", t)
+        same_shape("t", t, x.shape, "as the predictions")
+        if not (t >= 0).all():
+            raise ValueError(f"t: expected counts, at least 0, got {t[~(t >= 0)][0]}; take IdentityWithLoss for others")
+        dtype = _quotient_dtype(x, t)
+        logarithms, targets = working(rows("x", x), dtype), working(rows("t", t), dtype)
+        y = empty(logarithms.shape, dtype)
+        shares = _shares(sample_weight, len(logarithms))
+        if shares is None:
+            loss = implementation(dtype).poisson_deviance_forward(logarithms, targets, y)
+        else:
+            losses = np.empty(len(logarithms))
+            implementation(dtype).poisson_deviance_of_rows(logarithms, targets, y, losses)
+            loss = float(np.sum(shares * losses))
+        self.y, self.t, self.loss, self._shares = finished(y, dtype).reshape(x.shape), t, loss, shares
+        return cast(float, loss)
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx = (y - t)/N·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        if self.y is None or self.t is None:
+            _not_run(self)
+        return _scaled_difference(self.y, self.t, dout, self._shares)
+
+
+def _scaled_difference(y: Array, t: Array, dout: ArrayLike, shares: Array | None) -> Array:
+    """(y - t)/N·dout in the shape of y, or with the shares of samples in place of 1/N."""
+    dtype = _quotient_dtype(y, t)
+    predictions, targets = working(rows("y", y), dtype), working(rows("t", t), dtype)
+    dx = empty(predictions.shape, dtype)
+    factor = _dout_of_sum(scalar("dout", dout), shares)
+    implementation(dtype).squared_error_backward(predictions, targets, factor, dx)
+    return finished(_weighted(dx, shares), dtype).reshape(y.shape)
 
 
 def _shares(sample_weight: ArrayLike | None, N: int) -> Array | None:

@@ -2,8 +2,8 @@
 
 `params` and `grads` are mappings with the same keys; values are arrays, or plain floats as in the book's plots,
 which are replaced in `params`. All keys and shapes are checked before anything is changed. The state of an
-optimizer (`v`, `h`, `m`) is a dict of arrays, made at the first update. The constant 1e-7 stands outside every
-root, as in the book.
+optimizer (`v`, `h`, `m`) is a dict of arrays, made at the first update. Where a method divides by a root, `eps` is
+added to it, which keeps the quotient finite: 1e-7 outside the root, as in the book.
 
 Every optimizer takes, and has as attributes that may be set at any time:
 
@@ -42,7 +42,15 @@ __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "optimiz
 LearningRate: TypeAlias = float | Callable[[int], float] | Array
 
 # What a setting must stay below.
-_LIMITS = {"lr": math.inf, "momentum": 1, "decay_rate": 1, "beta1": 1, "beta2": 1, "weight_decay": math.inf}
+_LIMITS = {
+    "lr": math.inf,
+    "momentum": 1,
+    "decay_rate": 1,
+    "beta1": 1,
+    "beta2": 1,
+    "eps": math.inf,
+    "weight_decay": math.inf,
+}
 
 
 class Optimizer:
@@ -194,16 +202,17 @@ class Nesterov(Momentum):
 
 
 class AdaGrad(Optimizer):
-    """A rate of its own for each element, h += dW²; W -= lr·dW/(sqrt(h) + 1e-7) (section 6.1.5)."""
+    """A rate of its own for each element, h += dW²; W -= lr·dW/(sqrt(h) + eps) (section 6.1.5)."""
 
     _state = ("h",)
 
-    def __init__(self, lr: LearningRate = 0.01, *, weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: LearningRate = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
+        self.eps = eps
         self.h: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        implementation(param.dtype).adagrad_update(param, grad, self._flat("h", key), lr)
+        implementation(param.dtype).adagrad_update(param, grad, self._flat("h", key), lr, self.eps)
 
 
 class RMSprop(Optimizer):
@@ -211,13 +220,16 @@ class RMSprop(Optimizer):
 
     _state = ("h",)
 
-    def __init__(self, lr: LearningRate = 0.01, decay_rate: float = 0.99, *, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, lr: LearningRate = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(lr, weight_decay)
-        self.decay_rate = decay_rate
+        self.decay_rate, self.eps = decay_rate, eps
         self.h: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        implementation(param.dtype).rmsprop_update(param, grad, self._flat("h", key), lr, self.decay_rate)
+        h = self._flat("h", key)
+        implementation(param.dtype).rmsprop_update(param, grad, h, lr, self.decay_rate, self.eps)
 
 
 class Adam(Optimizer):
@@ -229,16 +241,22 @@ class Adam(Optimizer):
     _state = ("m", "v")
 
     def __init__(
-        self, lr: LearningRate = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, weight_decay: float = 0.0
+        self,
+        lr: LearningRate = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        *,
+        eps: float = 1e-7,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.beta1, self.beta2 = beta1, beta2
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.m: dict[str, Array] | None = None
         self.v: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
         m, v = self._flat("m", key), self._flat("v", key)
-        implementation(param.dtype).adam_update(param, grad, m, v, lr, self.beta1, self.beta2)
+        implementation(param.dtype).adam_update(param, grad, m, v, lr, self.beta1, self.beta2, self.eps)
 
     def current_rate(self) -> float:
         """`current_lr` with the correction of the bias."""

@@ -170,6 +170,18 @@ def sigmoid_cross_entropy_of_rows(x: Array, t: Array, y: Array, losses: Array) -
     np.sum(linear + np.log1p(np.exp(-size)), axis=1, out=losses)
 
 
+def poisson_deviance_forward(x: Array, t: Array, y: Array) -> float:
+    losses = np.empty(len(x))
+    poisson_deviance_of_rows(x, t, y, losses)
+    return _mean(losses)
+
+
+def poisson_deviance_of_rows(x: Array, t: Array, y: Array, losses: Array) -> None:
+    exp_forward(x, y)
+    logarithms = np.subtract(np.log(t, out=np.zeros_like(t), where=t != 0), x, out=np.zeros_like(x), where=t != 0)
+    np.sum(t * logarithms - t + y, axis=1, out=losses)
+
+
 def squared_error_forward(y: Array, t: Array) -> float:
     losses = np.empty(len(y))
     squared_error_of_rows(y, t, losses)
@@ -217,21 +229,23 @@ def nesterov_update(param: Array, grad: Array, v: Array, lr: float, momentum: fl
     v[...] = momentum * v - lr * grad
 
 
-def adagrad_update(param: Array, grad: Array, h: Array, lr: float) -> None:
+def adagrad_update(param: Array, grad: Array, h: Array, lr: float, eps: float) -> None:
     h += grad * grad
-    param -= lr * grad / (np.sqrt(h) + 1e-7)
+    param -= lr * grad / (np.sqrt(h) + eps)
 
 
-def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: float) -> None:
+def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: float, eps: float) -> None:
     h *= decay_rate
     h += (1 - decay_rate) * grad * grad
-    param -= lr * grad / (np.sqrt(h) + 1e-7)
+    param -= lr * grad / (np.sqrt(h) + eps)
 
 
-def adam_update(param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
+def adam_update(
+    param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float, eps: float
+) -> None:
     m += (1 - beta1) * (grad - m)
     v += (1 - beta2) * (grad**2 - v)
-    param -= lr * m / (np.sqrt(v) + 1e-7)
+    param -= lr * m / (np.sqrt(v) + eps)
 
 
 def _random_bits(seed: int, step: int, n: int) -> Array:

@@ -57,9 +57,9 @@ def test_defaults_are_the_books():
         common,
         {**common, "momentum": 0.9, "v": None},
         {**common, "momentum": 0.9, "v": None},
-        {**common, "h": None},
-        {**common, "decay_rate": 0.99, "h": None},
-        {**common, "lr": 0.001, "beta1": 0.9, "beta2": 0.999, "m": None, "v": None},
+        {**common, "eps": 1e-7, "h": None},
+        {**common, "decay_rate": 0.99, "eps": 1e-7, "h": None},
+        {**common, "lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-7, "m": None, "v": None},
     ]
 
 
@@ -218,3 +218,13 @@ def test_a_parameter_that_changed_its_shape_is_refused():
     optimizer.update({"W": np.ones(3)}, {"W": np.ones(3)})
     with pytest.raises(ValueError, match=r"params\['W'\]: expected shape \(3,\)"):
         optimizer.update({"W": np.ones(4)}, {"W": np.ones(4)})
+
+
+@pytest.mark.parametrize("kind", [AdaGrad, RMSprop, Adam])
+def test_eps_is_added_to_the_root(kind):
+    params = {"W": np.zeros(3)}
+    kind(0.5, eps=7.0).update(params, {"W": np.full(3, 2.0)})
+    plain = {"W": np.zeros(3)}
+    kind(0.5, eps=0.0).update(plain, {"W": np.full(3, 2.0)})
+    root = {AdaGrad: 2.0, RMSprop: 0.2, Adam: 2 * 0.001**0.5}[kind]
+    np.testing.assert_allclose(params["W"], plain["W"] * root / (root + 7), rtol=1e-13)

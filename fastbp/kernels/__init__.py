@@ -33,6 +33,8 @@ from fastbp.kernels.losses import cross_entropy_forward as cross_entropy_forward
 from fastbp.kernels.losses import first_bad_distribution as first_bad_distribution
 from fastbp.kernels.losses import first_bad_label as first_bad_label
 from fastbp.kernels.losses import first_bad_probability as first_bad_probability
+from fastbp.kernels.losses import poisson_deviance_forward as poisson_deviance_forward
+from fastbp.kernels.losses import poisson_deviance_of_rows as poisson_deviance_of_rows
 from fastbp.kernels.losses import sigmoid_cross_entropy_forward as sigmoid_cross_entropy_forward
 from fastbp.kernels.losses import sigmoid_cross_entropy_of_rows as sigmoid_cross_entropy_of_rows
 from fastbp.kernels.losses import softmax_cross_entropy_backward as softmax_cross_entropy_backward

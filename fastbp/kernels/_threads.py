@@ -34,6 +34,8 @@ TEAM = _team.ctypes.data
 
 def start() -> None:
     """Load the threading layer: on the first parallel work, as it takes 20 ms."""
+    if _team[2]:
+        return
     numba.get_num_threads()
     _team[2] = llvm.address_of_symbol("numba_parallel_for")
 

@@ -17,13 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbp.kernels import updates
-from fastbp.kernels._jit import kernel
+from fastbp.kernels._jit import apart, kernel, summing_kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.kernels.activations import DERIVATIVE, IDENTITY, SUBTRACT, finish
 from fastbp.kernels.dropout import is_kept
 from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, zeros
 from fastbp.kernels.losses import (
+    clipped_sigmoid_cross_entropy_of_rows,
+    clipped_softmax_cross_entropy_of_rows,
     difference_of_rows,
+    poisson_deviance_of_rows,
     sigmoid_cross_entropy_of_rows,
     softmax_cross_entropy_of_rows,
     squared_error_of_rows,
@@ -31,20 +34,22 @@ from fastbp.kernels.losses import (
 from fastbp.kernels.pointers import aligned, at, call_at, place, seen, shift
 
 # Columns of the table of layers: the map and the activation, the sizes (D in, M out), where W and b begin among the
-# parameters, and where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace.
-MAP, ACTIVATION, D_IN, M_OUT, W_AT, B_AT, H_IN, H_OUT, DELTA, DELTA_BEFORE, FIELDS = range(11)
+# parameters, where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace, and where sums
+# of squares of W do.
+MAP, ACTIVATION, D_IN, M_OUT, W_AT, B_AT, H_IN, H_OUT, DELTA, DELTA_BEFORE, SQUARES_AT, FIELDS = range(12)
 
 # Maps: x·W + b, x itself, or dropout of x, which has its seed and its threshold in place of W_AT and B_AT.
 AFFINE, NOTHING, DROPOUT = 0, 1, 2
 
 # Losses.
-SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_CROSS_ENTROPY = 0, 1, 2
+SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, POISSON_DEVIANCE = range(4)
 
-# Optimizers.
-SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM = range(6)
+# Optimizers. The last one changes no parameter: it keeps the gradient in its slot.
+SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, KEEPER = range(7)
 
 # Columns of the rates of a step, of which an optimizer takes the first ones that it needs.
-RATE, SECOND, THIRD, WEIGHT_DECAY, RATES = range(5)
+# WEIGHT_DECAY·W is added to the gradient; PENALTY·W, too, and its PENALTY/2·ΣW² to the objective.
+RATE, SECOND, THIRD, FOURTH, WEIGHT_DECAY, PENALTY, RATES = range(7)
 
 _SGD, _MOMENTUM, _NESTEROV = updates.sgd_update.kernel, updates.momentum_update.kernel, updates.nesterov_update.kernel
 _ADAGRAD, _RMSPROP, _ADAM = updates.adagrad_update.kernel, updates.rmsprop_update.kernel, updates.adam_update.kernel
@@ -68,6 +73,14 @@ class Network(NamedTuple):
     sample_losses: Any  # (N,) float64
     sample_hits: Any  # (N,) float64: whether the largest output is at the class of t
     softmax: Any  # (2, N): the largest of each row of logits, and the sum of exponentials
+    squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
+
+
+class Objective(NamedTuple):
+    """What it is to make small, beside the penalty that stands among the rates."""
+
+    loss: Any
+    clip: Any  # probabilities count as at least this and at most 1 - this; 0: the loss is that of the logits
 
 
 class Data(NamedTuple):
@@ -84,13 +97,14 @@ class Data(NamedTuple):
 
 @kernel
 def run_steps(
-    team, network, data, order, batch_size, first, last, loss, optimizer, rates, step_losses, step_hits, keeps_bad
-):
+    team, network, data, order, batch_size, first, last, objective, optimizer, rates,
+    step_losses, step_hits, step_penalties, keeps_bad,
+):  # fmt: skip
     """Do steps `first` to `last` of an epoch; returns how many are done.
 
-    Step s takes the samples order[s·batch_size:(s + 1)·batch_size]. It puts its loss and its share of hits, both before
-    the update, at step_losses[s] and step_hits[s]. Unless `keeps_bad` it stops before the update where the loss is not
-    finite.
+    Step s takes the samples order[s·batch_size:(s + 1)·batch_size]. It puts its loss, its share of hits and its
+    penalty, all before the update, at place s of the arrays for them. Unless `keeps_bad` it stops before the update
+    where the loss is not finite.
     """
     network_at, data_at = place(network), place(data)
     for step in range(first, last):
@@ -103,9 +117,9 @@ def run_steps(
         # The threads may have been set to more since the room for them was made.
         is_shared = 1 < parts_of(team) <= len(network.room) and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
-            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count, loss)
+            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count, objective)
         else:
-            in_parallel(team, rows_part, (network_at, data_at, samples, shares, count, loss))
+            in_parallel(team, rows_part, (network_at, data_at, samples, shares, count, objective))
         step_losses[step] = network.sample_losses[:N].sum() / count
         step_hits[step] = network.sample_hits[:N].sum() / count
         if not keeps_bad and not np.isfinite(step_losses[step]):
@@ -114,11 +128,13 @@ def run_steps(
             weights_part(np.intp(0), np.intp(1), network_at, N, optimizer, rates[step])
         else:
             in_parallel(team, weights_part, (network_at, N, optimizer, rates[step]))
+        if rates[step, PENALTY] != 0:
+            step_penalties[step] = rates[step, PENALTY] / 2 * network.squares.sum()
     return last - first
 
 
 @kernel
-def rows_part(part, parts, network_at, data_at, samples, shares, count, loss):
+def rows_part(part, parts, network_at, data_at, samples, shares, count, objective):
     """A slice of the batch: forward, loss, deltas."""
     network, data = seen(network_at), seen(data_at)
     N = len(samples)
@@ -130,7 +146,7 @@ def rows_part(part, parts, network_at, data_at, samples, shares, count, loss):
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     for number in range(len(layers)):
         _forward(number, network_at, N, i0, i1, room)
-    _loss(loss, layers[len(layers) - 1], network_at, data_at, samples, count, i0, i1)
+    _loss(objective, layers[len(layers) - 1], network_at, data_at, samples, count, i0, i1)
     if len(shares):
         _weigh(layers[len(layers) - 1], network_at, shares, i0, i1)
     for number in range(len(layers) - 1, 0, -1):
@@ -234,9 +250,10 @@ def _backward(number, network_at, N, i0, i1, room):
 
 
 @kernel
-def _loss(loss, layer, network_at, data_at, samples, count, i0, i1):
+def _loss(objective, layer, network_at, data_at, samples, count, i0, i1):
     """The losses of rows i0:i1 and the delta of the last layer, (y - t)/count."""
     network, data = seen(network_at), seen(data_at)
+    loss, clip = objective.loss, objective.clip
     C = layer[M_OUT]
     h = _rows(network.workspace, layer[H_OUT], C, i0, i1)
     d = _rows(network.workspace, layer[DELTA], C, i0, i1)
@@ -246,7 +263,10 @@ def _loss(loss, layer, network_at, data_at, samples, count, i0, i1):
         labels = data.batch_labels[i0:i1]
         for i in range(i1 - i0):
             labels[i] = data.labels[samples[i0 + i]]
-        softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
+        if clip == 0:
+            softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
+        else:
+            clipped_softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals, clip)
         for i in range(i1 - i0):
             hits[i] = h[i, labels[i]] == tops[i]
         difference_of_rows(d, labels, 1.0 / count, d)
@@ -259,7 +279,13 @@ def _loss(loss, layer, network_at, data_at, samples, count, i0, i1):
             hits[i] = h[i, np.argmax(targets[i])] == tops[i]
         difference_of_rows(d, targets, 1.0 / count, d)
     elif loss == SIGMOID_CROSS_ENTROPY:
-        sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses)
+        if clip == 0:
+            sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses)
+        else:
+            clipped_sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses, clip)
+        difference_of_rows(d, targets, 1.0 / count, d)
+    elif loss == POISSON_DEVIANCE:
+        poisson_deviance_of_rows(h, targets, d, sample_losses)
         difference_of_rows(d, targets, 1.0 / count, d)
     else:
         squared_error_of_rows(h, targets, sample_losses)
@@ -306,7 +332,7 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rat
     h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     begin = layer[W_AT] + start * M
-    is_subtracted = optimizer == SGD and rates[WEIGHT_DECAY] == 0 and D > 1
+    is_subtracted = optimizer == SGD and rates[WEIGHT_DECAY] + rates[PENALTY] == 0 and D > 1
     out, action, beside = shift(at(dW, 0), -start * M), np.intp(IDENTITY), d
     if is_subtracted:  # dW never reaches memory
         out, action, beside = at(network.params, layer[W_AT]), np.intp(SUBTRACT), at(dW, 0)
@@ -318,13 +344,26 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rat
     call_at(network.multiply, multiply, product)
     if not is_subtracted:
         W = network.params[begin : begin + size]
-        if rates[WEIGHT_DECAY] != 0:
-            decay = W.dtype.type(rates[WEIGHT_DECAY])
+        if rates[WEIGHT_DECAY] + rates[PENALTY] != 0:
+            decay = W.dtype.type(rates[WEIGHT_DECAY] + rates[PENALTY])
             for k in range(size):
                 dW[k] += decay * W[k]
+        if rates[PENALTY] != 0:
+            for row in range(start, stop, ROW_GRAIN):
+                rows = W[(row - start) * M : (min(row + ROW_GRAIN, stop) - start) * M]
+                network.squares[layer[SQUARES_AT] + row // ROW_GRAIN] = _sum_of_squares(rows)
         _update(optimizer, network_at, begin, dW, rates)
     if start == 0:
         _update(optimizer, network_at, layer[B_AT], db, rates)
+
+
+@summing_kernel
+def _sum_of_squares(values):
+    apart()
+    total = values.dtype.type(0)
+    for value in values:
+        total += value * value
+    return total
 
 
 @kernel
@@ -337,13 +376,16 @@ def _update(optimizer, network_at, begin, grad, rates):
         _SGD(param, grad, rates[RATE])
         return
     first = network.slots[0, begin:end]
-    if optimizer == MOMENTUM:
+    if optimizer == KEEPER:
+        first[:] = grad
+    elif optimizer == MOMENTUM:
         _MOMENTUM(param, grad, first, rates[RATE], rates[SECOND])
     elif optimizer == NESTEROV:
         _NESTEROV(param, grad, first, rates[RATE], rates[SECOND])
     elif optimizer == ADAGRAD:
-        _ADAGRAD(param, grad, first, rates[RATE])
+        _ADAGRAD(param, grad, first, rates[RATE], rates[SECOND])
     elif optimizer == RMSPROP:
-        _RMSPROP(param, grad, first, rates[RATE], rates[SECOND])
+        _RMSPROP(param, grad, first, rates[RATE], rates[SECOND], rates[THIRD])
     else:
-        _ADAM(param, grad, first, network.slots[1, begin:end], rates[RATE], rates[SECOND], rates[THIRD])
+        second = network.slots[1, begin:end]
+        _ADAM(param, grad, first, second, rates[RATE], rates[SECOND], rates[THIRD], rates[FOURTH])

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.kernels._jit import WORTH_SHARING, apart, kernel, shared_kernel, summing_kernel
+from fastbp.kernels._jit import WORTH_SHARING, apart, inlined_kernel, kernel, shared_kernel, summing_kernel
 from fastbp.kernels.activations import softmax_of_rows
-from fastbp.kernels.elementary import exp, log, log1p, logistic
+from fastbp.kernels.elementary import exp, log, log1p, logistic, one
 
 
 def softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
@@ -129,19 +129,92 @@ def sigmoid_cross_entropy_forward(x, t, y):
     return _mean(losses)
 
 
-@summing_kernel
+@kernel
 def sigmoid_cross_entropy_of_rows(x, t, y, losses):
-    """y = sigmoid(x), with the loss of each row."""
-    apart()
-    N, C = x.shape
+    """y = sigmoid(x), with the loss of each row.
+
+    Elements go through the logarithms all together, as a loop over a row of one would take no vectors.
+    """
     zero, one = x.dtype.type(0), x.dtype.type(1)
+    logits, targets, out = x.reshape(-1), t.reshape(-1), y.reshape(-1)
+    for k in range(logits.size):
+        size = abs(logits[k])
+        wrong = one - targets[k] if logits[k] > zero else targets[k]
+        out[k] = (zero if wrong == zero else wrong * size) + log1p(exp(-size))
+    _sums_of_rows(y, losses)
+    for k in range(logits.size):
+        out[k] = logistic(logits[k])
+
+
+@kernel
+def clipped_sigmoid_cross_entropy_of_rows(x, t, y, losses, eps):
+    """The same for t of 0 and 1, where probabilities count as from `eps` to 1 - eps."""
+    least = x.dtype.type(eps)
+    logits, targets, out = x.reshape(-1), t.reshape(-1), y.reshape(-1)
+    for k in range(logits.size):
+        out[k] = _clipped_loss(logits[k], targets[k], least)
+    _sums_of_rows(y, losses)
+    for k in range(logits.size):
+        out[k] = logistic(logits[k])
+
+
+@kernel
+def _sums_of_rows(x, sums):
+    for i in range(len(x)):
+        sums[i] = 0
+        for j in range(x.shape[1]):
+            sums[i] += x[i, j]
+
+
+@inlined_kernel
+def _clipped_loss(x, t, eps):
+    """The loss of a logit for t, 0 or 1.
+
+    The probability is rounded as 1/(1 + exp(-x)), and then that of the other class as 1 minus it: where a loss is
+    large, these roundings set its fourth digit.
+    """
+    p = _clipped(one(x) / (one(x) + exp(-x)), eps)
+    return -log(p if t == one(x) else one(x) - p)
+
+
+@inlined_kernel
+def _clipped(p, eps):
+    """p between eps and 1 - eps, or NaN."""
+    most = one(p) - eps
+    return eps if p < eps else most if p > most else p
+
+
+@kernel
+def clipped_softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals, eps):
+    """y = softmax(x), with the loss of each row for labels t; probabilities count as from `eps` to 1 - eps."""
+    softmax_of_rows(x, y, tops, totals)
+    least = y.dtype.type(eps)
+    for i in range(len(y)):
+        losses[i] = _clipped(y[i, t[i]], least)
+    for i in range(len(y)):
+        losses[i] = -log(losses[i])
+
+
+@kernel
+def poisson_deviance_forward(x, t, y):
+    """y = exp(x); returns the sum of t·log(t) - t·x - t + y over each row, mean over the batch."""
+    losses = np.empty(len(x))
+    poisson_deviance_of_rows(x, t, y, losses)
+    return _mean(losses)
+
+
+@kernel
+def poisson_deviance_of_rows(x, t, y, losses):
+    """y = exp(x), with the loss of each row."""
+    N, C = x.shape
     for i in range(N):
         losses[i] = 0
         for j in range(C):
-            size = abs(x[i, j])
-            wrong = one - t[i, j] if x[i, j] > zero else t[i, j]
-            losses[i] += (zero if wrong == zero else wrong * size) + log1p(exp(-size))
-            y[i, j] = logistic(x[i, j])
+            y[i, j] = exp(x[i, j])
+            if t[i, j] == 0:
+                losses[i] += y[i, j]
+            else:
+                losses[i] += t[i, j] * (log(t[i, j]) - x[i, j]) - t[i, j] + y[i, j]
 
 
 @kernel

@@ -23,6 +23,16 @@ def at(typingctx: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def located(typingctx: Any, like: Any, address: Any) -> Any:
+    """Pointer of the type of `like` to an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[1], args[0].type)
+
+    return like(like, types.intp), codegen
+
+
+@intrinsic
 def shift(typingctx: Any, pointer: Any, offset: Any) -> Any:
     """`pointer + offset`, in elements."""
 

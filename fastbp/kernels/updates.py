@@ -10,9 +10,6 @@ import math
 
 from fastbp.kernels._jit import shared_kernel
 
-# Keeps a division by the root of a sum of squares finite; outside the root, as in the book.
-EPSILON = 1e-7
-
 
 @shared_kernel
 def decayed_gradient(param, grad, weight_decay, out):
@@ -50,18 +47,18 @@ def nesterov_update(param, grad, v, lr, momentum):
 
 
 @shared_kernel
-def adagrad_update(param, grad, h, lr):
-    """h += grad²; param -= lr·grad/(sqrt(h) + 1e-7)."""
-    rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
+def adagrad_update(param, grad, h, lr, eps):
+    """h += grad²; param -= lr·grad/(sqrt(h) + eps)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
     for i in range(param.size):
         h[i] += grad[i] * grad[i]
         param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
 
 
 @shared_kernel
-def rmsprop_update(param, grad, h, lr, decay_rate):
-    """h = decay_rate·h + (1 - decay_rate)·grad²; param -= lr·grad/(sqrt(h) + 1e-7)."""
-    rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
+def rmsprop_update(param, grad, h, lr, decay_rate, eps):
+    """h = decay_rate·h + (1 - decay_rate)·grad²; param -= lr·grad/(sqrt(h) + eps)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
     keep, add = param.dtype.type(decay_rate), param.dtype.type(1 - decay_rate)
     for i in range(param.size):
         h[i] = keep * h[i] + add * grad[i] * grad[i]
@@ -69,9 +66,9 @@ def rmsprop_update(param, grad, h, lr, decay_rate):
 
 
 @shared_kernel
-def adam_update(param, grad, m, v, lr, beta1, beta2):
-    """m += (1 - beta1)·(grad - m); v += (1 - beta2)·(grad² - v); param -= lr·m/(sqrt(v) + 1e-7)."""
-    rate, epsilon = param.dtype.type(lr), param.dtype.type(EPSILON)
+def adam_update(param, grad, m, v, lr, beta1, beta2, eps):
+    """m += (1 - beta1)·(grad - m); v += (1 - beta2)·(grad² - v); param -= lr·m/(sqrt(v) + eps)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
     add1, add2 = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2)
     for i in range(param.size):
         m[i] += add1 * (grad[i] - m[i])

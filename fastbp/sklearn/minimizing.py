@@ -1,0 +1,61 @@
+"""The solver lbfgs: SciPy's optimizer over the compiled loss and gradient of all samples at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse
+from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
+from sklearn.utils.optimize import _check_optimize_result
+
+from fastbp.engine import Gradients
+from fastbp.sklearn.networks import Samples, engine_of, parameter_names
+from fastbp.validation import FLOAT64, Array
+
+
+def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: Array | None) -> None:
+    """Fit from the estimator's parameters on. It is done in float64, and the result is of the parameters' dtype.
+
+    A sparse X is made dense: every evaluation reads all of it.
+    """
+    dtype = estimator.coefs_[0].dtype
+    for parameters in (estimator.coefs_, estimator.intercepts_):
+        parameters[:] = [array.astype(FLOAT64) for array in parameters]
+    dense = X.toarray() if scipy.sparse.issparse(X) else X
+    objective = _Objective(estimator, activations, Samples(dense, y, weights, estimator, FLOAT64), len(y))
+    options = {"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol}
+    options |= _get_additional_lbfgs_options_dict("iprint", 1 if estimator.verbose >= 1 else -1)
+    result = scipy.optimize.minimize(objective, objective.start(), method="L-BFGS-B", jac=True, options=options)
+    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
+    estimator.loss_ = result.fun
+    objective.put(result.x)
+    for parameters in (estimator.coefs_, estimator.intercepts_):
+        parameters[:] = [array.astype(dtype, copy=False) for array in parameters]
+
+
+class _Objective:
+    """The loss and its gradient by all parameters in one vector: coefs, then intercepts."""
+
+    def __init__(self, estimator: Any, activations: list[str], samples: Samples, count: int) -> None:
+        self._samples, self._epoch = samples, samples.epoch(np.arange(count), count)
+        self._engine = engine_of(estimator, activations, Gradients(), count)
+        self._engine.read()
+        self._index = self._engine.index(parameter_names(len(estimator.coefs_)))
+
+    def start(self) -> Array:
+        """The estimator's parameters."""
+        vector: Array = self._engine.flat[self._index]
+        return vector
+
+    def put(self, vector: Array) -> None:
+        """Make these the estimator's parameters."""
+        self._engine.flat[self._index] = vector
+        self._engine.write_parameters()
+
+    def __call__(self, vector: Array) -> tuple[float, Array]:
+        """The loss and the gradient at a vector."""
+        self._engine.flat[self._index] = vector
+        self._samples.train(self._engine, self._epoch, 0, 1, True)
+        return float(self._epoch.losses[0]), self._engine.states[0][self._index]

@@ -1,0 +1,134 @@
+"""An estimator's parameters and data in the form in which the engine takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from fastbp.engine import Engine
+from fastbp.layers import (
+    Affine,
+    Dropout,
+    ExpWithLoss,
+    Identity,
+    IdentityWithLoss,
+    ReLU,
+    Sigmoid,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+    Tanh,
+)
+from fastbp.network import Sequential
+from fastbp.validation import INTP, Array, DType, working
+
+HIDDEN: dict[str, type] = {"identity": Identity, "logistic": Sigmoid, "tanh": Tanh, "relu": ReLU}
+LOSSES: dict[str, type] = {
+    "softmax": SoftmaxWithLoss,
+    "logistic": SigmoidWithLoss,
+    "identity": IdentityWithLoss,
+    "exp": ExpWithLoss,
+}
+
+# Elements of sparse samples that are made dense at a time.
+DENSE = 2**23
+
+
+def parameter_names(layers: int) -> list[str]:
+    """Names of the parameters in scikit-learn's order: all coefs, then all intercepts."""
+    return [f"{letter}{number}" for letter in "Wb" for number in range(1, layers + 1)]
+
+
+def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size: int) -> Engine:
+    """An engine that trains the very arrays `coefs_` and `intercepts_`; `activations` are those of hidden layers."""
+    layers: list[Any] = []
+    for W, b, activation in zip(estimator.coefs_, estimator.intercepts_, [*activations, None], strict=True):
+        layers.append(Affine(W, b))
+        if activation is not None:
+            layers.append(HIDDEN[activation]())
+            if estimator.dropout:
+                layers.append(Dropout(estimator.dropout, seed=int(estimator._random_state.randint(2**31))))
+                layers[-1].step = int(estimator.t_)  # no mask comes twice, though partial_fit draws the same seed
+    network = Sequential(layers, LOSSES[estimator.out_activation_]())
+    W = estimator.coefs_[0]
+    return Engine(layers, network.last_layer, optimizer, network.params, W.dtype, len(W), batch_size, clips=True)
+
+
+@dataclass
+class Epoch:
+    """The order of the samples, what each counts for in its batch, and for each batch its size and what it gives."""
+
+    order: Array
+    shares: Array
+    sizes: Array
+    decays: Array
+    losses: Array = field(init=False)
+    penalties: Array = field(init=False)
+    hits: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses, self.penalties, self.hits = np.zeros((3, len(self.sizes)))
+
+
+class Samples:
+    """Samples, targets and weights as the engine reads them."""
+
+    def __init__(self, X: Any, y: Array, weights: Array | None, estimator: Any, dtype: DType) -> None:
+        self._is_sparse = scipy.sparse.issparse(X)
+        self._X = X.tocsr().astype(dtype, copy=False) if self._is_sparse else working(X, dtype)
+        self._weights, self._alpha = weights, float(estimator.alpha)
+        output = estimator.out_activation_
+        self._labels, self._targets = np.empty(0, INTP), np.empty((0, y.shape[1]), dtype)
+        if output == "softmax":
+            self._labels = y.argmax(axis=1)
+        else:
+            self._targets = working(y, dtype)
+        # scikit-learn's squared error is the mean over the outputs, though its gradient is that of their sum.
+        self._outputs = y.shape[1] if output == "identity" else 1
+        # Its Poisson deviance of an infinite prediction is inf - inf, from which lbfgs turns back further.
+        self._overflows = output == "exp"
+
+    def epoch(self, order: Array, batch_size: int) -> Epoch:
+        """What the steps of an epoch over `order` take."""
+        sizes = np.diff([*range(0, len(order), batch_size), len(order)])
+        if self._weights is None:
+            return Epoch(order, np.empty(0), sizes, self._alpha / sizes)
+        weights = self._weights[order]
+        totals = np.add.reduceat(weights, np.arange(len(sizes)) * batch_size)
+        if not totals.all():
+            raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+        return Epoch(order, weights / np.repeat(totals, sizes), sizes, self._alpha / totals)
+
+    def train(self, engine: Engine, epoch: Epoch, first: int, last: int, keeps_bad: bool) -> int:
+        """Do steps `first` to `last`; returns how many are done. Their losses, with the penalty, come into `epoch`."""
+        data = self._X, self._labels, self._targets, 1.0
+        if self._is_sparse:
+            done = self._train_sparse(engine, epoch, first, last, keeps_bad)
+        else:
+            l2 = (epoch.decays, epoch.penalties) if self._alpha else None
+            done = engine.train(data, epoch.order, epoch.shares, first, last, epoch.losses, epoch.hits, keeps_bad, l2)
+        stop = first + done + (done < last - first)
+        losses = epoch.losses[first:stop]
+        losses /= self._outputs
+        losses += epoch.penalties[first:stop]
+        if self._overflows:
+            losses[np.isinf(losses)] = np.nan
+        return done
+
+    def _train_sparse(self, engine: Engine, epoch: Epoch, first: int, last: int, keeps_bad: bool) -> int:
+        """The same, with the samples of some steps at a time made dense."""
+        batch_size = int(epoch.sizes[0])
+        most = max(1, DENSE // (batch_size * self._X.shape[1]))
+        for start in range(first, last, most):
+            stop = min(start + most, last)
+            places = slice(start * batch_size, stop * batch_size)
+            rows = epoch.order[places]
+            data = self._X[rows].toarray(), *(t[rows] if len(t) else t for t in (self._labels, self._targets)), 1.0
+            l2 = (epoch.decays[start:stop], epoch.penalties[start:stop]) if self._alpha else None
+            results = epoch.losses[start:stop], epoch.hits[start:stop], keeps_bad, l2
+            done = engine.train(data, np.arange(len(rows)), epoch.shares[places], 0, stop - start, *results)
+            if done < stop - start:
+                return start + done - first
+        return last - first

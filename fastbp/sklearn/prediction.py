@@ -1,0 +1,69 @@
+"""The outputs of a fitted estimator: the compiled pass over its own arrays, which are not copied."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from fastbp.kernels import _threads, gemm
+from fastbp.kernels import prediction as kernels
+from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
+from fastbp.sklearn.networks import DENSE
+from fastbp.validation import FLOAT32, FLOAT64, Array, working
+
+ACTIVATIONS = {
+    "identity": IDENTITY,
+    "logistic": SIGMOID,
+    "tanh": TANH,
+    "relu": RELU,
+    "softmax": kernels.SOFTMAX,
+    "exp": kernels.EXP,
+}
+
+address_of_multiply = cache(gemm.address_of_multiply)
+
+
+def is_plain(X: Any, features: int) -> bool:
+    """Whether X is rows of so many floats as a kernel reads them, which needs no other check than for NaN and inf."""
+    return (
+        type(X) is np.ndarray
+        and (X.dtype is FLOAT64 or X.dtype is FLOAT32)
+        and X.ndim == 2
+        and X.shape[1] == features
+        and len(X) > 0
+        and X.flags.c_contiguous
+    )
+
+
+def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: list[str]) -> tuple[Array, bool]:
+    """The activations of the last layer for rows X, which may be sparse, and whether X is finite.
+
+    `activations` are those of all layers. The dtype is NumPy's for a product of X and the coefs.
+    """
+    if scipy.sparse.issparse(X):
+        X, most = X.tocsr(), max(1, DENSE // max(1, X.shape[1]))
+        blocks = (X[start : start + most].toarray() for start in range(0, X.shape[0], most))
+        parts, are_finite = zip(*(outputs(block, coefs, intercepts, activations) for block in blocks), strict=True)
+        return np.concatenate(parts), all(are_finite)
+    dtype = np.result_type(X.dtype, coefs[0].dtype)
+    X = working(X, dtype)
+    parameters = [working(array, dtype) for pair in zip(coefs, intercepts, strict=True) for array in pair]
+    table = np.array(
+        [
+            (W.ctypes.data, b.ctypes.data, *W.shape, ACTIVATIONS[name])
+            for W, b, name in zip(parameters[::2], parameters[1::2], activations, strict=True)
+        ],
+        np.intp,
+    )
+    widths = [X.shape[1], *(W.shape[1] for W in coefs)]
+    rows, widest = kernels.rows_of_a_block(len(X), max(widths)), max(widths[1:])
+    out = np.empty((len(X), widths[-1]), dtype)
+    threads = _threads.most_parts() if len(X) > gemm.ROW_GRAIN else 1
+    hidden = np.empty((threads, 2, rows * widest), dtype)
+    room = np.empty((threads, gemm.room_for(max(rows, *widths), dtype.itemsize)), dtype)
+    _threads.start()
+    is_finite = kernels.predict(_threads.TEAM, address_of_multiply(dtype), table, X, out, rows, hidden, room)
+    return out, bool(is_finite)

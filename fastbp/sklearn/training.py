@@ -1,0 +1,258 @@
+"""The solvers sgd and adam: scikit-learn's epochs, with the steps of each in compiled code.
+
+The optimizer that an estimator keeps is scikit-learn's own object, so that either library goes on where the other left
+off; in the engine an optimizer of fastbp's stands for it.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network._base import LOSS_FUNCTIONS
+from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+
+from fastbp import optimizers
+from fastbp.fitting import Pace, StopTraining
+from fastbp.sklearn.networks import Samples, engine_of, parameter_names
+from fastbp.validation import Array
+
+DIVERGED = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
+)
+
+Callback = Callable[[Any], None]
+
+# Samples, their targets in columns, and their weights.
+Data = tuple[Any, Array, Array | None]
+
+
+def train(
+    estimator: Any,
+    activations: list[str],
+    data: Data,
+    held_out: Data | None,
+    callbacks: Sequence[Callback],
+    is_incremental: bool,
+) -> None:
+    """Fit for `max_iter` epochs, or one if `is_incremental`, from the estimator's parameters on."""
+    if estimator.early_stopping and is_incremental:
+        raise ValueError("partial_fit does not support early_stopping=True")
+    if not is_incremental or not hasattr(estimator, "_optimizer"):
+        estimator._optimizer = _new_optimizer(estimator)
+    scored = held_out
+    if estimator.early_stopping and held_out is None:
+        data, scored = _split(estimator, *data)
+    run = _Run(estimator, activations, data, held_out, scored if estimator.early_stopping else None, callbacks)
+    estimator.n_iter_ = 0
+    try:
+        for _ in range(estimator.max_iter):
+            run.epoch()
+            if _waited_enough(estimator) or is_incremental:
+                break
+            if estimator.n_iter_ == estimator.max_iter:
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
+                    "hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+    except StopTraining:
+        pass
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user.", stacklevel=2)
+    finally:
+        run.finish()
+    if estimator.early_stopping:
+        estimator.coefs_, estimator.intercepts_ = estimator._best_coefs, estimator._best_intercepts
+
+
+class _Run:
+    """The epochs of one call of `fit` or `partial_fit`."""
+
+    def __init__(
+        self,
+        estimator: Any,
+        activations: list[str],
+        data: Data,
+        held_out: Data | None,
+        scored: Data | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self._estimator, self._held_out, self._callbacks = estimator, held_out, callbacks
+        self._scored: tuple[Any, ...] = (None, None, None)
+        if scored is not None:
+            X, y, weights = scored
+            self._scored = (
+                X,
+                estimator._label_binarizer.inverse_transform(y) if is_classifier(estimator) else y,
+                weights,
+            )
+        samples = len(data[1])
+        self._samples = Samples(*data, estimator, estimator.coefs_[0].dtype)
+        self._order, self._pace = np.arange(samples), Pace()
+        self._batch_size = _batch_size(estimator.batch_size, samples)
+        self._optimizer = _compiled(estimator._optimizer)
+        self._engine = engine_of(estimator, activations, self._optimizer, self._batch_size)
+        self._engine.read()
+        self._bar = _progress_bar(estimator)
+
+    def epoch(self) -> None:
+        """One pass over the samples, and what the estimator notes of it."""
+        estimator = self._estimator
+        if estimator.shuffle:
+            places = np.arange(len(self._order))
+            estimator._random_state.shuffle(places)
+            self._order = self._order[places]
+        if isinstance(estimator._optimizer, SGDOptimizer):
+            self._optimizer.lr = float(estimator._optimizer.learning_rate)
+        epoch = self._samples.epoch(self._order, self._batch_size)
+        for first, last in self._pace.stretches(len(epoch.sizes)):
+            done = self._samples.train(self._engine, epoch, first, last, estimator.early_stopping)
+            if done < last - first:
+                raise ValueError(
+                    f"{DIVERGED} The loss was {epoch.losses[first + done]} at step {first + done + 1} of iteration "
+                    f"{estimator.n_iter_ + 1}; the parameters are those before it."
+                )
+        estimator.n_iter_ += 1
+        estimator.t_ += len(self._order)
+        estimator.loss_ = float(np.dot(epoch.losses, epoch.sizes) / len(self._order))
+        estimator.loss_curve_.append(estimator.loss_)
+        if estimator.early_stopping or self._held_out is not None or self._callbacks:
+            self._engine.write_parameters()
+        if self._held_out is not None:
+            estimator.validation_loss_curve_.append(_loss(estimator, *self._held_out))
+        self._show()
+        estimator._update_no_improvement_count(estimator.early_stopping, *self._scored)
+        estimator._optimizer.iteration_ends(estimator.t_)
+        for callback in self._callbacks:
+            callback(estimator)
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+            self._bar.set_postfix(loss=f"{self._estimator.loss_:.8f}")
+        elif self._estimator.verbose:
+            print(f"Iteration {self._estimator.n_iter_}, loss = {self._estimator.loss_:.8f}")
+
+    def finish(self) -> None:
+        """Give the parameters and the optimizer's state to the estimator."""
+        self._engine.write()
+        _take_state(self._estimator._optimizer, self._optimizer)
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _progress_bar(estimator: Any) -> Any:
+    """A bar over the iterations, where someone sees it and tqdm is installed."""
+    if not estimator.verbose or not sys.stderr.isatty():
+        return None
+    try:
+        from tqdm.auto import tqdm  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    return tqdm(total=estimator.max_iter, unit=" iterations")
+
+
+def _loss(estimator: Any, X: Any, y: Array, weights: Array | None) -> float:
+    """The loss of other samples, without the penalty."""
+    name = getattr(estimator, "loss", "log_loss")
+    if estimator.out_activation_ == "logistic":
+        name = "binary_log_loss"
+    return float(LOSS_FUNCTIONS[name](y, estimator._forward_pass_fast(X, check_input=False), weights))
+
+
+def _split(estimator: Any, X: Any, y: Array, weights: Array | None) -> tuple[Data, Data]:
+    """Samples to learn from and samples to be scored on."""
+    arrays = [X, y] if weights is None else [X, y, weights]
+    parts = train_test_split(
+        *arrays,
+        random_state=estimator._random_state,
+        test_size=estimator.validation_fraction,
+        stratify=y if is_classifier(estimator) and estimator.n_outputs_ == 1 else None,
+    )
+    learned, scored = [*parts[::2], None][:3], [*parts[1::2], None][:3]
+    if scored[0].shape[0] < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    return tuple(learned), tuple(scored)
+
+
+def _batch_size(batch_size: int | str, samples: int) -> int:
+    if isinstance(batch_size, str):
+        return min(200, samples)
+    if batch_size > samples:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
+        )
+    return min(int(batch_size), samples)
+
+
+def _waited_enough(estimator: Any) -> bool:
+    """Whether there were too many epochs without a better one, and the rate is not made smaller instead."""
+    if estimator._no_improvement_count <= estimator.n_iter_no_change:
+        return False
+    what = "Validation score" if estimator.early_stopping else "Training loss"
+    message = (
+        f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive epochs."
+    )
+    if estimator._optimizer.trigger_stopping(message, estimator.verbose):
+        return True
+    estimator._no_improvement_count = 0
+    return False
+
+
+def _new_optimizer(estimator: Any) -> Any:
+    params = estimator.coefs_ + estimator.intercepts_
+    if estimator.solver == "adam":
+        return AdamOptimizer(
+            params, estimator.learning_rate_init, estimator.beta_1, estimator.beta_2, estimator.epsilon
+        )
+    return SGDOptimizer(
+        params,
+        estimator.learning_rate_init,
+        estimator.learning_rate,
+        estimator.momentum,
+        estimator.nesterovs_momentum,
+        estimator.power_t,
+    )
+
+
+def _compiled(optimizer: Any) -> Any:
+    """fastbp's optimizer that does what scikit-learn's does, with its state."""
+    ours: Any
+    if isinstance(optimizer, AdamOptimizer):
+        rates = optimizer.learning_rate_init, optimizer.beta_1, optimizer.beta_2
+        ours = optimizers.Adam(*rates, eps=optimizer.epsilon)
+        ours.iter = optimizer.t
+        ours.m, ours.v = _by_name(optimizer.ms), _by_name(optimizer.vs)
+        return ours
+    kind = optimizers.Nesterov if optimizer.nesterov else optimizers.Momentum
+    # fastbp's stay below 1, which scikit-learn takes.
+    ours = kind(optimizer.learning_rate, min(float(optimizer.momentum), float(np.nextafter(1, 0))))
+    ours.v = _by_name(optimizer.velocities)
+    return ours
+
+
+def _take_state(optimizer: Any, ours: Any) -> None:
+    """Give scikit-learn's optimizer the state of fastbp's."""
+    if isinstance(optimizer, SGDOptimizer):
+        optimizer.velocities = _in_order(ours.v)
+        return
+    optimizer.t, optimizer.ms, optimizer.vs = ours.iter, _in_order(ours.m), _in_order(ours.v)
+    if ours.iter:
+        ours.iter -= 1
+        optimizer.learning_rate = ours.current_rate()
+
+
+def _by_name(arrays: list[Array]) -> dict[str, Array]:
+    return dict(zip(parameter_names(len(arrays) // 2), arrays, strict=True))
+
+
+def _in_order(arrays: dict[str, Array]) -> list[Array]:
+    return [arrays[name] for name in parameter_names(len(arrays) // 2)]
