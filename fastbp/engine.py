@@ -93,7 +93,7 @@ class Engine:
 
     The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
     gives them back in place. Where `clips`, probabilities count in the loss as at least the dtype's eps and at most
-    1 - eps.
+    1 - eps. At most `threads` threads work, or as many as `set_num_threads` says.
     """
 
     def __init__(
@@ -107,7 +107,10 @@ class Engine:
         batch_size: int,
         *,
         clips: bool = False,
+        threads: int | None = None,
     ) -> None:
+        _threads.start()
+        self._team = None if threads is None else _threads.team(threads)
         self._params, self._optimizer = params, optimizer
         self._dropouts = [layer for layer in network_layers if type(layer) is layers.Dropout]
         clip = float(np.finfo(dtype).eps) if clips else 0.0
@@ -223,7 +226,8 @@ class Engine:
             keeps_bad,
         )
         _threads.start()
-        done: int = kernels.run_steps(_threads.TEAM, *arguments)
+        team = _threads.TEAM if self._team is None else self._team.ctypes.data
+        done: int = kernels.run_steps(team, *arguments)
         self._optimizer.iter += done
         return done
 

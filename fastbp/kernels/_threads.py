@@ -22,6 +22,7 @@ from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 # A parallel region costs about 3 µs: a product of fewer multiply-adds is done sooner by one thread.
 WORTH_A_REGION = 400_000
@@ -119,6 +120,11 @@ def get_num_threads() -> int:
 def most_parts() -> int:
     """Into how many parts a kernel may divide its work now."""
     return int(_team[0])
+
+
+def team(n: int) -> NDArray[np.intp]:
+    """Like the team of `TEAM` at this moment, of at most `n` threads. It is given to kernels by its address."""
+    return np.array([min(n, _team[0]), min(n, _team[1]), _team[2]], np.intp)
 
 
 def set_num_threads(n: int) -> None:

@@ -8,7 +8,7 @@ predictions begin with.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -41,7 +41,7 @@ class _OnKernels:
     # Parameters and attributes that scikit-learn's estimator has not.
     _own_parameters: ClassVar[tuple[str, ...]] = ("dropout",)
     _own_attributes: ClassVar[tuple[str, ...]] = ("validation_loss_curve_",)
-    _kind: ClassVar[type]
+    _kind: ClassVar[Any]
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(
@@ -81,8 +81,8 @@ class _OnKernels:
             For parameters, samples and targets that scikit-learn refuses, in its words, and where the loss becomes NaN
             or infinite, with the step at which it did; the parameters are then those before that step.
         """
-        callbacks = [callbacks] if isinstance(callbacks, Callable) else list(callbacks)  # type: ignore[arg-type]
-        return self._fit(X, y, sample_weight, held_out=(X_val, y_val), callbacks=callbacks)
+        called = [callbacks] if callable(callbacks) else list(callbacks)
+        return self._fit(X, y, sample_weight, held_out=(X_val, y_val), callbacks=called)
 
     def _fit(
         self: Any,
@@ -109,7 +109,7 @@ class _OnKernels:
         if is_first:
             self._initialize(y, [X.shape[1], *sizes, self.n_outputs_], X.dtype)
         if is_first and others is not None:
-            self.validation_loss_curve_ = []
+            self.validation_loss_curve_: list[float] = []
         if self.solver == "lbfgs":
             minimize(self, activations, *data)
         else:
@@ -124,7 +124,7 @@ class _OnKernels:
             raise ValueError(
                 f"dropout: expected 0 for solver='lbfgs', which minimizes one function, got {self.dropout}; take 'adam'"
             )
-        if held_out != (None, None) or callbacks:
+        if any(part is not None for part in held_out) or callbacks:
             raise ValueError(
                 "X_val, y_val, callbacks: expected none for solver='lbfgs', whose iterations are SciPy's; take 'adam'"
             )
@@ -263,8 +263,8 @@ class MLPClassifier(_OnKernels, neural_network.MLPClassifier):  # type: ignore[m
     """scikit-learn's `MLPClassifier` on compiled kernels.
 
     Parameters, attributes and methods are those of `sklearn.neural_network.MLPClassifier`, whose documentation holds
-    for them. With the same `random_state` it starts from the same weights and takes the samples in the same order, so that
-    losses and predictions are the same but for rounding. There are besides:
+    for them. With the same `random_state` it starts from the same weights and takes the samples in the same order, so
+    that losses and predictions are the same but for rounding. There are besides:
 
     Parameters
     ----------
@@ -375,8 +375,8 @@ class MLPRegressor(_OnKernels, neural_network.MLPRegressor):  # type: ignore[mis
     """scikit-learn's `MLPRegressor` on compiled kernels.
 
     Parameters, attributes and methods are those of `sklearn.neural_network.MLPRegressor`, whose documentation holds
-    for them. With the same `random_state` it starts from the same weights and takes the samples in the same order, so that
-    losses and predictions are the same but for rounding. There are besides:
+    for them. With the same `random_state` it starts from the same weights and takes the samples in the same order, so
+    that losses and predictions are the same but for rounding. There are besides:
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 from fastbp.engine import Engine
 from fastbp.layers import (
@@ -53,7 +54,17 @@ def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size
                 layers[-1].step = int(estimator.t_)  # no mask comes twice, though partial_fit draws the same seed
     network = Sequential(layers, LOSSES[estimator.out_activation_]())
     W = estimator.coefs_[0]
-    return Engine(layers, network.last_layer, optimizer, network.params, W.dtype, len(W), batch_size, clips=True)
+    return Engine(
+        layers,
+        network.last_layer,
+        optimizer,
+        network.params,
+        W.dtype,
+        len(W),
+        batch_size,
+        clips=True,
+        threads=_openmp_effective_n_threads(),  # joblib and threadpoolctl set this
+    )
 
 
 @dataclass
@@ -77,7 +88,7 @@ class Samples:
 
     def __init__(self, X: Any, y: Array, weights: Array | None, estimator: Any, dtype: DType) -> None:
         self._is_sparse = scipy.sparse.issparse(X)
-        self._X = X.tocsr().astype(dtype, copy=False) if self._is_sparse else working(X, dtype)
+        self._X: Any = X.tocsr().astype(dtype, copy=False) if self._is_sparse else working(X, dtype)
         self._weights, self._alpha = weights, float(estimator.alpha)
         output = estimator.out_activation_
         self._labels, self._targets = np.empty(0, INTP), np.empty((0, y.shape[1]), dtype)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 from fastbp.kernels import _threads, gemm
 from fastbp.kernels import prediction as kernels
@@ -61,9 +62,11 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     widths = [X.shape[1], *(W.shape[1] for W in coefs)]
     rows, widest = kernels.rows_of_a_block(len(X), max(widths)), max(widths[1:])
     out = np.empty((len(X), widths[-1]), dtype)
-    threads = _threads.most_parts() if len(X) > gemm.ROW_GRAIN else 1
+    _threads.start()
+    # joblib and threadpoolctl set how many; a few rows are not divided.
+    team = _threads.team(_openmp_effective_n_threads() if len(X) > gemm.ROW_GRAIN else 1)
+    threads = int(team[0])
     hidden = np.empty((threads, 2, rows * widest), dtype)
     room = np.empty((threads, gemm.room_for(max(rows, *widths), dtype.itemsize)), dtype)
-    _threads.start()
-    is_finite = kernels.predict(_threads.TEAM, address_of_multiply(dtype), table, X, out, rows, hidden, room)
+    is_finite = kernels.predict(team.ctypes.data, address_of_multiply(dtype), table, X, out, rows, hidden, room)
     return out, bool(is_finite)
