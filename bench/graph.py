@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import medians
 from bench.scalars import Scalar
 from fastbp import get_num_threads, graph
+from fastbp.benchmark.measure import medians
 from fastbp.graph import Variable
 from fastbp.kernels import _jit
 

@@ -1,7 +1,6 @@
 """The matrix product against NumPy's BLAS and, where installed, PyTorch: `python -m bench.products`.
 
-Every figure of a row is measured in turns in one run. The peak is what multiply-adds on data in registers and the
-first-level cache reach on one thread: one register tile over and over.
+Every figure of a row is measured in turns in one run, and held to `fastbp.benchmark.peak`.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from bench.measure import medians
 from fastbp import num_threads
-from fastbp.kernels import VECTOR_BYTES, _jit, gemm
-from fastbp.kernels.pointers import at
+from fastbp.benchmark.machine import blas_threads
+from fastbp.benchmark.measure import medians
+from fastbp.benchmark.peak import multiply_add_peak
+from fastbp.kernels import gemm
 
 # (M, K, N, form): the products of small networks, larger ones, and single rows.
 SHAPES = (
@@ -43,13 +42,13 @@ def main() -> None:
 
 
 def _table(threads: int, dtype: str) -> None:
-    peak = threads * _peak(dtype)
+    peak = multiply_add_peak(dtype, threads) / 1e9
     print(f"\n{dtype}, {threads} thread(s), GFLOP/s; multiply-add peak {peak:.0f}")
     print(f"{'M×K×N':<22}{'fastbp':>9}{'NumPy':>9}{'PyTorch':>9}{'to NumPy':>10}{'of peak':>9}")
     ratios = []
     for M, K, N, form in SHAPES:
         functions = _functions(M, K, N, form, dtype, threads)
-        with num_threads(threads), threadpool_limits(threads, user_api="blas"):
+        with num_threads(threads), blas_threads(threads):
             seconds = medians(functions, rounds=5)
         speed = {name: 2e-9 * M * K * N / value for name, value in seconds.items()}
         ratios.append(speed["fastbp"] / speed["NumPy"])
@@ -82,24 +81,6 @@ def _torch(threads: int) -> Any:
         return None
     torch.set_num_threads(threads)
     return torch
-
-
-@_jit.kernel
-def _tiles(count, vectors, rows, a, b, c, start, K, V):
-    for _ in range(count):
-        gemm._tile(
-            vectors, rows, at(a, 0), K, 1, at(b, 0), vectors * V,
-            at(c, 0), vectors * V, at(start, 0), K, V,
-        )  # fmt: skip
-
-
-def _peak(dtype: str) -> float:
-    """GFLOP/s of one thread."""
-    V, rows, K = VECTOR_BYTES // np.dtype(dtype).itemsize, gemm.HEIGHTS[-1][0], 512
-    width = gemm.PANEL * V
-    a, b, c, start = (np.ones(size, dtype) for size in (rows * K, K * width, rows * width, width))
-    best = min(medians({"peak": lambda: _tiles(200, gemm.PANEL, rows, a, b, c, start, K, V)}).values())
-    return 200 * 2e-9 * rows * width * K / best
 
 
 if __name__ == "__main__":

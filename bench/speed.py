@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,8 +13,9 @@ import numpy as np
 
 from bench import book
 from bench.cases import KERNELS, LAYERS, Draw
-from bench.measure import medians
 from fastbp import TwoLayerNet, get_num_threads, kernels, layers, num_threads, reference, use_reference
+from fastbp.benchmark.machine import blas, blas_threads
+from fastbp.benchmark.measure import medians
 from fastbp.optimizers import SGD
 
 BOOK = types.SimpleNamespace(Affine=book.Affine, Relu=book.Relu, SoftmaxWithLoss=book.SoftmaxWithLoss)
@@ -23,7 +23,7 @@ BOOK = types.SimpleNamespace(Affine=book.Affine, Relu=book.Relu, SoftmaxWithLoss
 
 def main() -> None:
     """Print the table; `--kernels` adds a row for each kernel."""
-    print(f"{kernels.VECTOR_BYTES * 8}-bit vectors, {get_num_threads()} threads; NumPy {np.__version__} with {_blas()}")
+    print(f"{kernels.VECTOR_BYTES * 8}-bit vectors, {get_num_threads()} threads; NumPy {np.__version__} with {blas()}")
     print(f"{'':<58}{'NumPy':>12}{'fastbp':>12}{'ratio':>8}")
     for dtype in ("float64", "float32"):
         _network(dtype)
@@ -88,19 +88,11 @@ def _affine(dtype: str) -> None:
         affine.backward(relu.backward(dout))
 
     for threads in (1, 2):
-        with num_threads(threads), _blas_threads(threads):
+        with num_threads(threads), blas_threads(threads):
             seconds = medians({"numpy": in_numpy, "fastbp": by_layers})
         _row(
             f"Affine and ReLU, both ways, 100×784→50, {dtype}, {threads} thread(s)", seconds["numpy"], seconds["fastbp"]
         )
-
-
-def _blas_threads(n: int) -> contextlib.AbstractContextManager[object]:
-    try:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
-    except ImportError:
-        return contextlib.nullcontext()
-    return threadpool_limits(n, user_api="blas")
 
 
 def _fused(dtype: str) -> None:
@@ -186,15 +178,6 @@ def _commands() -> None:
 
 def _row(name: str, numpy: float, fastbp: float, remark: str = "") -> None:
     print(f"{name:<58}{numpy * 1e6:>9.1f} µs{fastbp * 1e6:>9.1f} µs{numpy / fastbp:>8.2f}  {remark}".rstrip())
-
-
-def _blas() -> str:
-    try:
-        from threadpoolctl import threadpool_info  # noqa: PLC0415 - comes with scikit-learn
-    except ImportError:
-        return "its BLAS"
-    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
-    return ", ".join(f"{b['internal_api']} {b['architecture']}, {b['num_threads']} threads" for b in found[:1])
 
 
 if __name__ == "__main__":

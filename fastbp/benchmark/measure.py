@@ -1,0 +1,59 @@
+"""Timing several functions against each other in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+# Before a block: the threads of a BLAS or of OpenMP go on spinning for a while after their work, and would slow
+# down whatever is timed next.
+PAUSE = 0.06
+# Uncounted, at the start of a block: threads that slept may wake on one core, and are spread only some
+# milliseconds later.
+SETTLING = 0.03
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def samples(
+    functions: Mapping[Name, Callable[[], object]],
+    *,
+    rounds: int = 11,
+    block: float = 0.05,
+    settling: float = SETTLING,
+    pause: float = PAUSE,
+) -> dict[Name, list[float]]:
+    """Seconds of one call of each function, once for each round.
+
+    The functions take turns, round by round. Each turn is a pause, calls for `settling` seconds that do not count, and
+    a block of about `block` seconds that does. Functions of one thread need no pause and little settling.
+    """
+    found: dict[Name, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            time.sleep(pause)
+            calls = max(1, round(block * _calls_in(settling, function) / settling))
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            found[name].append((time.perf_counter() - start) / calls)
+    return found
+
+
+def medians(
+    functions: Mapping[Name, Callable[[], object]], *, rounds: int = 11, block: float = 0.05
+) -> dict[Name, float]:
+    """Median seconds of one call of each function, of `samples`."""
+    found = samples(functions, rounds=rounds, block=block)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _calls_in(seconds: float, function: Callable[[], object]) -> int:
+    stop = time.perf_counter() + seconds
+    calls = 0
+    while calls == 0 or time.perf_counter() < stop:
+        function()
+        calls += 1
+    return calls

@@ -1,0 +1,431 @@
+"""fastbp and the libraries beside which it is timed, each training the same network from the same parameters.
+
+A step is forward, softmax cross-entropy, backward and update of a float32 network; an epoch shuffles its samples and
+gathers batch after batch. fastbp's steps are those of `Engine.train`, which `fit` calls, and include its gathering of
+batches; all others find their batches ready. Its epochs are those of `fit`. PyTorch takes its fused optimizers, JAX
+jit one step a call, JAX scan all steps in one call, scikit-learn an epoch by `partial_fit`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastbp import layers, optimizers, reference
+from fastbp.benchmark.machine import blas_threads
+from fastbp.benchmark.measure import samples
+from fastbp.engine import Engine
+from fastbp.implementation import use_reference
+from fastbp.kernels import get_num_threads
+from fastbp.network import Sequential
+from fastbp.validation import Array
+
+CHECKED = 5  # steps, after which all must have the same parameters
+EPOCHS = 3  # in one timed call
+RATES = {"SGD": 0.1, "Adam": 0.001}
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # the book's Adam: epsilon is added to the root of the biased v
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and how: a stack of affine layers, `widths` from the inputs to the classes."""
+
+    widths: tuple[int, ...]
+    batch: int
+    steps: int = 0  # in one timed call; none: epochs of `samples`
+    optimizer: str = "SGD"
+    activation: str = "relu"
+    samples: int = 10_000
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        kind = "step" if self.steps else "epoch"
+        return f"{kind} {'-'.join(map(str, self.widths))}, batch {self.batch}, {self.optimizer}"
+
+    @property
+    def flops(self) -> int:
+        """Of the products of a step, or of an epoch; the gradient by x is not needed."""
+        sizes = [D * M for D, M in zip(self.widths, self.widths[1:], strict=False)]
+        samples = self.batch if self.steps else self.samples
+        return 2 * samples * (3 * sum(sizes) - sizes[0])
+
+
+class UnavailableError(Exception):
+    """Why a peer cannot run here."""
+
+
+class Peer:
+    """A library that trains on the batches of x and t in order, or for whole epochs in an order of its own."""
+
+    name: ClassVar[str]
+
+    def __init__(self, task: Task, x: Any, t: Any, params: list[Array]) -> None:
+        self.task, self.rate, self.rng = task, RATES[task.optimizer], np.random.default_rng(0)
+        self.x, self.t = self.array(x), self.array(t)
+        slices = [slice(start, start + task.batch) for start in range(0, len(x), task.batch)]
+        self.batches = [(self.array(x[part]), self.array(t[part])) for part in slices]
+        self.start([param.copy() for param in params])
+
+    @staticmethod
+    def takes(task: Task) -> bool:  # noqa: ARG004 - a subclass asks it
+        """Whether it can do the task."""
+        return True
+
+    def array(self, values: Array) -> Any:
+        """`values` in the library's own kind of array."""
+        return values
+
+    def start(self, params: list[Array]) -> None:
+        """Build the network with these parameters: W and b of each layer."""
+        raise NotImplementedError
+
+    def step(self, x: Any, t: Any) -> Any:
+        """Train on one batch."""
+        raise NotImplementedError
+
+    def steps(self, count: int) -> None:
+        """Train on the first `count` batches, and wait until it is done."""
+        for x, t in self.batches[:count]:
+            self.step(x, t)
+
+    def epochs(self, count: int) -> None:
+        """Train on all samples `count` times, and wait until it is done."""
+        for _ in range(count):
+            for indices in self.array(self.order()):
+                self.step(self.x[indices], self.t[indices])
+
+    def order(self) -> Array:
+        """A random order of the samples, a row for each batch."""
+        return self.rng.permutation(len(self.x)).reshape(-1, self.task.batch)
+
+    def params(self) -> list[Array]:
+        """W and b of each layer as they are now."""
+        raise NotImplementedError
+
+
+class Fastbp(Peer):
+    name = "fastbp"
+
+    def start(self, params: list[Array]) -> None:
+        self.network, self.optimizer = _network(self.task, params), getattr(optimizers, self.task.optimizer)(self.rate)
+        self.engine = Engine(
+            list(self.network.layers.values()), self.network.last_layer, self.optimizer, self.network.params,
+            self.x.dtype, self.x.shape[1], self.task.batch,
+        )  # fmt: skip
+        self.engine.read()
+        self.data = self.x, self.t, np.empty((0, self.task.widths[-1]), self.x.dtype), 1.0
+        self.in_order = np.arange(len(self.x))
+
+    def steps(self, count: int) -> None:
+        order, losses, hits = self.in_order[: count * self.task.batch], np.zeros(count), np.zeros(count)
+        self.engine.train(self.data, order, 0, count, losses, hits, False)
+        self.engine.write()
+
+    def epochs(self, count: int) -> None:
+        self.network.fit(
+            self.x, self.t, epochs=count, batch_size=self.task.batch, optimizer=self.optimizer, verbose=False
+        )
+
+    def params(self) -> list[Array]:
+        return list(self.network.params.values())
+
+
+class Reference(Peer):
+    """The same layers and optimizer on the kernels' twins in NumPy, `fastbp.use_reference()`."""
+
+    name = "reference"
+
+    def start(self, params: list[Array]) -> None:
+        self.network, self.optimizer = _network(self.task, params), getattr(optimizers, self.task.optimizer)(self.rate)
+
+    def step(self, x: Array, t: Array) -> None:
+        with use_reference():
+            self.optimizer.update(self.network.params, self.network.gradient(x, t))
+
+    def params(self) -> list[Array]:
+        return list(self.network.params.values())
+
+
+def _network(task: Task, params: list[Array]) -> Sequential:
+    stack: list[Any] = []
+    for W, b in zip(params[::2], params[1::2], strict=True):
+        stack += [layers.Affine(W, b), layers.ReLU() if task.activation == "relu" else layers.Tanh()]
+    return Sequential(stack[:-1], layers.SoftmaxWithLoss())
+
+
+class Lean(Peer):
+    """Plain NumPy that forms no gradient by x and updates in place."""
+
+    name = "NumPy"
+
+    def start(self, params: list[Array]) -> None:
+        self.values, self.done = params, 0
+        self.m, self.v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
+
+    def params(self) -> list[Array]:
+        return self.values
+
+    def step(self, x: Array, t: Array) -> None:
+        weights, biases, relu = self.values[::2], self.values[1::2], self.task.activation == "relu"
+        inputs = [x]
+        for number, (W, b) in enumerate(zip(weights, biases, strict=True), 1):
+            out = np.dot(inputs[-1], W)
+            out += b
+            if number < len(weights):
+                np.maximum(out, 0, out=out) if relu else np.tanh(out, out=out)
+                inputs.append(out)
+        out -= out.max(axis=1, keepdims=True)
+        np.exp(out, out=out)
+        out /= out.sum(axis=1, keepdims=True)
+        rows = np.arange(len(t))
+        self.loss = -np.log(out[rows, t] + 1e-7).mean()
+        out[rows, t] -= 1
+        out /= np.float32(len(t))
+        gradients: list[Array] = []
+        for number in reversed(range(len(weights))):
+            gradients[:0] = np.dot(inputs[number].T, out), out.sum(axis=0)
+            if number:
+                out = np.dot(out, weights[number].T)
+                out *= inputs[number] > 0 if relu else 1 - inputs[number] ** 2
+        self.update(gradients)
+
+    def update(self, gradients: list[Array]) -> None:
+        self.done += 1
+        correction = math.sqrt(1 - BETA2**self.done) / (1 - BETA1**self.done)
+        for param, gradient, m, v in zip(self.values, gradients, self.m, self.v, strict=True):
+            if self.task.optimizer == "SGD":
+                np.subtract(param, np.multiply(gradient, self.rate, out=gradient), out=param)
+            else:
+                reference.adam_update(param, gradient, m, v, self.rate * correction, BETA1, BETA2)
+
+
+class Torch(Peer):
+    name = "PyTorch"
+
+    def array(self, values: Array) -> Any:
+        torch = importlib.import_module("torch")
+        torch.set_num_threads(get_num_threads())
+        return torch.from_numpy(values)
+
+    def start(self, params: list[Array]) -> None:
+        nn, optim = importlib.import_module("torch.nn"), importlib.import_module("torch.optim")
+        stack: list[Any] = []
+        for W, b in zip(params[::2], params[1::2], strict=True):
+            linear = nn.utils.skip_init(nn.Linear, *W.shape)
+            linear.weight.data.copy_(self.array(W.T))
+            linear.bias.data.copy_(self.array(b))
+            stack += [linear, nn.ReLU() if self.task.activation == "relu" else nn.Tanh()]
+        self.network = nn.Sequential(*stack[:-1])
+        self.optimizer = getattr(optim, self.task.optimizer)(self.network.parameters(), self.rate, fused=True)
+        self.done = 0
+        cross_entropy = nn.functional.cross_entropy
+        self.loss = self.compiled(lambda x, t: cross_entropy(self.network(x), t))
+
+    def compiled(self, loss: Any) -> Any:
+        return loss
+
+    def step(self, x: Any, t: Any) -> None:
+        self.done += 1
+        if self.task.optimizer == "Adam":  # which adds epsilon to the root of the unbiased v
+            self.optimizer.param_groups[0]["eps"] = EPSILON / math.sqrt(1 - BETA2**self.done)
+        self.optimizer.zero_grad()
+        self.loss(x, t).backward()
+        self.optimizer.step()
+
+    def params(self) -> list[Array]:
+        return [param.detach().numpy().T for param in self.network.parameters()]
+
+
+class Jax(Peer):
+    """A jitted step whose parameters are donated; `run` and `run_at` take batches and their indices."""
+
+    name = "JAX jit"
+
+    def array(self, values: Array) -> Any:
+        return importlib.import_module("jax").numpy.asarray(values)
+
+    def order(self) -> Array:
+        return super().order().astype(np.int32)
+
+    def start(self, params: list[Array]) -> None:
+        jax = importlib.import_module("jax")
+        values = [self.array(param) for param in params]
+        self.state = values, [0 * p for p in values], [0 * p for p in values], jax.numpy.zeros(())
+        self.jit(jax, jax.value_and_grad(self.loss))
+
+    def jit(self, jax: Any, gradient: Any) -> None:
+        self.run = jax.jit(lambda state, x, t: self.next(gradient, state, x, t), donate_argnums=0)
+        self.run_at = jax.jit(lambda state, x, t, i: self.next(gradient, state, x[i], t[i]), donate_argnums=0)
+
+    def loss(self, params: list[Any], x: Any, t: Any) -> Any:
+        jax = importlib.import_module("jax")
+        *hidden, last = zip(params[::2], params[1::2], strict=True)
+        for W, b in hidden:
+            x = (jax.nn.relu if self.task.activation == "relu" else jax.numpy.tanh)(x @ W + b)
+        logs = jax.nn.log_softmax(x @ last[0] + last[1])
+        return -jax.numpy.take_along_axis(logs, t[:, None], 1).mean()
+
+    def next(self, gradient: Any, state: Any, x: Any, t: Any) -> tuple[Any, Any]:
+        """The state after a step, and its loss."""
+        params, m, v, step = state
+        loss, gradients = gradient(params, x, t)
+        if self.task.optimizer == "SGD":
+            return ([p - self.rate * g for p, g in zip(params, gradients, strict=True)], m, v, step), loss
+        step += 1
+        rate = self.rate * (1 - BETA2**step) ** 0.5 / (1 - BETA1**step)
+        m = [BETA1 * old + (1 - BETA1) * g for old, g in zip(m, gradients, strict=True)]
+        v = [BETA2 * old + (1 - BETA2) * g * g for old, g in zip(v, gradients, strict=True)]
+        params = [p - rate * a / (b**0.5 + EPSILON) for p, a, b in zip(params, m, v, strict=True)]
+        return (params, m, v, step), loss
+
+    def steps(self, count: int) -> None:
+        for x, t in self.batches[:count]:
+            self.state, loss = self.run(self.state, x, t)
+        loss.block_until_ready()
+
+    def epochs(self, count: int) -> None:
+        for _ in range(count):
+            for indices in self.order():
+                self.state, loss = self.run_at(self.state, self.x, self.t, indices)
+        loss.block_until_ready()
+
+    def params(self) -> list[Array]:
+        return [np.asarray(param) for param in self.state[0]]
+
+
+class JaxScan(Jax):
+    name = "JAX scan"
+
+    def jit(self, jax: Any, gradient: Any) -> None:
+        def run(state: Any, x: Any, t: Any) -> Any:
+            return jax.lax.scan(lambda s, batch: self.next(gradient, s, *batch), state, (x, t))
+
+        def run_at(state: Any, x: Any, t: Any, order: Any) -> Any:
+            return jax.lax.scan(lambda s, i: self.next(gradient, s, x[i], t[i]), state, order)
+
+        self.run, self.run_at = (jax.jit(function, donate_argnums=0) for function in (run, run_at))
+        self.stacked: Any = None
+
+    def steps(self, count: int) -> None:
+        shape = count, self.task.batch
+        if self.stacked is None or len(self.stacked[0]) != count:
+            samples = count * self.task.batch
+            self.stacked = self.x[:samples].reshape(*shape, -1), self.t[:samples].reshape(shape)
+        self.state, losses = self.run(self.state, *self.stacked)
+        losses.block_until_ready()
+
+    def epochs(self, count: int) -> None:
+        for _ in range(count):
+            self.state, losses = self.run_at(self.state, self.x, self.t, self.order())
+        losses.block_until_ready()
+
+
+class ScikitLearn(Peer):
+    name = "sklearn"
+
+    @staticmethod
+    def takes(task: Task) -> bool:
+        return not task.steps
+
+    def start(self, params: list[Array]) -> None:
+        network = importlib.import_module("sklearn.neural_network")
+        self.model = network.MLPClassifier(
+            self.task.widths[1:-1], solver=self.task.optimizer.lower(), batch_size=self.task.batch, alpha=0,
+            learning_rate_init=self.rate, momentum=0, nesterovs_momentum=False, epsilon=EPSILON, shuffle=False,
+        )  # fmt: skip
+        batch, classes = slice(self.task.batch), np.arange(self.task.widths[-1])
+        self.model.partial_fit(self.x[batch], self.t[batch], classes=classes)
+        for own, param in zip(self.params(), params, strict=True):
+            own[...] = param
+        del self.model._optimizer  # made anew by the next call, without the state of the first
+
+    def steps(self, count: int) -> None:
+        self.model.partial_fit(self.x[: count * self.task.batch], self.t[: count * self.task.batch])
+
+    def epochs(self, count: int) -> None:
+        self.model.shuffle = True
+        for _ in range(count):
+            self.model.partial_fit(self.x, self.t)
+
+    def params(self) -> list[Array]:
+        return [param for pair in zip(self.model.coefs_, self.model.intercepts_, strict=True) for param in pair]
+
+
+def seconds_in_turns(
+    task: Task,
+    kinds: Sequence[type[Peer]],
+    data: tuple[Array, Array, list[Array]],
+    reasons: dict[str, str],
+    rounds: int,
+) -> dict[str, list[float]]:
+    """Seconds of one step or epoch by peer, one figure for each of `rounds` turns.
+
+    Parameters
+    ----------
+    task : Task
+    kinds : sequence of classes
+        Of the peers; the first is held to be right.
+    data : tuple
+        x, t and parameters, as of `noise`.
+    reasons : dict
+        By the name of a peer why it cannot run. It is left out, and others that cannot are entered.
+    rounds : int
+
+    Raises
+    ------
+    AssertionError
+        If a peer does not come to the same parameters.
+    FloatingPointError
+        If training came to numbers that are not finite.
+    """
+    peers = list(_peers(task, kinds, data, reasons))
+    for peer in peers:
+        peer.steps(CHECKED)
+        for own, expected in zip(peer.params(), peers[0].params(), strict=True):
+            np.testing.assert_allclose(own, expected, rtol=0, atol=1e-4, err_msg=f"{peer.name}, {task.name}")
+    count = task.steps or EPOCHS
+    with blas_threads(get_num_threads()):  # also of libraries that came with a peer
+        found = samples({peer.name: _training(peer, count) for peer in peers}, rounds=rounds)
+    for peer in peers:
+        if not all(np.isfinite(param).all() for param in peer.params()):
+            raise FloatingPointError(
+                f"{peer.name}, {task.name}: expected finite parameters, got others; lower the rate"
+            )
+    return {name: [value / count for value in values] for name, values in found.items()}
+
+
+def _peers(
+    task: Task, kinds: Iterable[type[Peer]], data: tuple[Array, Array, list[Array]], reasons: dict[str, str]
+) -> Iterator[Peer]:
+    for kind in kinds:
+        if kind.takes(task) and kind.name not in reasons:
+            try:
+                yield kind(task, *data)
+            except (ImportError, UnavailableError) as error:
+                reasons[kind.name] = str(error)
+
+
+def _training(peer: Peer, count: int) -> Callable[[], None]:
+    return lambda: peer.steps(count) if peer.task.steps else peer.epochs(count)
+
+
+def noise(task: Task) -> tuple[Array, Array, list[Array]]:
+    """Samples, labels that follow from them, and parameters to start with."""
+    rng = np.random.default_rng(0)
+    samples = task.steps * task.batch or task.samples
+    x = rng.random((samples, task.widths[0]), np.float32)
+    return x, np.argmax(x[:, : task.widths[-1]], axis=1), parameters(task)
+
+
+def parameters(task: Task) -> list[Array]:
+    """W and b of each layer to start with."""
+    rng, params = np.random.default_rng(0), []
+    for D, M in zip(task.widths, task.widths[1:], strict=False):
+        params += [rng.standard_normal((D, M), np.float32) / np.float32(math.sqrt(D)), np.zeros(M, np.float32)]
+    return params
