@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import layers
-from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
+from fastbp.kernels import activations
 
 DTYPES = ("float32", "float64")
 
@@ -76,12 +76,12 @@ def _affine_backward(d: Draw) -> tuple[Any, ...]:
     return *inputs, d.empty(d.N, d.D), d.empty(d.D, d.M), d.empty(d.M)
 
 
-def _activated(activation: int) -> tuple[KernelCase, KernelCase]:
+def _activated(name: str) -> tuple[KernelCase, KernelCase]:
     """An affine layer with an activation after it, and one with an activation before it backward."""
-    name = {IDENTITY: "identity", RELU: "ReLU", SIGMOID: "sigmoid", TANH: "tanh"}[activation]
-    forward = lambda d: (d.normal(d.N, d.D), d.weights(), d.normal(d.M), d.empty(d.N, d.M), activation)  # noqa: E731
+    number = lambda: getattr(activations, name.upper())  # noqa: E731
+    forward = lambda d: (d.normal(d.N, d.D), d.weights(), d.normal(d.M), d.empty(d.N, d.M), number())  # noqa: E731
     backward = lambda d: (  # noqa: E731
-        d.normal(d.D, d.M), d.normal(d.N, d.M), d.positive(d.N, d.D) * d.mask(d.N, d.D), d.empty(d.N, d.D), activation,
+        d.normal(d.D, d.M), d.normal(d.N, d.M), d.positive(d.N, d.D) * d.mask(d.N, d.D), d.empty(d.N, d.D), number(),
     )  # fmt: skip
     return (
         KernelCase("affine_activation_forward", forward, variant=name),
@@ -104,7 +104,7 @@ KERNELS = (
         "affine_backward_parameters",
         lambda d: (d.normal(d.N, d.D), d.normal(d.N, d.M), d.empty(d.D, d.M), d.empty(d.M)),
     ),
-    *(case for activation in (IDENTITY, RELU, SIGMOID, TANH) for case in _activated(activation)),
+    *(case for name in ("identity", "ReLU", "sigmoid", "tanh") for case in _activated(name)),
     KernelCase("relu_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M), d.mask(d.N * d.M))),
     KernelCase("relu_backward", lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M), d.empty(d.N * d.M))),
     KernelCase("sigmoid_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M))),

@@ -1,4 +1,4 @@
-"""Graphs, compiled and eager: `python -m bench.graph` prints fastbp against NumPy, JAX and plain Python.
+"""Graphs, compiled and eager: for the suite, and `python -m bench.graph` prints fastbp against NumPy, JAX and Python.
 
 JAX is a peer, not a requirement; where it is not installed its column is empty. Figures of a row are measured in
 turns in one run.
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from bench import suite
+from bench.cases import DTYPES
 from bench.scalars import Scalar
 from fastbp import get_num_threads, graph
 from fastbp.benchmark.measure import medians
@@ -24,7 +26,8 @@ from fastbp.graph import Variable
 from fastbp.kernels import _jit
 
 SIZE = 1_000_000
-DTYPES = ("float32", "float64")
+SIZES = (10_000, SIZE)
+THREADS = (1, 2)
 ROUNDS = 7
 HIDDEN = 16
 POINTS = 100
@@ -51,20 +54,64 @@ def square(x: Any, y: Any) -> Any:
     return ((x + y) ** 2).sum()
 
 
-class Compiled:
-    """Time of one call, for the suite."""
+def setup_cache():
+    """A compiled graph on one thread and on two, and an eager one of numbers on a tenth of the points."""
+    found = {}
+    for threads in THREADS:
+        with suite.threads(threads):
+            cases = {
+                (size, dtype, threads): functools.partial(_compiled, size, dtype) for size in SIZES for dtype in DTYPES
+            }
+            found |= suite.in_turns(cases, rounds=7, block=0.02, settling=0.01)
+    return found | suite.in_turns(
+        {("eager",): lambda: _on_numbers(POINTS // 10)}, rounds=7, block=0.02, settling=0.01, pause=0
+    )
 
-    params = (DTYPES,)
-    param_names = ("dtype",)
-    number = 5
 
-    def setup(self, dtype: str) -> None:
-        self.arrays = np.random.default_rng(0).standard_normal((2, SIZE)).astype(dtype)
-        self.compiled = graph.compile(expression)
-        self.compiled.value_and_grad(*self.arrays)  # compiles, and touches every page
+class Compiled(suite.Time):
+    """Value and both gradients of a compiled expression."""
 
-    def time_value_and_grad(self, dtype: str) -> None:
-        self.compiled.value_and_grad(*self.arrays)
+    params = (SIZES, DTYPES, THREADS, suite.IMPLEMENTATIONS)
+    param_names = ("size", "dtype", "threads", "impl")
+
+    def track_time(self, *_):
+        return self.result()
+
+
+class CompiledRatios(suite.Ratio):
+    """A compiled expression against the same in NumPy, written by hand."""
+
+    params = (SIZES, DTYPES, THREADS)
+    param_names = ("size", "dtype", "threads")
+
+    def track_ratio(self, *_):
+        return self.result()
+
+
+class Eager(suite.Time):
+    """Loss and gradients of a small network of single numbers; `numpy` stands for scalars in plain Python."""
+
+    params = (("eager",), suite.IMPLEMENTATIONS)
+    param_names = ("graph", "impl")
+
+    def track_time(self, *_):
+        return self.result()
+
+
+class EagerRatios(suite.Ratio):
+    """Eager variables against scalars in plain Python."""
+
+    params = (("eager",),)
+    param_names = ("graph",)
+
+    def track_ratio(self, *_):
+        return self.result()
+
+
+def _compiled(size: int, dtype: str) -> dict[str, Callable[[], Any]]:
+    a, b = np.random.default_rng(0).standard_normal((2, size)).astype(dtype)
+    g = graph.compile(expression)
+    return {"fastbp": lambda: g.value_and_grad(a, b), "numpy": lambda: _numpy_expression(a, b)}
 
 
 def main() -> None:
@@ -178,10 +225,21 @@ def network(relu: Callable[[Any], Any], inputs: list[Any], parameters: Any) -> A
 
 
 def _network() -> None:
-    rng = np.random.default_rng(0)
-    x, t = rng.uniform(-1, 1, (POINTS, 2)), rng.uniform(-1, 1, POINTS)
-    count = 3 * HIDDEN + (HIDDEN + 1) * HIDDEN + HIDDEN + 1
-    parameters = rng.uniform(-1, 1, count).tolist()
+    functions = {"compiled": _over_arrays(), **_on_numbers(POINTS)}
+    agree = [function() for function in functions.values()]
+    np.testing.assert_allclose(agree, agree[0], rtol=1e-10)
+    seconds = medians(functions, rounds=5)
+    print(f"a 2-{HIDDEN}-{HIDDEN}-1 network of single numbers on {POINTS} points, loss and all gradients, float64:")
+    print(
+        f"  plain Python {seconds['numpy'] * 1e3:.0f} ms, eager variables {seconds['fastbp'] * 1e3:.0f} ms "
+        f"({seconds['numpy'] / seconds['fastbp']:.1f} times as fast), compiled over arrays "
+        f"{seconds['compiled'] * 1e6:.0f} µs ({seconds['fastbp'] / seconds['compiled']:,.0f} times as fast as eager)"
+    )
+
+
+def _on_numbers(points: int) -> dict[str, Callable[[], float]]:
+    """The sum of the gradients of a network of single numbers, by eager variables and by plain Python."""
+    x, t, parameters = _points_and_parameters(points)
     rows, targets = x.tolist(), t.tolist()
 
     def step(kind: Any, relu: Callable[[Any], Any]) -> float:
@@ -193,27 +251,31 @@ def _network() -> None:
         loss.backward()
         return float(sum(leaf.grad for leaf in leaves))
 
-    def over_arrays(x1: Any, x2: Any, t: Any, *parameters: Any) -> Any:
+    sys.setrecursionlimit(1_000_000)
+    return {
+        "numpy": functools.partial(step, Scalar, Scalar.relu),
+        "fastbp": functools.partial(step, Variable, Variable.relu),
+    }
+
+
+def _over_arrays() -> Callable[[], float]:
+    """The same by a compiled graph over the arrays of all points."""
+    x, t, parameters = _points_and_parameters(POINTS)
+    columns = x[:, 0].copy(), x[:, 1].copy()
+
+    def loss(x1: Any, x2: Any, t: Any, *parameters: Any) -> Any:
         difference = network(graph.relu, [x1, x2], iter(parameters)) - t
         return (difference * difference).sum()
 
-    g = graph.compile(over_arrays)
-    columns = x[:, 0].copy(), x[:, 1].copy()
-    functions = {
-        "plain": functools.partial(step, Scalar, Scalar.relu),
-        "eager": functools.partial(step, Variable, Variable.relu),
-        "compiled": lambda: g.value_and_grad(*columns, t, *parameters),
-    }
-    sys.setrecursionlimit(1_000_000)
-    agree = [functions["plain"](), functions["eager"](), sum(g.value_and_grad(*columns, t, *parameters)[1][3:])]
-    np.testing.assert_allclose(agree, agree[0], rtol=1e-10)
-    seconds = medians(functions, rounds=5)
-    print(f"a 2-{HIDDEN}-{HIDDEN}-1 network of single numbers on {POINTS} points, loss and all gradients, float64:")
-    print(
-        f"  plain Python {seconds['plain'] * 1e3:.0f} ms, eager variables {seconds['eager'] * 1e3:.0f} ms "
-        f"({seconds['plain'] / seconds['eager']:.1f} times as fast), compiled over arrays "
-        f"{seconds['compiled'] * 1e6:.0f} µs ({seconds['eager'] / seconds['compiled']:,.0f} times as fast as eager)"
-    )
+    g = graph.compile(loss)
+    return lambda: sum(g.value_and_grad(*columns, t, *parameters)[1][3:])
+
+
+def _points_and_parameters(points: int) -> tuple[Any, Any, list[float]]:
+    rng = np.random.default_rng(0)
+    x, t = rng.uniform(-1, 1, (points, 2)), rng.uniform(-1, 1, points)
+    count = 3 * HIDDEN + (HIDDEN + 1) * HIDDEN + HIDDEN + 1
+    return x, t, rng.uniform(-1, 1, count).tolist()
 
 
 if __name__ == "__main__":

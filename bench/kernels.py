@@ -1,25 +1,65 @@
-"""Each kernel and its NumPy twin, at the book's sizes."""
+"""Each kernel and its NumPy twin, at the book's sizes, on one thread; products also against the machine's limit."""
+
+import functools
 
 from fastbp import kernels, reference
 
 from .cases import DTYPES, KERNELS, Draw
+from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, missing_from, on_one_thread, placed
+from .tree import peak
 
-IMPLEMENTATIONS = {"fastbp": kernels, "numpy": reference}
 CASES = {case.name: case for case in KERNELS}
+PRODUCTS = {"100×784×50": (100, 784, 50), "100×784×256": (100, 784, 256), "128×784×1024": (128, 784, 1024)}
 
 
-class Kernels:
-    """Time of one call."""
+def setup_cache():
+    cases = {
+        (name, dtype): functools.partial(functions, case, dtype) for name, case in CASES.items() for dtype in DTYPES
+    }
+    least = {}
+    for dtype in DTYPES:
+        speed = peak.multiply_add_peak(dtype)
+        for name, (N, D, M) in PRODUCTS.items():
+            cases[name, dtype] = functools.partial(functions, CASES["affine_forward"], dtype, (N, D, M))
+            least[name, dtype] = 2 * N * D * M / speed
+    return {**on_one_thread(cases), "least": least}
 
-    params = (list(CASES), DTYPES, list(IMPLEMENTATIONS))
+
+def functions(case, dtype, size=None):
+    """One call of the kernel and of its twin, each with arguments of its own."""
+    found = {}
+    for implementation, module in zip(IMPLEMENTATIONS, (kernels, reference), strict=True):
+        missing_from(module, case.kernel)
+        arguments = placed(case.arguments(Draw(dtype, size or case.size)))
+        found[implementation] = functools.partial(getattr(module, case.kernel), *arguments)
+    return found
+
+
+class Kernels(Time):
+    """One call of a kernel."""
+
+    params = (list(CASES), DTYPES, IMPLEMENTATIONS)
     param_names = ("kernel", "dtype", "impl")
-    number = 20  # with a setup, asv would otherwise time single calls
 
-    def setup(self, name, dtype, impl):
-        case = CASES[name]
-        self.function = getattr(IMPLEMENTATIONS[impl], case.kernel)
-        self.arguments = case.arguments(Draw(dtype, case.size))
-        self.function(*self.arguments)  # compiles, and touches every page
+    def track_time(self, *_):
+        return self.result()
 
-    def time_kernel(self, name, dtype, impl):
-        self.function(*self.arguments)
+
+class KernelRatios(Ratio):
+    """A kernel against its NumPy twin."""
+
+    params = (list(CASES), DTYPES)
+    param_names = ("kernel", "dtype")
+
+    def track_ratio(self, *_):
+        return self.result()
+
+
+class ProductLimits(Limit):
+    """An affine layer forward against the multiply-add peak of one core."""
+
+    params = (list(PRODUCTS), DTYPES)
+    param_names = ("size", "dtype")
+
+    def track_times_limit(self, *_):
+        return self.result()

@@ -1,30 +1,68 @@
-"""Each layer, forward and backward, on the kernels and on the reference, at the book's sizes."""
+"""Each layer, forward and backward, on the kernels and on the reference, on one thread.
 
-import contextlib
+Batches of one sample show what a call costs, batches of 100 what it computes.
+"""
 
-from fastbp import use_reference
+import functools
+
+from fastbp import layers, use_reference
 
 from .cases import DTYPES, LAYERS, Draw
+from .suite import IMPLEMENTATIONS, Ratio, Time, missing_from, on_one_thread
 
-IMPLEMENTATIONS = {"fastbp": contextlib.nullcontext, "numpy": use_reference}
 CASES = {case.name: case for case in LAYERS}
+BATCHES = (1, 100)
 
 
-class Layers:
-    """Time of one forward and backward."""
+def setup_cache():
+    return on_one_thread(
+        {
+            (name, batch, dtype): functools.partial(functions, case, batch, dtype)
+            for name, case in CASES.items()
+            for batch in BATCHES
+            for dtype in DTYPES
+        }
+    )
 
-    params = (list(CASES), DTYPES, list(IMPLEMENTATIONS))
-    param_names = ("layer", "dtype", "impl")
-    number = 20  # with a setup, asv would otherwise time single calls
 
-    def setup(self, name, dtype, impl):
-        case = CASES[name]
-        draw = Draw(dtype, case.size)
-        self.layer, self.inputs, self.dout = case.layer(draw), case.inputs(draw), case.dout(draw)
-        self.implementation = IMPLEMENTATIONS[impl]
-        self.time_forward_backward(name, dtype, impl)  # compiles, and touches every page
+def functions(case, batch, dtype):
+    """One forward and backward on the kernels and on the reference, each with a layer of its own."""
+    missing_from(layers, case.name)
 
-    def time_forward_backward(self, name, dtype, impl):
-        with self.implementation():
-            self.layer.forward(*self.inputs)
-            self.layer.backward(*self.dout)
+    def both_ways():
+        draw = Draw(dtype, (batch, *case.size[1:]))
+        layer, inputs, dout = case.layer(draw), case.inputs(draw), case.dout(draw)
+
+        def call():
+            layer.forward(*inputs)
+            layer.backward(*dout)
+
+        return call
+
+    compiled, plain = both_ways(), both_ways()
+
+    def on_reference():
+        with use_reference():
+            plain()
+
+    return dict(zip(IMPLEMENTATIONS, (compiled, on_reference), strict=True))
+
+
+class Layers(Time):
+    """One forward and backward of a layer."""
+
+    params = (list(CASES), BATCHES, DTYPES, IMPLEMENTATIONS)
+    param_names = ("layer", "batch", "dtype", "impl")
+
+    def track_time(self, *_):
+        return self.result()
+
+
+class LayerRatios(Ratio):
+    """A layer on the kernels against the same layer on the reference."""
+
+    params = (list(CASES), BATCHES, DTYPES)
+    param_names = ("layer", "batch", "dtype")
+
+    def track_ratio(self, *_):
+        return self.result()
