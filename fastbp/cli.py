@@ -1,4 +1,4 @@
-"""The `fastbp` command: train a network on digits, check its gradients, draw graphs, describe the machine."""
+"""The `fastbp` command: train a network on digits, check its gradients, time it, draw graphs, describe the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import copy
 import importlib.metadata
+import json
 import math
 import os
 import platform
@@ -84,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
 
     checking = commands.add_parser("check", help="compare backpropagation with numerical differentiation")
     checking.set_defaults(run=_check)
+
+    comparing = commands.add_parser("bench", help="time training against NumPy and other libraries, in under a minute")
+    comparing.set_defaults(run=_bench)
+    comparing.add_argument("--json", type=Path, metavar="FILE", help="save every figure, and the machine")
+    comparing.add_argument("--plot", type=Path, metavar="FILE", help="save a picture, with the machine's limit in it")
 
     drawing = commands.add_parser("graph", help="draw a computational graph of the chapter")
     drawing.set_defaults(run=_graph)
@@ -238,15 +244,7 @@ def _plotter(path: Path) -> Callable[[list[Epoch], str], None]:
     require("matplotlib").use("Agg")
     pyplot = require("matplotlib.pyplot")
     figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    kinds = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in kinds:
-        raise ValueError(
-            f"--plot: expected a file ending in one of {', '.join(sorted(kinds))}, got {path}; name a .png"
-        )
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--plot: expected a folder {path.absolute().parent}, got none there; make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise PermissionError(f"--plot: expected a file that can be written, got {path}, which cannot; choose another")
+    _check_picture(path, figure)
 
     def save(history: list[Epoch], title: str) -> None:
         numbers = [epoch.number for epoch in history]
@@ -262,6 +260,49 @@ def _plotter(path: Path) -> Callable[[list[Epoch], str], None]:
         figure.savefig(path)
 
     return save
+
+
+def _check_picture(path: Path, figure: Any) -> None:
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(
+            f"--plot: expected a file ending in one of {', '.join(sorted(kinds))}, got {path}; name a .png"
+        )
+    _check_file("--plot", path)
+
+
+def _check_file(option: str, path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{option}: expected a folder {path.absolute().parent}, got none there; make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise PermissionError(
+            f"{option}: expected a file that can be written, got {path}, which cannot; choose another"
+        )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.json:
+        _check_file("--json", options.json)
+    if options.plot:
+        require("matplotlib").use("Agg")
+        _check_picture(options.plot, require("matplotlib.figure").Figure())
+    from fastbp.benchmark.comparison import Comparison  # noqa: PLC0415 - training starts sooner without it
+
+    comparison = Comparison()
+    print(comparison.head(), flush=True)
+    for row in comparison.run():
+        print(comparison.line(row), flush=True)
+    for name, reason in comparison.missing.items():
+        print(f"{name}: {reason}")
+    if options.json:
+        options.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n", encoding="utf-8")
+        print(f"figures saved to {options.json}")
+    if options.plot:
+        from fastbp.benchmark import picture  # noqa: PLC0415
+
+        picture.save(comparison, options.plot)
+        print(f"picture saved to {options.plot}")
+    return 0
 
 
 def _check(_: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ _LIBRARIES = ("numpy", "numba", "torch", "jax", "scikit-learn")
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the libraries, ready for JSON; it measures the processor's peak for 0.1 s."""
+    """The machine and the libraries, ready for JSON; it measures the processor's peak for half a second."""
     return {
         "processor": f"{_processor()} ({llvm.get_host_cpu_name()})",
         "cores": os.cpu_count(),

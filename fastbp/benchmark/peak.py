@@ -21,7 +21,8 @@ from fastbp.kernels import VECTOR_BYTES
 # begins at once, and few enough for 16 registers.
 _SUMS = 12
 _TURNS = 1_000_000
-_RUNS = 40
+# Long enough for threads that woke on one core to be spread over all.
+_SECONDS = 0.4
 
 
 def multiply_add_peak(dtype: str, threads: int = 1) -> float:
@@ -29,12 +30,12 @@ def multiply_add_peak(dtype: str, threads: int = 1) -> float:
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     half, one = np.ones((2, 1), dtype)[:, 0] / np.array([2, 1], dtype)
     with ThreadPoolExecutor(threads) as pool:
-        seconds = []
-        for _ in range(_RUNS + 1):
-            start = time.perf_counter()
+        _run(1, half, one)  # compiles
+        stop, fastest = time.perf_counter() + _SECONDS, np.inf
+        while (start := time.perf_counter()) < stop:
             list(pool.map(lambda _: _run(_TURNS, half, one), range(threads)))
-            seconds.append(time.perf_counter() - start)
-    return 2 * lanes * _SUMS * _TURNS * threads / min(seconds[1:])  # the first run compiles
+            fastest = min(fastest, time.perf_counter() - start)
+    return 2 * lanes * _SUMS * _TURNS * threads / fastest
 
 
 @intrinsic

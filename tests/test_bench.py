@@ -1,0 +1,178 @@
+"""Timing: what `fastbp bench` prints and saves, the peak it is held to, and the suite that asv runs."""
+
+import itertools
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from bench import cases, engine, graph, imports, kernels, layers, memory, suite
+from fastbp.benchmark import comparison, machine, measure, peak, peers
+from fastbp.cli import main
+
+TASK = peers.Task((6, 4, 3), 5, steps=8)
+FAST = {"rounds": 2, "block": 1e-4, "settling": 1e-4, "pause": 0}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """`fastbp bench` on a small network for a moment, against peers that are always there."""
+    monkeypatch.setattr(comparison, "TASKS", (TASK, peers.Task((6, 4, 3), 5, samples=20, optimizer="Adam")))
+    monkeypatch.setattr(comparison, "PEERS", (peers.Fastbp, peers.Reference, peers.Lean, peers.Torch))
+    monkeypatch.setattr(peers, "samples", lambda functions, rounds: measure.samples(functions, **FAST))
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+def test_functions_take_turns():
+    order = []
+    found = measure.samples({name: lambda name=name: order.append(name) for name in "ab"}, **FAST)
+    assert [name for name, _ in itertools.groupby(order)] == ["a", "b", "a", "b"]
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+
+
+def test_seconds_are_those_of_one_call(monkeypatch):
+    now = 0.0
+
+    def takes_a_second():
+        nonlocal now
+        now += 1
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
+    assert measure.samples({"f": takes_a_second}, rounds=2, block=3, settling=2, pause=0) == {"f": [1, 1]}
+    assert now == 2 * (2 + 3)
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_the_peak_is_measured_on_multiply_adds(dtype):
+    half, one = np.array([0.5, 1], dtype)
+    # Each sum goes to sum·0.5 + 1 = 2, and one of each vector is added to the factor.
+    assert peak._run(1, half, one) == 0.5 + peak._SUMS * 1.5
+    assert peak._run(100, half, one) == 0.5 + peak._SUMS * 2
+    assert math.isfinite(peak.multiply_add_peak(dtype, threads=2))
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("kind", [peers.Reference, peers.Lean, peers.ScikitLearn])
+def test_peers_come_to_the_same_parameters(kind, optimizer):
+    pytest.importorskip("sklearn")
+    task = peers.Task((6, 4, 3), 5, steps=8, optimizer=optimizer)
+    parameters = []
+    for peer in (peers.Fastbp(task, *peers.noise(task)), kind(task, *peers.noise(task))):
+        peer.steps(8)
+        parameters.append(peer.params())
+    for own, expected, start in zip(*parameters, peers.noise(task)[2], strict=True):
+        np.testing.assert_allclose(own, expected, rtol=0, atol=1e-5)
+        assert not np.array_equal(own, start)
+
+
+def test_a_peer_that_computes_something_else_is_named(quick):
+    class Lazy(peers.Lean):
+        name = "lazy"
+
+        def step(self, x, t):
+            pass
+
+    with pytest.raises(
+        ValueError, match=r"lazy, step 6-4-3, batch 5, SGD: expected fastbp's parameters, got .*% others"
+    ):
+        peers.seconds_in_turns(TASK, (peers.Fastbp, Lazy), peers.noise(TASK), {}, 2)
+
+
+def test_bench_prints_a_row_for_each_task_and_why_a_peer_is_missing(quick, capsys):
+    assert main(["bench"]) == 0
+    out = capsys.readouterr().out
+    assert machine.describe()["processor"] in out
+    for row in ("step 6-4-3, batch 5, SGD  ", "epoch 6-4-3, batch 5, Adam "):
+        assert row in out
+    assert out.count(" ± ") == 1 + 2 * 3  # one is in the words above
+    assert out.splitlines()[-1].startswith("PyTorch: ")
+
+
+def test_bench_saves_every_figure_and_the_machine(quick, tmp_path, capsys):
+    assert main(["bench", "--json", str(tmp_path / "figures.json")]) == 0
+    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert found["machine"]["libraries"]["numpy"] == np.__version__
+    assert found["missing"].keys() == {"PyTorch"}
+    for row in found["rows"]:
+        assert row["seconds"].keys() == {"fastbp", "reference", "NumPy"}
+        assert row["limit_seconds"] == row["multiply_add_flops"] / found["machine"]["peak_flops"]
+        for figures in row["seconds"].values():
+            assert 0 < figures["low"] <= figures["median"] <= figures["high"]
+            assert len(figures["turns"]) == 2
+
+
+def test_bench_draws_a_picture(quick, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "figures.svg"
+    assert main(["bench", "--plot", str(path)]) == 0
+    assert "<svg" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(option, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["bench", option, str(tmp_path / "nowhere" / "a.svg")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"fastbp: error: {option}: expected a folder {tmp_path}/nowhere, got none there")
+
+
+def test_the_suite_times_what_the_tests_hold_equal():
+    assert set(kernels.Kernels.params[0]) == {case.name for case in cases.KERNELS}
+    assert set(layers.Layers.params[0]) == {case.name for case in cases.LAYERS}
+
+
+@pytest.mark.parametrize("module", [engine, graph, imports, kernels, layers, memory])
+def test_every_benchmark_names_its_parameters_and_unit(module):
+    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, suite.Recorded)]
+    found = [benchmark for benchmark in found if hasattr(benchmark, "params")]
+    assert found
+    for benchmark in found:
+        assert len(benchmark.params) == len(benchmark.param_names)
+        assert benchmark.unit
+        assert len([name for name in vars(benchmark) if name.startswith("track_")]) == 1
+
+
+def test_a_case_that_fails_is_told_and_the_others_are_timed():
+    def fails():
+        raise ValueError("broken")
+
+    cases = {
+        ("good",): lambda: {"fastbp": lambda: None, "numpy": lambda: None},
+        ("broken",): fails,
+        ("missing",): lambda: suite.missing_from(math, "cot"),
+    }
+    found = suite.in_turns(cases, **FAST)
+    assert found["good",].keys() == {"fastbp", "numpy"}
+    benchmark = suite.Ratio()
+    benchmark.setup(found, "good")
+    assert len(benchmark.result()["samples"]) == 2
+    with pytest.raises(RuntimeError, match="ValueError: broken"):
+        benchmark.setup(found, "broken")
+    with pytest.raises(NotImplementedError, match="math has no cot"):
+        benchmark.setup(found, "missing")
+
+
+def test_arrays_of_a_kernel_lie_at_the_same_place_of_a_page():
+    arguments = (np.arange(1000.0), 3, np.arange(6, dtype=np.float32).reshape(2, 3))
+    first, second = suite.placed(arguments), suite.placed(arguments)
+    for one, other, given in zip(first, second, arguments, strict=True):
+        np.testing.assert_array_equal(one, given)
+        if isinstance(given, np.ndarray):
+            assert one.dtype == given.dtype
+            assert one.ctypes.data % suite.PAGE == other.ctypes.data % suite.PAGE
+            assert not np.shares_memory(one, given)
+
+
+def test_a_ratio_is_fastbps_time_against_numpys():
+    benchmark = suite.Ratio()
+    benchmark.setup({("x",): {"fastbp": [1.0, 2.0], "numpy": [4.0, 4.0]}}, "x")
+    assert benchmark.result()["samples"] == [0.25, 0.5]
+
+
+def test_a_limit_is_a_multiple_of_the_least_time():
+    benchmark = suite.Limit()
+    benchmark.setup({("x",): {"fastbp": [1.0, 2.0]}, "least": {("x",): 0.5}}, "x")
+    assert benchmark.result()["samples"] == [2.0, 4.0]
