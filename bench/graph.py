@@ -60,7 +60,7 @@ def setup_cache():
     for threads in THREADS:
         with suite.threads(threads):
             cases = {
-                (size, dtype, threads): functools.partial(_compiled, size, dtype) for size in SIZES for dtype in DTYPES
+                (size, dtype, threads): functools.partial(functions, size, dtype) for size in SIZES for dtype in DTYPES
             }
             found |= suite.in_turns(cases, rounds=7, block=0.02, settling=0.01)
     return found | suite.in_turns(
@@ -108,7 +108,8 @@ class EagerRatios(suite.Ratio):
         return self.result()
 
 
-def _compiled(size: int, dtype: str) -> dict[str, Callable[[], Any]]:
+def functions(size: int, dtype: str) -> dict[str, Callable[[], Any]]:
+    """Value and gradients of the expression by a compiled graph and by NumPy."""
     a, b = np.random.default_rng(0).standard_normal((2, size)).astype(dtype)
     g = graph.compile(expression)
     return {"fastbp": lambda: g.value_and_grad(a, b), "numpy": lambda: _numpy_expression(a, b)}

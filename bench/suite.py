@@ -40,11 +40,12 @@ def threads(n):
 
 
 def in_turns(cases, rounds=11, **settings):
-    """Seconds of a call by case and implementation, one figure for each round.
+    """Seconds of a call by case and implementation, one figure for each round; `FASTBP_BENCH_ROUNDS` says how many.
 
     `cases` has functions that return the function to time of each implementation. In the place of a case that could
     not be built or called stands the reason.
     """
+    rounds = int(os.environ.get("FASTBP_BENCH_ROUNDS", rounds))
     functions, found = {}, {}
     for case, build in cases.items():
         try:

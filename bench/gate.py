@@ -1,0 +1,118 @@
+"""What must hold of the benchmarks before a change lands: `python -m bench.gate`.
+
+Every benchmark of the suite runs, through asv and with the fastbp that is installed, and measures something. And for
+some calls fastbp's time is held to NumPy's, measured in turns in one process. The bounds are two to four times what is
+usual: they hold on any machine, however busy, and are broken when a kernel is no longer worth having.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from asv.benchmarks import Benchmarks
+from asv.config import Config
+from asv.results import iter_results
+
+from bench import engine, graph, kernels, layers, suite
+
+ROOT = Path(__file__).resolve().parents[1]
+TRIES = 3
+
+# The most that fastbp may take of NumPy's time, on one thread.
+BOUNDS = {
+    "affine_forward, float32": (1.5, lambda: _kernel("affine_forward", "float32")),
+    "affine_forward, float64": (1.5, lambda: _kernel("affine_forward", "float64")),
+    "relu_forward, float64": (0.5, lambda: _kernel("relu_forward", "float64")),
+    "sigmoid_forward, float64": (1.0, lambda: _kernel("sigmoid_forward", "float64")),
+    "softmax_cross_entropy_forward, float64": (
+        0.4,
+        lambda: _kernel("softmax_cross_entropy_forward[labels]", "float64"),
+    ),
+    "adam_update, float32": (0.4, lambda: _kernel("adam_update", "float32")),
+    "Affine, float64": (1.5, lambda: layers.functions(layers.CASES["Affine"], 100, "float64")),
+    "SoftmaxWithLoss, float64": (0.6, lambda: layers.functions(layers.CASES["SoftmaxWithLoss"], 100, "float64")),
+    "gradient and SGD, float64": (1.2, functools.partial(engine.step, "float64")),
+    "fit, batch 100, float32": (0.9, functools.partial(engine.epoch, "784-50-10, batch 100, SGD", "float32")),
+    "fit, batch 1, float32": (0.4, functools.partial(engine.epoch, "784-50-10, batch 1, SGD", "float32")),
+    "compiled graph, float64": (0.5, functools.partial(graph.functions, graph.SIZE, "float64")),
+}
+
+
+def main() -> int:
+    """Print what is wrong, and return 1 if anything is."""
+    faults = [*unmeasured(), *slow()]
+    for fault in faults:
+        print(f"bench.gate: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def unmeasured() -> Iterator[str]:
+    """Run every benchmark once, and tell which of them have no figure, and why if asv knows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "asv.conf.json")
+        settings = json.loads((ROOT / "asv.conf.json").read_text(encoding="utf-8"))
+        folders = {"repo": str(ROOT), "benchmark_dir": str(ROOT / "bench"), "results_dir": f"{folder}/results"}
+        path.write_text(json.dumps(settings | folders), encoding="utf-8")
+        if not Path("~/.asv-machine.json").expanduser().exists():
+            _asv("machine", "--yes", "--config", str(path))
+        status = _asv(
+            "run", "--quick", "--python=same", "--set-commit-hash=HEAD", "--show-stderr", "--config", str(path)
+        )
+        if status != 0:
+            yield f"asv run: expected status 0, got {status}; what failed is above"
+        conf = Config.load(str(path))
+        benchmarks, found = Benchmarks.load(conf), list(iter_results(conf.results_dir))
+        if not benchmarks or not found:
+            yield f"asv run: expected results, got {len(benchmarks)} benchmarks and {len(found)} files of results"
+        for result in found:
+            for name, benchmark in benchmarks.items():
+                values = result.get_result_value(name, benchmark["params"])
+                lost = sum(not _is_measured(value) for value in values)
+                if lost or not values:
+                    yield f"{name}: expected a figure for every case, got none for {lost} of {len(values)}"
+
+
+def slow() -> Iterator[str]:
+    """Print fastbp's times as parts of NumPy's, and tell which of them are beyond their bounds at every try."""
+    left = dict(BOUNDS)
+    for attempt in range(TRIES):
+        with suite.threads(1):
+            found = suite.in_turns({(name,): build for name, (_, build) in left.items()}, rounds=7, block=0.01, pause=0)
+        for name, (bound, _) in list(left.items()):
+            ratio = _ratio(found[name,])
+            print(f"{name:<40}{ratio:>6.2f} of NumPy's time, at most {bound}", flush=True)
+            if ratio <= bound:
+                del left[name]
+            elif attempt == TRIES - 1:
+                reason = found[name,] if isinstance(found[name,], Exception) else f"got {ratio:.2f}"
+                yield f"{name}: expected at most {bound} of NumPy's time, {reason}"
+
+
+def _kernel(name: str, dtype: str) -> dict[str, Any]:
+    return kernels.functions(kernels.CASES[name], dtype)
+
+
+def _ratio(seconds: Any) -> float:
+    return math.inf if isinstance(seconds, Exception) else suite.median_ratio(seconds)
+
+
+def _is_measured(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and value > 0
+
+
+def _asv(*arguments: str) -> int:
+    command = [sys.executable, "-m", "asv", *arguments]
+    return subprocess.run(command, env=os.environ | {"FASTBP_BENCH_ROUNDS": "1"}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
