@@ -20,8 +20,8 @@ import numpy as np
 from bench import suite
 from bench.cases import DTYPES
 from bench.scalars import Scalar
+from bench.tree import measure
 from fastbp import get_num_threads, graph
-from fastbp.benchmark.measure import medians
 from fastbp.graph import Variable
 from fastbp.kernels import _jit
 
@@ -137,7 +137,7 @@ def _elementwise(name: str, f: Any, numpy: Any, dtype: str, bandwidth: bool = Fa
     if bandwidth:
         da, db = np.empty_like(a), np.empty_like(b)
         functions["copy"] = lambda: _copy(a, b, da, db)
-    seconds = medians(functions, rounds=ROUNDS)
+    seconds = measure.medians(functions, rounds=ROUNDS)
     ratios = [f"NumPy {seconds['NumPy'] / seconds['fastbp']:.1f}"]
     if jax is not None:
         ratios.append(f"JAX {seconds['JAX'] / seconds['fastbp']:.1f}")
@@ -229,7 +229,7 @@ def _network() -> None:
     functions = {"compiled": _over_arrays(), **_on_numbers(POINTS)}
     agree = [function() for function in functions.values()]
     np.testing.assert_allclose(agree, agree[0], rtol=1e-10)
-    seconds = medians(functions, rounds=5)
+    seconds = measure.medians(functions, rounds=5)
     print(f"a 2-{HIDDEN}-{HIDDEN}-1 network of single numbers on {POINTS} points, loss and all gradients, float64:")
     print(
         f"  plain Python {seconds['numpy'] * 1e3:.0f} ms, eager variables {seconds['fastbp'] * 1e3:.0f} ms "

@@ -11,6 +11,7 @@ import pytest
 from bench import cases, engine, graph, imports, kernels, layers, memory, suite
 from fastbp.benchmark import comparison, machine, measure, peak, peers
 from fastbp.cli import main
+from tests.subprocesses import run_python
 
 TASK = peers.Task((6, 4, 3), 5, steps=8)
 FAST = {"rounds": 2, "block": 1e-4, "settling": 1e-4, "pause": 0}
@@ -133,6 +134,16 @@ def test_every_benchmark_names_its_parameters_and_unit(module):
         assert len(benchmark.params) == len(benchmark.param_names)
         assert benchmark.unit
         assert len([name for name in vars(benchmark) if name.startswith("track_")]) == 1
+
+
+def test_the_suite_needs_nothing_but_fastbp_to_be_imported():
+    run_python("""
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys(["asv", "jax", "matplotlib", "sklearn", "threadpoolctl", "torch"])
+import bench
+for module in pkgutil.iter_modules(bench.__path__):
+    importlib.import_module(f"bench.{module.name}")
+""")
 
 
 def test_a_case_that_fails_is_told_and_the_others_are_timed():
