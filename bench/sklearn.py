@@ -23,7 +23,7 @@ from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 
 import fastbp.sklearn
-from bench.measure import medians
+from fastbp.benchmark.measure import medians
 from fastbp import num_threads
 from fastbp.data import read_idx
 

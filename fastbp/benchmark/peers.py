@@ -124,7 +124,7 @@ class Fastbp(Peer):
 
     def steps(self, count: int) -> None:
         order, losses, hits = self.in_order[: count * self.task.batch], np.zeros(count), np.zeros(count)
-        self.engine.train(self.data, order, 0, count, losses, hits, False)
+        self.engine.train(self.data, order, np.empty(0), 0, count, losses, hits, False)
         self.engine.write()
 
     def epochs(self, count: int) -> None:
@@ -202,7 +202,7 @@ class Lean(Peer):
             if self.task.optimizer == "SGD":
                 np.subtract(param, np.multiply(gradient, self.rate, out=gradient), out=param)
             else:
-                reference.adam_update(param, gradient, m, v, self.rate * correction, BETA1, BETA2)
+                reference.adam_update(param, gradient, m, v, self.rate * correction, BETA1, BETA2, EPSILON)
 
 
 class Torch(Peer):
