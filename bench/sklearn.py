@@ -23,8 +23,8 @@ from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 
 import fastbp.sklearn
-from fastbp.benchmark.measure import medians
 from fastbp import num_threads
+from fastbp.benchmark.measure import medians
 from fastbp.data import read_idx
 
 THREADS = 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastbp.kernels._jit import apart, kernel, shared_kernel, summing_kernel
 from fastbp.kernels.elementary import exp, log, logistic, maximum, one, tanh, zero
-from fastbp.kernels.pointers import load, shift, store
+from fastbp.kernels.pointers import at, load, shift, store
 
 # What `finish` does to a block of a product; nothing where the product itself was subtracted.
 IDENTITY, RELU, SIGMOID, TANH, DERIVATIVE, SUBTRACT = 0, 1, 2, 3, 4, 8
@@ -127,9 +127,9 @@ def softmax_of_rows(x, y, tops, totals):
             tops[i] = top
             for j in range(C):
                 y[i, j] = x[i, j] - top
-        block = y[start:stop].reshape(-1)
-        for k in range(block.size):
-            block[k] = exp(block[k])
+        block = at(y, start * C)
+        for k in range((stop - start) * C):
+            store(shift(block, k), exp(load(shift(block, k))))
         for i in range(start, stop):
             total = x.dtype.type(0)
             for j in range(C):

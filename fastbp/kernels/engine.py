@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
 
 from fastbp.kernels import updates
 from fastbp.kernels._jit import apart, kernel, summing_kernel
@@ -158,7 +159,7 @@ def rows_part(part, parts, network_at, data_at, samples, shares, count, objectiv
 @kernel
 def _rows(workspace, begin, width, i0, i1):
     """Rows i0:i1 of what lies in the workspace from `begin` on, `width` wide."""
-    return workspace[begin + i0 * width : begin + i1 * width].reshape(i1 - i0, width)
+    return carray(at(workspace, begin + i0 * width), (i1 - i0, width))
 
 
 @kernel
@@ -361,8 +362,8 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rat
 def _sum_of_squares(values):
     apart()
     total = values.dtype.type(0)
-    for value in values:
-        total += value * value
+    for k in range(len(values)):
+        total += values[k] * values[k]
     return total
 
 
@@ -377,7 +378,8 @@ def _update(optimizer, network_at, begin, grad, rates):
         return
     first = network.slots[0, begin:end]
     if optimizer == KEEPER:
-        first[:] = grad
+        for k in range(len(grad)):
+            first[k] = grad[k]
     elif optimizer == MOMENTUM:
         _MOMENTUM(param, grad, first, rates[RATE], rates[SECOND])
     elif optimizer == NESTEROV:

@@ -343,10 +343,11 @@ def multiply(
             finish(action, c_tile, c_row, rows, width, shift(beside_panel, i * beside_row), beside_row)
             i += rows
         if summed:
-            one_row = np.intp(1)
+            # Literal numbers would compile the tile once more.
+            one, subtracts_none = np.intp(1), K < 0
             _tile(
-                vectors, one_row, ones(c), zero, zero, b_panel, b_panel_row, shift(sums, j), zero, zeros(c), K, lanes,
-                False, c,
+                vectors, one, ones(c), zero, zero, b_panel, b_panel_row, shift(sums, j), zero, zeros(c), K, lanes,
+                subtracts_none, c,
             )  # fmt: skip
         j += width
         vectors_left -= vectors
@@ -463,7 +464,7 @@ def _rest_transposed(
         lanes = width - (vectors - 1) * V
         _tile(
             vectors, columns, b, b_col, b_row, shift(a, i), a_col,
-            room, PANEL * V, zeros(a), K, lanes, False, a,
+            room, PANEL * V, zeros(a), K, lanes, K < 0, a,
         )  # fmt: skip
         for column in range(columns):
             first = load(shift(start, column * start_col))
