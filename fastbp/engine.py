@@ -251,7 +251,7 @@ def _room(table: Array, dtype: DType, batch_size: int) -> dict[str, Array]:
     parts = _threads.most_parts()
     longest = max(batch_size, int(table[:, [kernels.D_IN, kernels.M_OUT]].max()))
     widest = int(table[:, kernels.M_OUT].max())
-    chunk = max(kernels.CHUNK, gemm.ROW_GRAIN * widest) + widest
+    chunk = max(kernels.CHUNK, gemm.ROW_GRAIN * widest) + widest + 1
     return {
         "room": np.zeros((parts, gemm.room_for(longest, dtype.itemsize)), dtype),
         "gradients": np.zeros((parts, chunk), dtype),
