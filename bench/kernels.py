@@ -5,7 +5,7 @@ import functools
 from fastbp import kernels, reference
 
 from .cases import DTYPES, KERNELS, Draw
-from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, missing_from, on_one_thread, placed
+from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, in_processes, missing_from, on_one_thread, placed
 from .tree import peak
 
 CASES = {case.name: case for case in KERNELS}
@@ -13,6 +13,11 @@ PRODUCTS = {"100×784×50": (100, 784, 50), "100×784×256": (100, 784, 256), "1
 
 
 def setup_cache():
+    return in_processes("kernels")
+
+
+def measured():
+    """Seconds of a call by case and implementation, in this process."""
     cases = {
         (name, dtype): functools.partial(functions, case, dtype) for name, case in CASES.items() for dtype in DTYPES
     }

@@ -8,13 +8,18 @@ import functools
 from fastbp import layers, use_reference
 
 from .cases import DTYPES, LAYERS, Draw
-from .suite import IMPLEMENTATIONS, Ratio, Time, missing_from, on_one_thread
+from .suite import IMPLEMENTATIONS, Ratio, Time, in_processes, missing_from, on_one_thread
 
 CASES = {case.name: case for case in LAYERS}
 BATCHES = (1, 100)
 
 
 def setup_cache():
+    return in_processes("layers")
+
+
+def measured():
+    """Seconds of a call by case and implementation, in this process."""
     return on_one_thread(
         {
             (name, batch, dtype): functools.partial(functions, case, batch, dtype)
