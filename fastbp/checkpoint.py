@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fastbp import saving
 from fastbp.history import History
 from fastbp.layers import Dropout
-from fastbp.validation import Array
+from fastbp.validation import Array, whole_number
 
 if TYPE_CHECKING:
     from fastbp.fitting import Best, Run
@@ -17,20 +20,67 @@ if TYPE_CHECKING:
 FilePath = str | os.PathLike[str]
 
 
-def write(path: FilePath, network: Sequential, run: Run, best: Best, epoch: int) -> None:
-    """Write what there is after an epoch."""
+class Checkpoints:
+    """Writes the file of a run at the times that the user chose, and reads it."""
+
+    def __init__(
+        self, network: Sequential, run: Run, best: Best, path: FilePath | None, every: int | timedelta
+    ) -> None:
+        self._network, self._run, self._best, self._path = network, run, best, path
+        self._epochs, self._seconds = _interval(every)
+        self._written_at = time.monotonic()
+
+    def between_steps(self) -> None:
+        """Write the file if it is time; after an epoch's last step `after_epoch` has its turn first."""
+        if self._is_time() and self._run.step < self._run.steps:
+            self._run.write()
+            self._write()
+
+    def after_epoch(self, is_last: bool) -> None:
+        """Write the file if it is time, or after so many epochs, or the last."""
+        if is_last or self._run.epochs % self._epochs == 0 or self._is_time():
+            self._write()
+
+    def resume(self, path: FilePath) -> None:
+        """Go on from where the run in the file was; errors as those of `read`."""
+        read(path, self._network, self._run, self._best)
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._written_at >= self._seconds
+
+    def _write(self) -> None:
+        if self._path is not None:
+            write(self._path, self._network, self._run, self._best)
+        self._written_at = time.monotonic()
+
+
+def _interval(every: int | timedelta) -> tuple[float, float]:
+    """After how many epochs, and after how many seconds a checkpoint is due; one of them is inf."""
+    if not isinstance(every, timedelta):
+        remedy = "give the number of epochs from one checkpoint to the next, or a datetime.timedelta"
+        return whole_number("every", every, 1, remedy), math.inf
+    if every <= timedelta():
+        raise ValueError(f"every: expected a time longer than 0, got {every}; give one such as timedelta(minutes=10)")
+    return math.inf, every.total_seconds()
+
+
+def write(path: FilePath, network: Sequential, run: Run, best: Best) -> None:
+    """Write what there is between two steps, or after an epoch."""
     optimizer = run.optimizer
     arrays = {f"parameter {key}": value for key, value in network.params.items()}
     arrays |= {f"best {key}": value for key, value in best.params.items()}
     arrays |= saving.optimizer_state(optimizer)
+    arrays |= {"losses": run.losses[: run.step], "hits": run.hits[: run.step], "steps": network.history.steps}
     meta = {
         "checkpoint": {
             "run": _description(network, run),
-            "epoch": epoch,
+            "epochs": run.epochs,
+            "step": run.step,
+            "seconds": run.seconds,
             "iter": optimizer.iter,
-            "generator": run.generator.bit_generator.state,
+            "generator": run.before,
             "dropout": [layer.step for layer in _dropouts(network)],
-            "history": network.history.to_dict(),
+            "history": network.history.to_dict() | {"steps": []},  # as an array beside it: there may be millions
             "best": best.value,
             "waited": best.since,
         }
@@ -38,8 +88,8 @@ def write(path: FilePath, network: Sequential, run: Run, best: Best, epoch: int)
     saving.write(path, arrays, meta)
 
 
-def read(path: FilePath, network: Sequential, run: Run, best: Best) -> int:
-    """Put everything back where it was, and return how many epochs were done.
+def read(path: FilePath, network: Sequential, run: Run, best: Best) -> None:
+    """Put everything back where it was.
 
     Raises
     ------
@@ -66,9 +116,10 @@ def read(path: FilePath, network: Sequential, run: Run, best: Best) -> int:
     for layer, step in zip(_dropouts(network), content["dropout"], strict=True):
         layer.step = step
     network.history = History.from_dict(content["history"])
+    network.history.extend_steps(arrays["steps"])
     best.params, best.value, best.since = _beginning("best ", arrays), content["best"], content["waited"]
-    epoch: int = content["epoch"]
-    return epoch
+    run.epochs, run.step, run.seconds = content["epochs"], content["step"], content["seconds"]
+    run.losses[: run.step], run.hits[: run.step] = arrays["losses"], arrays["hits"]
 
 
 def _description(network: Sequential, run: Run) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,40 +103,44 @@ def fit(
     on_nan: str,
     record_steps: bool,
     checkpoint: FilePath | None,
-    every: int,
+    every: int | timedelta,
     resume: FilePath | None,
     verbose: bool | None,
 ) -> History:
     """`Sequential.fit`, where its arguments are described."""
     run = Run(network, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")
-    whole_number("every", every, 1, "give the number of epochs from one checkpoint to the next")
     if patience is not None:
         whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
     if on_nan not in ("stop", "ignore"):
         raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
     best = Best(network, patience, "val_loss" if validation_data is not None else "loss")
-    epoch = 0 if resume is None else _checkpoints().read(resume, network, run, best)
+    # It knows networks, which know this module.
+    from fastbp.checkpoint import Checkpoints  # noqa: PLC0415
+
+    checkpoints = Checkpoints(network, run, best, checkpoint, every)
     if resume is None:
         network.history = History()
-    history = network.history
+    else:
+        checkpoints.resume(resume)
+    history, epoch = network.history, run.epochs
     with _Display(run, epochs, verbose) as display:
         try:
             while epoch < epochs and not best.is_over():
                 epoch += 1
-                start = time.perf_counter()
-                for stretch in run.epoch(on_nan == "ignore", on_steps is not None):
+                for stretch in run.epoch(keeps_bad=on_nan == "ignore"):
                     display.show(epoch, stretch)
                     if record_steps:
                         history.extend_steps(stretch.losses)
                     if on_steps is not None:
+                        run.write()
                         on_steps(Progress(network, epoch, stretch.step, run.steps, stretch.loss, history))
+                    checkpoints.between_steps()
                 row = _row(run, epoch, stretch, validation_data)
-                history.append(**row, seconds=time.perf_counter() - start)
+                history.append(**row, seconds=run.seconds)
                 best.look(row)
                 display.epoch(row)
-                if checkpoint is not None and (epoch % every == 0 or epoch == epochs or best.is_over()):
-                    _checkpoints().write(checkpoint, network, run, best, epoch)
+                checkpoints.after_epoch(is_last=epoch == epochs or best.is_over())
                 if on_epoch is not None:
                     on_epoch(Progress(network, epoch, run.steps, run.steps, stretch.loss, history))
         except StopTraining:
@@ -152,13 +156,6 @@ def _row(run: Run, epoch: int, stretch: _Stretch, validation_data: ValidationDat
     if validation_data is not None:
         row |= run.validate(*validation_data)
     return row
-
-
-def _checkpoints() -> ModuleType:
-    # It knows networks, which know this module.
-    from fastbp import checkpoint  # noqa: PLC0415
-
-    return checkpoint
 
 
 @dataclass(frozen=True)
@@ -177,9 +174,8 @@ class Pace:
     def __init__(self) -> None:
         self._size = 1
 
-    def stretches(self, steps: int) -> Iterator[tuple[int, int]]:
-        """Divide `steps` steps: first and last of some, which are to be done before the next are asked for."""
-        first = 0
+    def stretches(self, steps: int, first: int = 0) -> Iterator[tuple[int, int]]:
+        """Divide `steps` steps from the `first`: first and last of some, to be done before the next are asked for."""
         while first < steps:
             last, start = min(first + self._size, steps), time.perf_counter()
             yield first, last
@@ -189,7 +185,21 @@ class Pace:
 
 
 class Run:
-    """The data and the steps of a run."""
+    """The data and the steps of a run, and how far it has come.
+
+    Attributes
+    ----------
+    epochs : int
+        Finished ones.
+    step : int
+        Finished ones of the epoch that has begun.
+    losses, hits : ndarray (steps,)
+        What the steps of that epoch came to, the first `step` of them.
+    seconds : float
+        Spent on that epoch, or the last one.
+    before : dict
+        Where the generator stood before it drew the order of that epoch.
+    """
 
     def __init__(
         self,
@@ -215,6 +225,10 @@ class Run:
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
         self._weights = None if sample_weight is None else _weights(sample_weight, samples, network)
+        self.epochs, self.step, self.seconds = 0, 0, 0.0
+        self.losses, self.hits = np.zeros(self.steps), np.zeros(self.steps)
+        self.before = self.generator.bit_generator.state
+        self._is_written = True
         unknown = [*engine.unknown(layers, loss, self.optimizer), *network.own_methods()]
         if not _are_apart(list(network.params.values())):
             unknown.append("parameters that share memory or cannot be written")
@@ -231,28 +245,27 @@ class Run:
                 layers, loss, self.optimizer, network.params, dtype, self._x.shape[1], self.batch_size
             )
 
-    def epoch(self, keeps_bad: bool, is_watched: bool = False) -> Iterator[_Stretch]:
-        """Do the steps of one epoch, a stretch at a time.
+    def epoch(self, keeps_bad: bool) -> Iterator[_Stretch]:
+        """Do the steps of one epoch, or what is left of it, a stretch at a time.
 
-        The network has its parameters after the epoch, after an error, and where it `is_watched` after each stretch.
+        The network has its parameters after the epoch, after an error, and where `write` is called after a stretch.
         """
+        began = time.perf_counter() - (self.seconds if self.step else 0.0)
+        self.before = self.generator.bit_generator.state
         order = self.generator.permutation(len(self._x))[: self.samples]
-        losses, hits = np.zeros(self.steps), np.zeros(self.steps)
         shares, counts = self._shares(order)
-        self._read()
         try:
-            for step, stop in self._pace.stretches(self.steps):
-                done = self._do(order, shares, step, stop, losses, hits, keeps_bad)
-                if done < stop - step:
-                    _not_finite(step + done, losses)
-                averages = (_average(values[:stop], counts[:stop]) for values in (losses, hits))
-                if is_watched:
-                    self._write()
-                yield _Stretch(stop, losses[step:stop], *averages)
-                if is_watched:
-                    self._read()
+            for first, stop in self._pace.stretches(self.steps, self.step):
+                self._read()
+                done = self._do(order, shares, first, stop, keeps_bad)
+                if done < stop - first:
+                    _not_finite(first + done, self.losses)
+                self.step, self.seconds = stop, time.perf_counter() - began
+                averages = (_average(values[:stop], counts[:stop]) for values in (self.losses, self.hits))
+                yield _Stretch(stop, self.losses[first:stop], *averages)
         finally:
-            self._write()
+            self.write()
+        self.epochs, self.step, self.before = self.epochs + 1, 0, self.generator.bit_generator.state
 
     def _shares(self, order: Array) -> tuple[Array, Array]:
         """What each sample of an order counts for in its batch, (0,) where all are alike; and what each batch does."""
@@ -264,13 +277,16 @@ class Run:
         totals = np.add.reduceat(weights, np.arange(self.steps) * self.batch_size)
         return shares_of_mean(weights, np.repeat(totals, sizes)), totals
 
-    def _read(self) -> None:
-        if self._engine is not None:
-            self._engine.read()
-
-    def _write(self) -> None:
-        if self._engine is not None:
+    def write(self) -> None:
+        """Give the network and the optimizer what they are after this step; the next one begins with what is there."""
+        if self._engine is not None and not self._is_written:
             self._engine.write()
+        self._is_written = True
+
+    def _read(self) -> None:
+        if self._engine is not None and self._is_written:
+            self._engine.read()
+        self._is_written = False
 
     def _predicted_outputs(self) -> int:
         predicted = as_array("predict(x)", self._network.predict(_scaled(self._x[:1], self._scale)))
@@ -284,22 +300,20 @@ class Run:
             row["val_accuracy"] = self._network.accuracy(x, t, **weights)
         return row
 
-    def _do(
-        self, order: Array, shares: Array, first: int, last: int, losses: Array, hits: Array, keeps_bad: bool
-    ) -> int:
+    def _do(self, order: Array, shares: Array, first: int, last: int, keeps_bad: bool) -> int:
         if self._engine is not None:
             data = self._x, self._labels, self._targets, self._scale
-            return self._engine.train(data, order, shares, first, last, losses, hits, keeps_bad)
+            return self._engine.train(data, order, shares, first, last, self.losses, self.hits, keeps_bad)
         for step in range(first, last):
             places = slice(step * self.batch_size, (step + 1) * self.batch_size)
             batch = order[places]
             x, t = _scaled(self._x[batch], self._scale), (self._labels if len(self._labels) else self._targets)[batch]
             weights = None if self._weights is None else self._weights[batch]
             gradients = self._network.gradient(x, t, **where_given(weights))
-            losses[step] = self._network.last_layer.loss
+            self.losses[step] = self._network.last_layer.loss
             if self.classifies:
-                hits[step] = _share_of_hits(self._network.last_layer, t, shares[places])
-            if not keeps_bad and not np.isfinite(losses[step]):
+                self.hits[step] = _share_of_hits(self._network.last_layer, t, shares[places])
+            if not keeps_bad and not np.isfinite(self.losses[step]):
                 return step - first
             self.optimizer.update(self._network.params, gradients)
         return last - first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -242,7 +243,7 @@ class Sequential:
         on_nan: str = "stop",
         record_steps: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
-        every: int = 1,
+        every: int | timedelta = 1,
         resume: str | os.PathLike[str] | None = None,
         verbose: bool | None = None,
     ) -> History:
@@ -291,9 +292,11 @@ class Sequential:
         record_steps : bool
             Keep the loss of every step in `history.steps`.
         checkpoint : path, optional
-            File that after every `every` epochs, and after the last, holds all that the run needs to go on. It is
-            replaced at once: a run that is killed at any moment leaves a whole one.
-        every : int
+            File that holds all that the run needs to go on. It is replaced at once: a run that is killed at any moment
+            leaves a whole one.
+        every : int or datetime.timedelta
+            The checkpoint is written after so many epochs; or after so much time, also between two steps of an epoch,
+            as `timedelta(minutes=10)`. In either case also after the last epoch.
         resume : path, optional
             A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the end is bitwise
             that of a run that never stopped; the file may be the one for `checkpoint`.

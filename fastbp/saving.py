@@ -24,6 +24,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from fastbp.layers import (
     AddLayer,
     Affine,
@@ -339,7 +344,8 @@ def write(path: FilePath, arrays: Mapping[str, Array], meta: Mapping[str, Any]) 
 
     The bytes go to a temporary file in the same folder, to the disk, and then take the name of `path` in one step: an
     existing file stays whole whatever fails. Only a process that is killed outright can leave its temporary
-    file, `.fastbp-*.tmp`, behind. The whole content is in memory once more while it is written.
+    file, `.fastbp-*.tmp`, behind; the next write to the same path removes it. The whole content is in memory once more
+    while it is written.
 
     Parameters
     ----------
@@ -525,20 +531,40 @@ def _foreign(content: bytes) -> str:
 
 def _replace(path: Path, content: memoryview) -> None:
     """Give `path` the new content in one step."""
-    temporary = path.with_name(f".fastbp-{secrets.token_hex(8)}.tmp")
+    prefix = f".fastbp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}-"
+    _remove_leftovers(path.parent, prefix)
+    temporary = path.with_name(f"{prefix}{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
+            if fcntl is not None:
+                with suppress(OSError):  # not every file system can
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            if not temporary.exists():  # another writer took it for a leftover before it was locked
+                _replace(path, content)
+                return
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
+            with suppress(FileNotFoundError):
+                shutil.copymode(path, temporary)
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     with suppress(OSError):  # not every system can
         _sync_folder(path.parent)
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove temporary files that nobody holds a lock on: a lock ends with the process of its writer."""
+    if fcntl is None:
+        return
+    for leftover in folder.glob(f"{prefix}*.tmp"):
+        with suppress(OSError), open(leftover, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,18 +1,20 @@
 """`fit` gives what the loop of gradients and updates gives, and stops, warns and reports as people expect."""
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
 import time
 import warnings
+from datetime import timedelta
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbp import Sequential, StopTraining, TwoLayerNet, num_threads, saving, set_num_threads, use_reference
+from fastbp import Sequential, StopTraining, TwoLayerNet, fitting, num_threads, saving, set_num_threads, use_reference
 from fastbp.layers import (
     Affine,
     Dropout,
@@ -462,30 +464,143 @@ def test_a_run_resumed_from_its_checkpoint_ends_as_one_that_never_stopped(tmp_pa
         np.testing.assert_array_equal(resumed.history[column], whole.history[column])
 
 
+@pytest.fixture
+def stop_writing(monkeypatch):
+    """A function after which the first checkpoint of the second epoch from some step on ends its run.
+
+    There is one stretch for each step.
+    """
+    monkeypatch.setattr(fitting, "STRETCH", 0.0)
+    write = saving.write
+
+    def stop_from(step):
+        def write_and_stop(path, arrays, meta):
+            write(path, arrays, meta)
+            if meta["checkpoint"]["epochs"] == 1 and meta["checkpoint"]["step"] >= step:
+                raise StopTraining
+
+        monkeypatch.setattr(saving, "write", write_and_stop)
+
+    return stop_from
+
+
+@pytest.mark.parametrize("stopped_at", [1, 8])
+@pytest.mark.parametrize("kind", ["engine", "layer by layer", "weighted", "with patience"])
+@pytest.mark.filterwarnings("ignore:fit. this network")
+def test_a_checkpoint_within_an_epoch_goes_on_from_that_step(tmp_path, kind, stopped_at, stop_writing):
+    make = custom if kind == "layer by layer" else deep
+
+    def settings():
+        return {
+            "epochs": 4, "batch_size": 10, "optimizer": Adam(0.02), "seed": 0, "record_steps": True,
+            "sample_weight": np.random.default_rng(1).random(300) if kind == "weighted" else None,
+            "patience": 2 if kind == "with patience" else None, "validation_data": data(50, seed=9),
+        }  # fmt: skip
+
+    whole, killed, resumed = make(), make(), make()
+    whole.fit(*data(300), **settings())
+    stop_writing(stopped_at)
+    killed.fit(*data(300), checkpoint=tmp_path / "run.npz", every=timedelta(microseconds=1), **settings())
+    checkpoint = saving.read(tmp_path / "run.npz")[1]["checkpoint"]
+    assert checkpoint["epochs"] == 1
+    assert checkpoint["step"] == stopped_at
+    seen = []
+    resumed.fit(*data(300), resume=tmp_path / "run.npz", on_steps=seen.append, **settings())
+    assert (seen[0].epoch, seen[0].step) == (2, checkpoint["step"] + 1)
+    assert_same_parameters(resumed, whole)
+    np.testing.assert_array_equal(resumed.history.steps, whole.history.steps)
+    for column in set(whole.history.columns) - {"seconds"}:
+        np.testing.assert_array_equal(resumed.history[column], whole.history[column])
+
+
+def test_a_checkpoint_holds_what_a_callback_changed(tmp_path, stop_writing):
+    def halve(progress):
+        if (progress.epoch, progress.step) == (2, 1):
+            progress.network.params["W1"][...] *= 0.5
+
+    arguments = {"batch_size": 10, "epochs": 2, "seed": 0, "on_steps": halve}
+    whole, killed, resumed = deep(), deep(), deep()
+    whole.fit(*data(300), **arguments)
+    stop_writing(1)
+    killed.fit(*data(300), checkpoint=tmp_path / "run.npz", every=timedelta(microseconds=1), **arguments)
+    resumed.fit(*data(300), resume=tmp_path / "run.npz", **arguments)
+    assert_same_parameters(resumed, whole)
+
+
+def test_a_checkpoint_is_written_after_so_much_time_and_after_the_last_epoch(tmp_path, monkeypatch):
+    now, written = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fitting, "STRETCH", 0.0)
+    monkeypatch.setattr(saving, "write", lambda path, arrays, meta: written.append(meta["checkpoint"]))
+
+    def pass_some_time(_):
+        now[0] += 25.0
+
+    deep().fit(
+        *data(300), epochs=4, batch_size=150, on_steps=pass_some_time, checkpoint=tmp_path / "run.npz",
+        every=timedelta(minutes=1),
+    )  # fmt: skip
+    # The two steps of an epoch end at 25 and 50, 75 and 100, 125 and 150, 175 and 200 seconds.
+    assert [(content["epochs"], content["step"]) for content in written] == [(1, 1), (3, 0), (4, 0)]
+
+
+@pytest.mark.parametrize(
+    ("every", "error", "match"),
+    [
+        (0, ValueError, "every: expected at least 1, got 0; give the number of epochs .*, or a datetime.timedelta"),
+        (0.5, TypeError, "every: expected an integer, got float; give the number of epochs"),
+        (timedelta(), ValueError, "every: expected a time longer than 0, got 0:00:00; give one such as"),
+        (timedelta(seconds=-1), ValueError, "every: expected a time longer than 0"),
+    ],
+    ids=repr,
+)
+def test_an_interval_that_is_none_is_named(every, error, match, tmp_path):
+    network = deep()
+    with pytest.raises(error, match=match):
+        network.fit(*data(), checkpoint=tmp_path / "run.npz", every=every)
+    assert_same_parameters(network, deep())
+
+
+def run_of_long_epochs(path, resume=None, every=1):
+    """Epochs of some tenths of a second, so that most moments are in the midst of one."""
+    x, t = data(20_000)
+    network = deep(np.float32)
+    network.fit(
+        x, t, epochs=16, batch_size=1, optimizer=Adam(1e-4), seed=0, checkpoint=path, every=every, resume=resume
+    )
+    return network
+
+
 def test_a_run_that_is_killed_at_any_moment_goes_on_to_the_same_end(tmp_path):
     path = tmp_path / "run.npz"
     code = f"""
 import os, sys
+from datetime import timedelta
 sys.path.insert(0, {str(ROOT)!r})
-from tests.test_fit import run_with_checkpoints
+from tests.test_fit import run_of_long_epochs
 path = {str(path)!r}
-run_with_checkpoints(path, path if os.path.exists(path) else None, epochs=3000)
+every = timedelta(milliseconds=30) if sys.argv[1:] == ["by time"] else 1
+run_of_long_epochs(path, path if os.path.exists(path) else None, every)
 """
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        process = subprocess.Popen([sys.executable, "-c", code])
-        time.sleep(0.2)
-        while not path.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0.3, 0.8))
+    steps = []
+    for kill in range(20):
+        process = subprocess.Popen([sys.executable, "-c", code, "by epochs" if kill % 4 == 3 else "by time"])
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.15))
         process.kill()
         process.wait()
+        steps.append(saving.read(path)[1]["checkpoint"]["step"])
+    assert sum(step > 0 for step in steps) >= 10
     run_python(code)
-    resumed, whole = deep(), run_with_checkpoints(tmp_path / "whole.npz", epochs=3000)
     arrays, meta = saving.read(path)
-    assert meta["checkpoint"]["epoch"] == 3000
-    for key in resumed.params:
-        np.testing.assert_array_equal(arrays[f"parameter {key}"], whole.params[key])
+    assert (meta["checkpoint"]["epochs"], meta["checkpoint"]["step"]) == (16, 0)
+    whole = run_of_long_epochs(tmp_path / "whole.npz")
+    for key, value in whole.params.items():
+        np.testing.assert_array_equal(arrays[f"parameter {key}"], value)
+    assert set(os.listdir(tmp_path)) == {"run.npz", "whole.npz"}
 
 
 def test_a_checkpoint_that_does_not_fit_is_named_and_changes_nothing(tmp_path):

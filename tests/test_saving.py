@@ -9,6 +9,8 @@ import math
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -20,7 +22,7 @@ import pytest
 from fastbp import History, Sequential, TwoLayerNet, layers, load, optimizers, save, saving, use_reference
 from fastbp.layers import Affine, CrossEntropyError, IdentityWithLoss, ReLU, Sigmoid, Softmax, SoftmaxWithLoss
 from fastbp.saving import network_contents, network_from, read, write
-from tests.subprocesses import run_python
+from tests.subprocesses import ROOT, run_python
 
 ARRAYS = {
     "float64": np.array([[1.5, -0.0], [np.nan, np.inf], [5e-324, -np.inf]]),
@@ -364,6 +366,62 @@ for kill in range(10):
 print(whole)
 """
     assert run_python(code, OPENBLAS_NUM_THREADS=1) == "10"
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_a_living_one_writes_is_not(tmp_path):
+    code = f"""
+import os, signal, sys, time
+from fastbp import saving
+
+def stop(_):
+    print("writing", flush=True)
+    time.sleep(60)
+
+os.fsync = stop
+saving.write({str(tmp_path / "network.npz")!r}, {{}}, {{"name": sys.argv[1]}})
+"""
+    writers = dead, alive = [
+        subprocess.Popen([sys.executable, "-c", code, name], cwd=ROOT, stdout=subprocess.PIPE)
+        for name in ("dead", "alive")
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == b"writing\n"
+    other, foreign = tmp_path / "other.npz", tmp_path / ".fastbp-notes.tmp"
+    write(other, {}, {})
+    foreign.touch()
+    dead.kill()
+    dead.wait()
+    assert len(list(tmp_path.glob(".fastbp-*.tmp"))) == 3
+    write(other, {}, {})
+    assert len(list(tmp_path.glob(".fastbp-*.tmp"))) == 3
+    write(tmp_path / "network.npz", {}, {"name": "new"})
+    left = set(tmp_path.glob(".fastbp-*.tmp")) - {foreign}
+    assert len(left) == 1
+    assert b"alive" in left.pop().read_bytes()
+    alive.kill()
+    alive.wait()
+    for writer in writers:
+        writer.stdout.close()
+    write(tmp_path / "network.npz", {}, {"name": "newer"})
+    assert set(tmp_path.iterdir()) == {other, foreign, tmp_path / "network.npz"}
+
+
+def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_written_again(path, monkeypatch):
+    taken = []
+
+    def open_and_lose(name, mode):
+        opened = io.FileIO(name, mode.replace("b", ""))
+        if not taken:
+            taken.append(name)
+            os.unlink(name)
+        return opened
+
+    monkeypatch.setattr(saving, "open", open_and_lose, raising=False)
+    write(path, {"x": np.ones(3)}, {"name": "new"})
+    monkeypatch.undo()
+    assert read(path)[1] == {"name": "new"}
+    assert os.listdir(path.parent) == [path.name]
+    assert len(taken) == 1
 
 
 def full_disk(*_):
