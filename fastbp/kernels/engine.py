@@ -363,8 +363,8 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rat
 def _sum_of_squares(values):
     apart()
     total = values.dtype.type(0)
-    for k in range(len(values)):
-        total += values[k] * values[k]
+    for i in range(values.size):  # an iterator would take no vectors
+        total += values[i] * values[i]
     return total
 
 

@@ -65,8 +65,8 @@ def _is_finite(values):
     apart()
     zero = values.dtype.type(0)
     total = zero
-    for value in values:
-        total += value * zero  # NaN where it is not finite
+    for i in range(values.size):  # an iterator would take no vectors
+        total += values[i] * zero  # NaN where it is not finite
     return total == zero
 
 
