@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from joblib.externals.loky import get_reusable_executor
-from sklearn import neural_network
-from sklearn.datasets import make_classification
+from sklearn import datasets, neural_network
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 import fastbp.sklearn
@@ -43,7 +43,7 @@ def mnist(dtype: str) -> tuple[Any, Any]:
 
 
 def table(samples: int, features: int, dtype: str) -> tuple[Any, Any]:
-    X, y = make_classification(samples, features, n_informative=features // 2, random_state=0)
+    X, y = datasets.make_classification(samples, features, n_informative=features // 2, random_state=0)
     return X.astype(dtype), y
 
 
@@ -68,7 +68,15 @@ def _predicts(rows: int) -> tuple[Row, Row]:
     )
 
 
+def bundled(name: str) -> tuple[Any, Any]:
+    """One of scikit-learn's own tables, scaled."""
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
 ROWS = (
+    Row("fit digits, 1,797 x 64, defaults", lambda: bundled("digits")),
+    Row("fit breast_cancer, 569 x 30, defaults", lambda: bundled("breast_cancer")),
     *_fits("10,000 images, (100,), adam", mnist, max_iter=3, batch_size=200),
     *_fits("10,000 images, (256, 128), adam", mnist, hidden_layer_sizes=(256, 128), max_iter=2, batch_size=200),
     *_fits(

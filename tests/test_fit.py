@@ -18,6 +18,7 @@ from fastbp import Sequential, StopTraining, TwoLayerNet, fitting, num_threads, 
 from fastbp.layers import (
     Affine,
     Dropout,
+    ExpWithLoss,
     Identity,
     IdentityWithLoss,
     ReLU,
@@ -93,6 +94,7 @@ def test_it_gives_what_a_loop_of_gradients_and_updates_gives(name, dtype):
         (SoftmaxWithLoss, 5, lambda rng, x: rng.dirichlet(np.ones(5), len(x))),
         (IdentityWithLoss, 3, lambda rng, x: x[:, :3]),
         (SigmoidWithLoss, 2, lambda rng, x: (x[:, :2] > 0.5).astype(float)),
+        (ExpWithLoss, 2, lambda rng, x: rng.poisson(3 * x[:, :2]).astype(float)),
     ],
 )
 def test_every_loss_and_its_targets(loss, outputs, make_target):

@@ -13,7 +13,7 @@ SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for
 
 
 def test_every_snippet_has_its_output():
-    assert len(PYTHON) == README.count("```python") == 6
+    assert len(PYTHON) == README.count("```python") == 7
 
 
 @pytest.mark.parametrize(("code", "output"), PYTHON, ids=range(len(PYTHON)))

@@ -1,0 +1,147 @@
+"""What the engine can do beside what `fit` asks of it: a penalty by step, gradients alone, clipped probabilities."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from fastbp import Sequential, num_threads
+from fastbp.engine import Engine, Gradients
+from fastbp.layers import Affine, Dropout, ReLU, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.optimizers import SGD
+
+NONE = np.empty(0)
+
+
+def network(dtype=np.float64, widths=(40, 50, 7), loss=SoftmaxWithLoss):
+    rng = np.random.default_rng(0)
+    layers = []
+    for D, M in zip(widths, widths[1:], strict=False):
+        layers += [Affine(rng.standard_normal((D, M)).astype(dtype) / D**0.5, np.zeros(M, dtype)), ReLU()]
+    return Sequential(layers[:-1], loss())
+
+
+def samples(dtype=np.float64, count=600, features=40, classes=7):
+    rng = np.random.default_rng(1)
+    x, labels = rng.standard_normal((count, features)).astype(dtype), rng.integers(0, classes, count)
+    return x, labels, np.empty((0, classes), dtype), 1.0
+
+
+def engine_of(net, optimizer, batch_size=200, features=40, **settings):
+    layers, dtype = list(net.layers.values()), net.params["W1"].dtype
+    engine = Engine(layers, net.last_layer, optimizer, net.params, dtype, features, batch_size, **settings)
+    engine.read()
+    return engine
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_penalty_by_step(dtype):
+    data, decays, penalties, losses = samples(dtype), np.array([0.0, 0.3, 0.1]), np.zeros(3), np.zeros(3)
+    net = network(dtype)
+    engine = engine_of(net, SGD(0.1))
+    engine.train(data, np.arange(600), NONE, 0, 3, losses, np.zeros(3), False, (decays, penalties))
+    engine.write()
+    twin = network(dtype)
+    for step, decay in enumerate(decays):
+        weights = [twin.params[key] for key in ("W1", "W2")]
+        expected = decay / 2 * sum(float(np.sum(W.astype(float) ** 2)) for W in weights)
+        np.testing.assert_allclose(penalties[step], expected, rtol=1e-5 if dtype is np.float32 else 1e-13)
+        batch = slice(200 * step, 200 * step + 200)
+        gradients = twin.gradient(data[0][batch], data[1][batch])
+        np.testing.assert_allclose(losses[step], twin.last_layer.loss, rtol=1e-5 if dtype is np.float32 else 1e-12)
+        SGD(0.1, weight_decay=decay).update(twin.params, gradients)
+    for key, value in net.params.items():
+        np.testing.assert_allclose(value, twin.params[key], atol=1e-5 if dtype is np.float32 else 1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_penalties_have_the_same_bits_for_any_number_of_threads(dtype):
+    results = []
+    for threads in (1, 2, 3, 5):
+        with num_threads(threads):
+            penalties, losses = np.zeros(3), np.zeros(3)
+            net = network(dtype, (40, 117, 7))
+            engine = engine_of(net, SGD(0.1))
+            arguments = samples(dtype), np.arange(600), NONE, 0, 3, losses, np.zeros(3), False
+            engine.train(*arguments, (np.full(3, 0.1), penalties))
+            results.append((penalties.tolist(), losses.tolist(), engine.flat.tolist()))
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_engine_of_fewer_threads_computes_the_same(threads):
+    results = []
+    for limit in (None, threads):
+        losses = np.zeros(3)
+        engine = engine_of(network(), SGD(0.1), threads=limit)
+        engine.train(samples(), np.arange(600), NONE, 0, 3, losses, np.zeros(3), False)
+        results.append((losses.tolist(), engine.flat.tolist()))
+    assert results[0] == results[1]
+
+
+def test_gradients_alone():
+    net, data = network(), samples(count=200)
+    before = copy.deepcopy(dict(net.params))
+    engine = engine_of(net, Gradients())
+    losses = np.zeros(1)
+    engine.train(data, np.arange(200), NONE, 0, 1, losses, np.zeros(1), False)
+    expected = net.gradient(*data[:2])
+    np.testing.assert_allclose(losses[0], net.last_layer.loss, rtol=1e-13)
+    keys = ["W1", "W2", "b1", "b2"]
+    got = engine.states[0][engine.index(keys)]
+    np.testing.assert_allclose(got, np.concatenate([expected[key].reshape(-1) for key in keys]), atol=1e-15)
+    engine.write()
+    for key, value in before.items():
+        np.testing.assert_array_equal(net.params[key], value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipped_losses_are_those_of_probabilities_within_eps(dtype):
+    x = np.array([[200.0, 0, 0], [0, 200.0, 0], [1, 2, 3], [0, 0, 0]], dtype)
+    labels, eps = np.array([0, 0, 2, 1]), np.finfo(dtype).eps
+    for kind, probabilities in (
+        (
+            SoftmaxWithLoss,
+            np.exp(x - x.max(1, keepdims=True)) / np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True),
+        ),
+        (SigmoidWithLoss, 1 / (1 + np.exp(-x))),
+    ):
+        net = Sequential([Affine(np.eye(3, dtype=dtype), np.zeros(3, dtype))], kind())
+        targets = np.eye(3, dtype=dtype)[labels]
+        p = np.clip(probabilities, eps, 1 - eps)
+        if kind is SoftmaxWithLoss:
+            data, expected = (x, labels, np.empty((0, 3), dtype), 1.0), -np.log(p[np.arange(4), labels])
+        else:
+            data = x, np.empty(0, np.intp), targets, 1.0
+            expected = -np.sum(np.log(np.where(targets == 1, p, 1 - p)), axis=1)
+        losses = np.zeros(4)
+        engine = engine_of(net, SGD(0.0), batch_size=1, features=3, clips=True)
+        engine.train(data, np.arange(4), NONE, 0, 4, losses, np.zeros(4), False)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5 if dtype is np.float32 else 1e-12)
+
+
+def test_a_clipped_loss_of_nan_is_nan():
+    for kind in (SoftmaxWithLoss, SigmoidWithLoss):
+        net = Sequential([Affine(np.full((3, 3), np.nan), np.zeros(3))], kind())
+        x, losses = np.ones((1, 3)), np.zeros(1)
+        data = (
+            (x, np.zeros(1, np.intp), np.empty((0, 3)), 1.0)
+            if kind is SoftmaxWithLoss
+            else (x, np.empty(0, np.intp), x, 1.0)
+        )
+        engine = engine_of(net, SGD(0.0), batch_size=1, features=3, clips=True)
+        assert engine.train(data, np.arange(1), NONE, 0, 1, losses, np.zeros(1), False) == 0
+        assert np.isnan(losses[0])
+
+
+def test_only_parameters_are_written_back_when_so_asked():
+    net, optimizer = network(), SGD(0.1)
+    net = Sequential([*net.layers.values(), Dropout(0.5, seed=0)], net.last_layer)
+    engine = engine_of(net, optimizer)
+    engine.train(samples(), np.arange(600), NONE, 0, 3, np.zeros(3), np.zeros(3), False)
+    before = net.params["W1"].copy()
+    engine.write_parameters()
+    assert not np.array_equal(net.params["W1"], before)
+    assert net.layers["Dropout1"].step == 0
+    engine.write()
+    assert net.layers["Dropout1"].step == 3
