@@ -1,6 +1,7 @@
 """What the engine can do beside what `fit` asks of it: a penalty by step, gradients alone, clipped probabilities."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ NONE = np.empty(0)
 def network(dtype=np.float64, widths=(40, 50, 7), loss=SoftmaxWithLoss):
     rng = np.random.default_rng(0)
     layers = []
-    for D, M in zip(widths, widths[1:], strict=False):
+    for D, M in itertools.pairwise(widths):
         layers += [Affine(rng.standard_normal((D, M)).astype(dtype) / D**0.5, np.zeros(M, dtype)), ReLU()]
     return Sequential(layers[:-1], loss())
 
