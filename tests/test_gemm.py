@@ -6,6 +6,7 @@ import pytest
 
 from fastbp import num_threads
 from fastbp.kernels import gemm
+from fastbp.kernels.activations import SUBTRACT
 from tests.subprocesses import run_python
 
 FORMS = {"A·B": gemm.PLAIN, "Aᵀ·B": gemm.A_TRANSPOSED, "A·Bᵀ": gemm.B_TRANSPOSED}
@@ -140,6 +141,18 @@ def test_threads_do_not_change_a_bit(form, dtype, shape):
         np.testing.assert_array_equal(C, results[0])
 
 
+@BY_DTYPE
+@pytest.mark.parametrize("shape", [(2, 1, 1), (784, 100, 50), (50, 100, 10), (13, 7, 82), (25, 300, 130)], ids=str)
+def test_a_product_is_subtracted_where_it_is_summed(dtype, shape):
+    M, K, N = shape
+    A, B, _ = operands(M, K, N, gemm.A_TRANSPOSED, dtype)
+    product, C = np.empty((M, N), dtype), np.ones((M, N), dtype)
+    gemm.product(A, B, None, product, gemm.A_TRANSPOSED)
+    rate = np.array([0.3], dtype)
+    gemm.product(A, B, rate, C, gemm.A_TRANSPOSED | SUBTRACT << gemm.ACTION)
+    np.testing.assert_array_equal(C, 1 - rate * product)
+
+
 @BY_FORM
 @BY_DTYPE
 def test_nan_and_inf_are_where_numpy_has_them(form, dtype):
@@ -169,6 +182,7 @@ def test_every_vector_width_that_this_cpu_has(name, features, bits, tmp_path):
 import numpy as np
 from fastbp import kernels
 from fastbp.kernels import gemm
+from fastbp.kernels.activations import SUBTRACT
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
     for M, K, N in ((1, 9, 300), (13, 50, 50), (30, 20, 131)):
@@ -176,6 +190,9 @@ for dtype in (np.float32, np.float64):
         for form, left, right in ((0, A, B), (1, A.T.copy(), B), (2, A, B.T.copy())):
             gemm.product(left, right, None, C, form)
             np.testing.assert_allclose(C, A @ B, rtol=1e-5)
+        if M > 1:
+            gemm.product(A.T.copy(), B, np.ones(1, dtype), C, 1 | SUBTRACT << gemm.ACTION)
+            np.testing.assert_allclose(C, 0, atol=1e-4)
     x, y = rng.standard_normal((40, 10)).astype(dtype), np.empty((40, 10), dtype)
     kernels.softmax_forward(x, y)
     np.testing.assert_allclose(y, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-5)
