@@ -3,11 +3,13 @@
 Both estimators of a row have the same arguments and data, do the same iterations and are measured in turns in one
 run, each on two threads; what they come to is compared first. `--rows` takes the rows whose name contains TEXT,
 `--search` times a grid search in two processes instead, which are started and load their code in the time.
+scikit-learn and its company are imported in functions: asv imports this file where they are not installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 import warnings
 from collections.abc import Callable
@@ -16,20 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib.externals.loky import get_reusable_executor
-from sklearn import datasets, neural_network
-from sklearn.model_selection import GridSearchCV
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
-import fastbp.sklearn
 from fastbp import num_threads
 from fastbp.benchmark.measure import medians
 from fastbp.data import read_idx
 
 THREADS = 2
 ROUNDS = 5
-MODULES = {"scikit-learn": neural_network, "fastbp": fastbp.sklearn}
+MODULES = {"scikit-learn": "sklearn.neural_network", "fastbp": "fastbp.sklearn"}
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 
 
@@ -43,6 +39,7 @@ def mnist(dtype: str) -> tuple[Any, Any]:
 
 
 def table(samples: int, features: int, dtype: str) -> tuple[Any, Any]:
+    datasets = importlib.import_module("sklearn.datasets")
     X, y = datasets.make_classification(samples, features, n_informative=features // 2, random_state=0)
     return X.astype(dtype), y
 
@@ -70,8 +67,8 @@ def _predicts(rows: int) -> tuple[Row, Row]:
 
 def bundled(name: str) -> tuple[Any, Any]:
     """One of scikit-learn's own tables, scaled."""
-    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    return StandardScaler().fit_transform(X), y
+    X, y = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")(return_X_y=True)
+    return importlib.import_module("sklearn.preprocessing").StandardScaler().fit_transform(X), y
 
 
 ROWS = (
@@ -92,10 +89,15 @@ ROWS = (
 )  # fmt: skip
 
 
+def classifiers() -> dict[str, Any]:
+    """The class of either library."""
+    return {name: importlib.import_module(module).MLPClassifier for name, module in MODULES.items()}
+
+
 def measured(row: Row) -> dict[str, float]:
     """Median seconds of one call by either library."""
     X, y = row.data()
-    models = {name: module.MLPClassifier(random_state=0, **row.settings).fit(X, y) for name, module in MODULES.items()}
+    models = {name: classifier(random_state=0, **row.settings).fit(X, y) for name, classifier in classifiers().items()}
     rows = X[: row.predicts or 100]
     np.testing.assert_allclose(*(model.predict_proba(rows) for model in models.values()), atol=0.05)
     if row.predicts:
@@ -108,11 +110,13 @@ def search() -> dict[str, float]:
     X, y = table(10_000, 20, "float64")
     grid = {"alpha": [1e-5, 1e-3], "learning_rate_init": [1e-3, 3e-3, 1e-2]}
     seconds = {}
-    for name, module in MODULES.items():
-        model = module.MLPClassifier((64, 64), max_iter=40, tol=0, random_state=0, n_iter_no_change=50)
-        get_reusable_executor().shutdown(wait=True)
+    executor = importlib.import_module("joblib.externals.loky")
+    selection = importlib.import_module("sklearn.model_selection")
+    for name, classifier in classifiers().items():
+        model = classifier((64, 64), max_iter=40, tol=0, random_state=0, n_iter_no_change=50)
+        executor.get_reusable_executor().shutdown(wait=True)
         start = time.perf_counter()
-        GridSearchCV(model, grid, cv=3, n_jobs=2).fit(X, y)
+        selection.GridSearchCV(model, grid, cv=3, n_jobs=2).fit(X, y)
         seconds[name] = time.perf_counter() - start
     return seconds
 
@@ -135,7 +139,8 @@ def main() -> None:
     if options.search:
         _show("grid search, 18 fits in 2 processes", search())
         return
-    with threadpool_limits(THREADS), num_threads(THREADS):
+    threadpoolctl = importlib.import_module("threadpoolctl")
+    with threadpoolctl.threadpool_limits(THREADS), num_threads(THREADS):
         for row in ROWS:
             if options.rows in row.name:
                 _show(row.name, measured(row))

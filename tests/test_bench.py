@@ -139,7 +139,7 @@ def test_every_benchmark_names_its_parameters_and_unit(module):
 def test_the_suite_needs_nothing_but_fastbp_to_be_imported():
     run_python("""
 import importlib, pkgutil, sys
-sys.modules |= dict.fromkeys(["asv", "jax", "matplotlib", "sklearn", "threadpoolctl", "torch"])
+sys.modules |= dict.fromkeys(["asv", "jax", "joblib", "matplotlib", "sklearn", "threadpoolctl", "torch"])
 import bench
 for module in pkgutil.iter_modules(bench.__path__):
     importlib.import_module(f"bench.{module.name}")
