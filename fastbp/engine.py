@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -114,7 +115,7 @@ class Engine:
         self._params, self._optimizer = params, optimizer
         self._dropouts = [layer for layer in network_layers if type(layer) is layers.Dropout]
         clip = float(np.finfo(dtype).eps) if clips else 0.0
-        self._objective = kernels.Objective(LOSSES[type(loss)], clip)
+        self._objective = kernels.Objective(LOSSES[type(loss)], clip, -math.log(clip) if clips else math.inf)
         self._number, self._settings, self._states = OPTIMIZERS[type(optimizer)]
         self._dtype, self._batch_size = dtype, batch_size
         table, places, size = _tabulate(network_layers, features)

@@ -25,7 +25,6 @@ from fastbp.kernels.dropout import is_kept
 from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, zeros
 from fastbp.kernels.losses import (
     clipped_sigmoid_cross_entropy_of_rows,
-    clipped_softmax_cross_entropy_of_rows,
     difference_of_rows,
     poisson_deviance_of_rows,
     sigmoid_cross_entropy_of_rows,
@@ -83,6 +82,7 @@ class Objective(NamedTuple):
 
     loss: Any
     clip: Any  # probabilities count as at least this and at most 1 - this; 0: the loss is that of the logits
+    largest: Any  # -log(clip)
 
 
 class Data(NamedTuple):
@@ -255,7 +255,7 @@ def _backward(number, network_at, N, i0, i1, room):
 def _loss(objective, layer, network_at, data_at, samples, count, i0, i1):
     """The losses of rows i0:i1 and the delta of the last layer, (y - t)/count."""
     network, data = seen(network_at), seen(data_at)
-    loss, clip = objective.loss, objective.clip
+    clip, largest = objective.clip, objective.largest
     C = layer[M_OUT]
     h = _rows(network.workspace, layer[H_OUT], C, i0, i1)
     d = _rows(network.workspace, layer[DELTA], C, i0, i1)
@@ -265,28 +265,29 @@ def _loss(objective, layer, network_at, data_at, samples, count, i0, i1):
         labels = data.batch_labels[i0:i1]
         for i in range(i1 - i0):
             labels[i] = data.labels[samples[i0 + i]]
-        if clip == 0:
-            softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
-        else:
-            clipped_softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals, clip)
+        softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
+        if clip != 0:
+            for i in range(i1 - i0):  # that of a probability of 1 - clip is clip; NaN stays
+                loss = sample_losses[i]
+                sample_losses[i] = clip if loss < clip else largest if loss > largest else loss
         for i in range(i1 - i0):
             hits[i] = h[i, labels[i]] == tops[i]
         difference_of_rows(d, labels, 1.0 / count, d)
         return
     targets = _rows(network.workspace, data.targets_at, C, i0, i1)
     _gather_rows(data.targets, samples[i0:i1], targets.dtype.type(1), targets)
-    if loss == SOFTMAX_CROSS_ENTROPY:
+    if objective.loss == SOFTMAX_CROSS_ENTROPY:
         softmax_cross_entropy_of_rows(h, targets, d, sample_losses, tops, totals)
         for i in range(i1 - i0):
             hits[i] = h[i, np.argmax(targets[i])] == tops[i]
         difference_of_rows(d, targets, 1.0 / count, d)
-    elif loss == SIGMOID_CROSS_ENTROPY:
+    elif objective.loss == SIGMOID_CROSS_ENTROPY:
         if clip == 0:
             sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses)
         else:
             clipped_sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses, clip)
         difference_of_rows(d, targets, 1.0 / count, d)
-    elif loss == POISSON_DEVIANCE:
+    elif objective.loss == POISSON_DEVIANCE:
         poisson_deviance_of_rows(h, targets, d, sample_losses)
         difference_of_rows(d, targets, 1.0 / count, d)
     else:

@@ -136,6 +136,7 @@ def sigmoid_cross_entropy_of_rows(x, t, y, losses):
 
     Elements go through the logarithms all together, as a loop over a row of one would take no vectors.
     """
+    apart()
     zero, one = x.dtype.type(0), x.dtype.type(1)
     logits, targets, out = at(x, 0), at(t, 0), at(y, 0)  # flat arrays of them would compile 0.5 s longer
     for k in range(x.size):
@@ -151,6 +152,7 @@ def sigmoid_cross_entropy_of_rows(x, t, y, losses):
 @kernel
 def clipped_sigmoid_cross_entropy_of_rows(x, t, y, losses, eps):
     """The same for t of 0 and 1, where probabilities count as from `eps` to 1 - eps."""
+    apart()
     least = x.dtype.type(eps)
     logits, targets, out = at(x, 0), at(t, 0), at(y, 0)
     for k in range(x.size):
@@ -187,17 +189,6 @@ def _clipped(p, eps):
 
 
 @kernel
-def clipped_softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals, eps):
-    """y = softmax(x), with the loss of each row for labels t; probabilities count as from `eps` to 1 - eps."""
-    softmax_of_rows(x, y, tops, totals)
-    least = y.dtype.type(eps)
-    for i in range(len(y)):
-        losses[i] = _clipped(y[i, t[i]], least)
-    for i in range(len(y)):
-        losses[i] = -log(losses[i])
-
-
-@kernel
 def poisson_deviance_forward(x, t, y):
     """y = exp(x); returns the sum of t·log(t) - t·x - t + y over each row, mean over the batch."""
     losses = np.empty(len(x))
@@ -208,6 +199,7 @@ def poisson_deviance_forward(x, t, y):
 @kernel
 def poisson_deviance_of_rows(x, t, y, losses):
     """y = exp(x), with the loss of each row."""
+    apart()
     N, C = x.shape
     for i in range(N):
         losses[i] = 0
