@@ -22,11 +22,11 @@ ACTIVATIONS: dict[type, int] = {
     layers.Sigmoid: SIGMOID,
     layers.Tanh: TANH,
 }
-LOSSES: dict[type, int] = {
-    layers.ExpWithLoss: kernels.POISSON_DEVIANCE,
-    layers.SoftmaxWithLoss: kernels.SOFTMAX_CROSS_ENTROPY,
-    layers.IdentityWithLoss: kernels.SQUARED_ERROR,
-    layers.SigmoidWithLoss: kernels.SIGMOID_CROSS_ENTROPY,
+LOSSES: dict[type, Any] = {
+    layers.ExpWithLoss: kernels.poisson_deviance,
+    layers.SoftmaxWithLoss: kernels.cross_entropy_of_distributions,
+    layers.IdentityWithLoss: kernels.squared_error,
+    layers.SigmoidWithLoss: kernels.sigmoid_cross_entropy,
 }
 
 
@@ -115,7 +115,9 @@ class Engine:
         self._params, self._optimizer = params, optimizer
         self._dropouts = [layer for layer in network_layers if type(layer) is layers.Dropout]
         clip = float(np.finfo(dtype).eps) if clips else 0.0
-        self._objective = kernels.Objective(LOSSES[type(loss)], clip, -math.log(clip) if clips else math.inf)
+        self._loss, self._chosen = LOSSES[type(loss)], None
+        if clips and self._loss is kernels.sigmoid_cross_entropy:
+            self._loss = kernels.clipped_sigmoid_cross_entropy
         self._number, self._settings, self._states = OPTIMIZERS[type(optimizer)]
         self._dtype, self._batch_size = dtype, batch_size
         table, places, size = _tabulate(network_layers, features)
@@ -129,6 +131,9 @@ class Engine:
         scales[self._is_dropout] = [1 / (1 - layer.dropout_ratio) for layer in self._dropouts]
         self._network = kernels.Network(
             multiply=gemm.address_of_multiply(dtype),
+            loss=0,  # chosen when there are targets
+            clip=clip,
+            largest=-math.log(clip) if clips else math.inf,
             layers=table,
             dropout_steps=np.zeros(len(table), np.intp),
             dropout_scales=scales,
@@ -208,6 +213,7 @@ class Engine:
         the update, which is small with the loss.
         """
         x, labels, targets, scale = data
+        self._choose_loss(kernels.cross_entropy_of_labels if len(labels) else self._loss)
         rates, penalties = self._rates(first, last), np.empty(0)
         if l2 is not None:
             rates[:, kernels.PENALTY], penalties = l2[0][:last], l2[1]
@@ -218,7 +224,6 @@ class Engine:
             self._batch_size,
             first,
             last,
-            self._objective,
             self._number,
             rates,
             losses,
@@ -231,6 +236,11 @@ class Engine:
         done: int = kernels.run_steps(team, *arguments)
         self._optimizer.iter += done
         return done
+
+    def _choose_loss(self, loss: Any) -> None:
+        if loss is not self._chosen:
+            self._chosen = loss
+            self._network = self._network._replace(loss=kernels.address_of_loss(loss, self._network))
 
     def _rates(self, first: int, last: int) -> Array:
         """What the optimizer takes at each step, in rows by the number of the step."""

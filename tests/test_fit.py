@@ -408,14 +408,15 @@ x, t = rng.random((20000, 100)), rng.integers(0, 10, 20000)
 network = fastbp.TwoLayerNet(100, 50, 10, seed=0)
 network.fit(x, t)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sent = []
+sent, begun = [], threading.Event()
 def send():
-    time.sleep(0.5)
+    begun.wait()
+    time.sleep(0.3)
     sent.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=send).start()
 try:
-    network.fit(x, t, epochs=100000)
+    network.fit(x, t, epochs=100000, on_epoch=lambda progress: begun.set())
 except KeyboardInterrupt:
     print(time.perf_counter() - sent[0] < 2, len(network.history) > 0, np.isfinite(network.loss(x, t)))
 """

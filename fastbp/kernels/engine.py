@@ -15,14 +15,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray
+from numba import carray, typeof, types
 
 from fastbp.kernels import updates
 from fastbp.kernels._jit import apart, kernel, summing_kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.kernels.activations import DERIVATIVE, IDENTITY, SUBTRACT, finish
 from fastbp.kernels.dropout import is_kept
-from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, zeros
+from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, ones, zeros
 from fastbp.kernels.losses import (
     clipped_sigmoid_cross_entropy_of_rows,
     difference_of_rows,
@@ -31,7 +31,7 @@ from fastbp.kernels.losses import (
     softmax_cross_entropy_of_rows,
     squared_error_of_rows,
 )
-from fastbp.kernels.pointers import aligned, at, call_at, place, seen, shift
+from fastbp.kernels.pointers import address_of, aligned, at, call_at, load, place, seen, shift, store
 
 # Columns of the table of layers: the map and the activation, the sizes (D in, M out), where W and b begin among the
 # parameters, where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace, and where sums
@@ -40,9 +40,6 @@ MAP, ACTIVATION, D_IN, M_OUT, W_AT, B_AT, H_IN, H_OUT, DELTA, DELTA_BEFORE, SQUA
 
 # Maps: x·W + b, x itself, or dropout of x, which has its seed and its threshold in place of W_AT and B_AT.
 AFFINE, NOTHING, DROPOUT = 0, 1, 2
-
-# Losses.
-SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, POISSON_DEVIANCE = range(4)
 
 # Optimizers. The last one changes no parameter: it keeps the gradient in its slot.
 SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, KEEPER = range(7)
@@ -63,6 +60,9 @@ class Network(NamedTuple):
     """What `run_steps` trains, and where it works."""
 
     multiply: Any  # the address of `gemm.multiply`
+    loss: Any  # the address of one of the losses below
+    clip: Any  # probabilities count in it as at least this and at most 1 - this; 0: the loss is that of the logits
+    largest: Any  # -log(clip)
     layers: Any  # (layers, FIELDS) of intp
     dropout_steps: Any  # (layers,) intp: how often a mask was drawn before
     dropout_scales: Any  # (layers,) of the parameters' dtype: what a kept value is multiplied by
@@ -75,14 +75,6 @@ class Network(NamedTuple):
     sample_hits: Any  # (N,) float64: whether the largest output is at the class of t
     softmax: Any  # (2, N): the largest of each row of logits, and the sum of exponentials
     squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
-
-
-class Objective(NamedTuple):
-    """What it is to make small, beside the penalty that stands among the rates."""
-
-    loss: Any
-    clip: Any  # probabilities count as at least this and at most 1 - this; 0: the loss is that of the logits
-    largest: Any  # -log(clip)
 
 
 class Data(NamedTuple):
@@ -99,7 +91,7 @@ class Data(NamedTuple):
 
 @kernel
 def run_steps(
-    team, network, data, order, batch_size, first, last, objective, optimizer, rates,
+    team, network, data, order, batch_size, first, last, optimizer, rates,
     step_losses, step_hits, step_penalties, keeps_bad,
 ):  # fmt: skip
     """Do steps `first` to `last` of an epoch; returns how many are done.
@@ -119,9 +111,9 @@ def run_steps(
         # The threads may have been set to more since the room for them was made.
         is_shared = 1 < parts_of(team) <= len(network.room) and N * len(network.params) >= WORTH_A_REGION
         if not is_shared:
-            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count, objective)
+            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count)
         else:
-            in_parallel(team, rows_part, (network_at, data_at, samples, shares, count, objective))
+            in_parallel(team, rows_part, (network_at, data_at, samples, shares, count))
         step_losses[step] = network.sample_losses[:N].sum() / count
         step_hits[step] = network.sample_hits[:N].sum() / count
         if not keeps_bad and not np.isfinite(step_losses[step]):
@@ -136,7 +128,7 @@ def run_steps(
 
 
 @kernel
-def rows_part(part, parts, network_at, data_at, samples, shares, count, objective):
+def rows_part(part, parts, network_at, data_at, samples, shares, count):
     """A slice of the batch: forward, loss, deltas."""
     network, data = seen(network_at), seen(data_at)
     N = len(samples)
@@ -144,11 +136,13 @@ def rows_part(part, parts, network_at, data_at, samples, shares, count, objectiv
     if i0 == i1:
         return
     layers, workspace = network.layers, network.workspace
-    _gather_rows(data.x, samples[i0:i1], data.scale, _rows(workspace, layers[0, H_IN], layers[0, D_IN], i0, i1))
+    D, chosen = layers[0, D_IN], at(samples, 0)
+    _gather_rows(at(data.x, 0), D, chosen, i0, i1, data.scale, at(workspace, layers[0, H_IN]))
     room = aligned(at(network.room[part], 0), VECTOR_BYTES)
     for number in range(len(layers)):
         _forward(number, network_at, N, i0, i1, room)
-    _loss(objective, layers[len(layers) - 1], network_at, data_at, samples, count, i0, i1)
+    given = at(data.labels, 0), at(data.targets, 0), at(data.batch_labels, 0), data.targets_at
+    call_at(network.loss, loss_of_rows, (network_at, chosen, *given, np.intp(count), i0, i1))
     if len(shares):
         _weigh(layers[len(layers) - 1], network_at, shares, i0, i1)
     for number in range(len(layers) - 1, 0, -1):
@@ -180,12 +174,12 @@ def _map_rows(number, network_at, source, target, i0, i1):
 
 
 @kernel
-def _gather_rows(x, samples, scale, out):
-    """out = the given rows of x, times `scale`, in the dtype of `out`."""
-    for i in range(len(samples)):
-        row, out_row = x[samples[i]], out[i]
-        for j in range(len(row)):
-            out_row[j] = row[j] * scale
+def _gather_rows(x, D, samples, i0, i1, scale, out):
+    """Rows i0:i1 of out = the rows of x, D wide, that `samples` names there, times `scale`."""
+    for i in range(i0, i1):
+        row, out_row = shift(x, load(shift(samples, i)) * D), shift(out, i * D)
+        for j in range(D):
+            store(shift(out_row, j), load(shift(row, j)) * scale)
 
 
 @kernel
@@ -252,47 +246,104 @@ def _backward(number, network_at, N, i0, i1, room):
 
 
 @kernel
-def _loss(objective, layer, network_at, data_at, samples, count, i0, i1):
-    """The losses of rows i0:i1 and the delta of the last layer, (y - t)/count."""
-    network, data = seen(network_at), seen(data_at)
-    clip, largest = objective.clip, objective.largest
-    C = layer[M_OUT]
-    h = _rows(network.workspace, layer[H_OUT], C, i0, i1)
-    d = _rows(network.workspace, layer[DELTA], C, i0, i1)
-    sample_losses, hits = network.sample_losses[i0:i1], network.sample_hits[i0:i1]
+def loss_of_rows(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """What each loss does: the losses of rows i0:i1 and the delta of the last layer, (y - t)/count.
+
+    Where there are labels it sets the hits, too. It is called by its address, so that a run compiles the one that it
+    needs: all of them would take 3 s more.
+    """
+
+
+@kernel
+def cross_entropy_of_labels(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """Softmax cross-entropy for labels."""
+    network = seen(network_at)
+    h, d, losses = _at_the_end(network_at, i0, i1)
+    tops, totals, chosen = network.softmax[0, i0:i1], network.softmax[1, i0:i1], carray(batch_labels, i1)[i0:i1]
+    for i in range(i1 - i0):
+        chosen[i] = load(shift(labels, load(shift(samples, i0 + i))))
+    softmax_cross_entropy_of_rows(h, chosen, d, losses, tops, totals)
+    clip, largest = network.clip, network.largest
+    for i in range(i1 - i0):
+        network.sample_hits[i0 + i] = h[i, chosen[i]] == tops[i]
+        if clip != 0:  # the loss of a probability of 1 - clip is clip; NaN stays
+            loss = losses[i]
+            losses[i] = clip if loss < clip else largest if loss > largest else loss
+    difference_of_rows(d, chosen, 1.0 / count, d)
+
+
+@kernel
+def cross_entropy_of_distributions(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """Softmax cross-entropy for distributions."""
+    network = seen(network_at)
+    h, d, losses = _at_the_end(network_at, i0, i1)
+    t = _gather_targets(network_at, samples, targets, targets_at, i0, i1)
     tops, totals = network.softmax[0, i0:i1], network.softmax[1, i0:i1]
-    if len(data.labels):
-        labels = data.batch_labels[i0:i1]
-        for i in range(i1 - i0):
-            labels[i] = data.labels[samples[i0 + i]]
-        softmax_cross_entropy_of_rows(h, labels, d, sample_losses, tops, totals)
-        if clip != 0:
-            for i in range(i1 - i0):  # that of a probability of 1 - clip is clip; NaN stays
-                loss = sample_losses[i]
-                sample_losses[i] = clip if loss < clip else largest if loss > largest else loss
-        for i in range(i1 - i0):
-            hits[i] = h[i, labels[i]] == tops[i]
-        difference_of_rows(d, labels, 1.0 / count, d)
-        return
-    targets = _rows(network.workspace, data.targets_at, C, i0, i1)
-    _gather_rows(data.targets, samples[i0:i1], targets.dtype.type(1), targets)
-    if objective.loss == SOFTMAX_CROSS_ENTROPY:
-        softmax_cross_entropy_of_rows(h, targets, d, sample_losses, tops, totals)
-        for i in range(i1 - i0):
-            hits[i] = h[i, np.argmax(targets[i])] == tops[i]
-        difference_of_rows(d, targets, 1.0 / count, d)
-    elif objective.loss == SIGMOID_CROSS_ENTROPY:
-        if clip == 0:
-            sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses)
-        else:
-            clipped_sigmoid_cross_entropy_of_rows(h, targets, d, sample_losses, clip)
-        difference_of_rows(d, targets, 1.0 / count, d)
-    elif objective.loss == POISSON_DEVIANCE:
-        poisson_deviance_of_rows(h, targets, d, sample_losses)
-        difference_of_rows(d, targets, 1.0 / count, d)
-    else:
-        squared_error_of_rows(h, targets, sample_losses)
-        difference_of_rows(h, targets, 1.0 / count, d)
+    softmax_cross_entropy_of_rows(h, t, d, losses, tops, totals)
+    for i in range(i1 - i0):
+        network.sample_hits[i0 + i] = h[i, np.argmax(t[i])] == tops[i]
+    difference_of_rows(d, t, 1.0 / count, d)
+
+
+@kernel
+def sigmoid_cross_entropy(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """Binary cross-entropy of sigmoids."""
+    h, d, losses = _at_the_end(network_at, i0, i1)
+    t = _gather_targets(network_at, samples, targets, targets_at, i0, i1)
+    sigmoid_cross_entropy_of_rows(h, t, d, losses)
+    difference_of_rows(d, t, 1.0 / count, d)
+
+
+@kernel
+def clipped_sigmoid_cross_entropy(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """The same for clipped probabilities."""
+    h, d, losses = _at_the_end(network_at, i0, i1)
+    t = _gather_targets(network_at, samples, targets, targets_at, i0, i1)
+    clipped_sigmoid_cross_entropy_of_rows(h, t, d, losses, seen(network_at).clip)
+    difference_of_rows(d, t, 1.0 / count, d)
+
+
+@kernel
+def poisson_deviance(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """Half the Poisson deviance of exponentials."""
+    h, d, losses = _at_the_end(network_at, i0, i1)
+    t = _gather_targets(network_at, samples, targets, targets_at, i0, i1)
+    poisson_deviance_of_rows(h, t, d, losses)
+    difference_of_rows(d, t, 1.0 / count, d)
+
+
+@kernel
+def squared_error(network_at, samples, labels, targets, batch_labels, targets_at, count, i0, i1):
+    """Half the squared error."""
+    h, d, losses = _at_the_end(network_at, i0, i1)
+    t = _gather_targets(network_at, samples, targets, targets_at, i0, i1)
+    squared_error_of_rows(h, t, losses)
+    difference_of_rows(h, t, 1.0 / count, d)
+
+
+def address_of_loss(loss: Any, network: Network) -> int:
+    """The address of one of the losses for what `run_steps` calls it with."""
+    element, index = types.CPointer(typeof(network.params).dtype), types.CPointer(types.intp)
+    given = index, index, element, index, types.intp
+    return address_of(loss, (types.CPointer(typeof(network)), *given, types.intp, types.intp, types.intp))
+
+
+@kernel
+def _at_the_end(network_at, i0, i1):
+    """Rows i0:i1 of the last layer's output and delta, and their losses."""
+    network = seen(network_at)
+    layer = network.layers[len(network.layers) - 1]
+    h = _rows(network.workspace, layer[H_OUT], layer[M_OUT], i0, i1)
+    return h, _rows(network.workspace, layer[DELTA], layer[M_OUT], i0, i1), network.sample_losses[i0:i1]
+
+
+@kernel
+def _gather_targets(network_at, samples, targets, targets_at, i0, i1):
+    """Rows i0:i1 of the targets of a batch, in the workspace."""
+    network = seen(network_at)
+    C = network.layers[len(network.layers) - 1, M_OUT]
+    _gather_rows(targets, C, samples, i0, i1, load(ones(targets)), at(network.workspace, targets_at))
+    return _rows(network.workspace, targets_at, C, i0, i1)
 
 
 @kernel
