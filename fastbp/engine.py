@@ -44,15 +44,15 @@ class Gradients:
         return 0.0
 
 
-# For each optimizer its number, its settings beside the rate, and its state in the order of the slots.
-OPTIMIZERS: dict[type, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
-    Gradients: (kernels.KEEPER, (), ("gradients",)),
-    optimizers.SGD: (kernels.SGD, (), ()),
-    optimizers.Momentum: (kernels.MOMENTUM, ("momentum",), ("v",)),
-    optimizers.Nesterov: (kernels.NESTEROV, ("momentum",), ("v",)),
-    optimizers.AdaGrad: (kernels.ADAGRAD, ("eps",), ("h",)),
-    optimizers.RMSprop: (kernels.RMSPROP, ("decay_rate", "eps"), ("h",)),
-    optimizers.Adam: (kernels.ADAM, ("beta1", "beta2", "eps"), ("m", "v")),
+# For each optimizer its update, its settings beside the rate, and its state in the order of the slots.
+OPTIMIZERS: dict[type, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
+    Gradients: (kernels.keep_gradient, (), ("gradients",)),
+    optimizers.SGD: (kernels.sgd, (), ()),
+    optimizers.Momentum: (kernels.momentum, ("momentum",), ("v",)),
+    optimizers.Nesterov: (kernels.nesterov, ("momentum",), ("v",)),
+    optimizers.AdaGrad: (kernels.adagrad, ("eps",), ("h",)),
+    optimizers.RMSprop: (kernels.rmsprop, ("decay_rate", "eps"), ("h",)),
+    optimizers.Adam: (kernels.adam, ("beta1", "beta2", "eps"), ("m", "v")),
 }
 
 
@@ -118,7 +118,7 @@ class Engine:
         self._loss, self._chosen = LOSSES[type(loss)], None
         if clips and self._loss is kernels.sigmoid_cross_entropy:
             self._loss = kernels.clipped_sigmoid_cross_entropy
-        self._number, self._settings, self._states = OPTIMIZERS[type(optimizer)]
+        update, self._settings, self._states = OPTIMIZERS[type(optimizer)]
         self._dtype, self._batch_size = dtype, batch_size
         table, places, size = _tabulate(network_layers, features)
         self._places = dict(zip(params, places, strict=True))
@@ -129,11 +129,13 @@ class Engine:
         self._is_dropout = table[:, kernels.MAP] == kernels.DROPOUT
         scales = np.ones(len(table), dtype)
         scales[self._is_dropout] = [1 / (1 - layer.dropout_ratio) for layer in self._dropouts]
-        self._network = kernels.Network(
+        network = kernels.Network(
             multiply=gemm.address_of_multiply(dtype),
             loss=0,  # chosen when there are targets
             clip=clip,
             largest=-math.log(clip) if clips else math.inf,
+            update=0,
+            subtracts=int(update is kernels.sgd),
             layers=table,
             dropout_steps=np.zeros(len(table), np.intp),
             dropout_scales=scales,
@@ -146,6 +148,7 @@ class Engine:
             softmax=np.zeros((2, batch_size), dtype),
             squares=np.zeros(squares),
         )
+        self._network = network._replace(update=kernels.address_of_update(update, network))
         self._batch_labels = np.zeros(batch_size, np.intp)
 
     @property
@@ -224,7 +227,6 @@ class Engine:
             self._batch_size,
             first,
             last,
-            self._number,
             rates,
             losses,
             hits,

@@ -41,9 +41,6 @@ MAP, ACTIVATION, D_IN, M_OUT, W_AT, B_AT, H_IN, H_OUT, DELTA, DELTA_BEFORE, SQUA
 # Maps: x·W + b, x itself, or dropout of x, which has its seed and its threshold in place of W_AT and B_AT.
 AFFINE, NOTHING, DROPOUT = 0, 1, 2
 
-# Optimizers. The last one changes no parameter: it keeps the gradient in its slot.
-SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, KEEPER = range(7)
-
 # Columns of the rates of a step, of which an optimizer takes the first ones that it needs.
 # WEIGHT_DECAY·W is added to the gradient; PENALTY·W, too, and its PENALTY/2·ΣW² to the objective.
 RATE, SECOND, THIRD, FOURTH, WEIGHT_DECAY, PENALTY, RATES = range(7)
@@ -63,6 +60,8 @@ class Network(NamedTuple):
     loss: Any  # the address of one of the losses below
     clip: Any  # probabilities count in it as at least this and at most 1 - this; 0: the loss is that of the logits
     largest: Any  # -log(clip)
+    update: Any  # the address of one of the updates below
+    subtracts: Any  # 1 where that is `sgd`, else 0
     layers: Any  # (layers, FIELDS) of intp
     dropout_steps: Any  # (layers,) intp: how often a mask was drawn before
     dropout_scales: Any  # (layers,) of the parameters' dtype: what a kept value is multiplied by
@@ -91,7 +90,7 @@ class Data(NamedTuple):
 
 @kernel
 def run_steps(
-    team, network, data, order, batch_size, first, last, optimizer, rates,
+    team, network, data, order, batch_size, first, last, rates,
     step_losses, step_hits, step_penalties, keeps_bad,
 ):  # fmt: skip
     """Do steps `first` to `last` of an epoch; returns how many are done.
@@ -119,9 +118,9 @@ def run_steps(
         if not keeps_bad and not np.isfinite(step_losses[step]):
             return step - first
         if not is_shared:
-            weights_part(np.intp(0), np.intp(1), network_at, N, optimizer, rates[step])
+            weights_part(np.intp(0), np.intp(1), network_at, N, rates[step])
         else:
-            in_parallel(team, weights_part, (network_at, N, optimizer, rates[step]))
+            in_parallel(team, weights_part, (network_at, N, rates[step]))
         if rates[step, PENALTY] != 0:
             step_penalties[step] = rates[step, PENALTY] / 2 * network.squares.sum()
     return last - first
@@ -360,7 +359,7 @@ def _weigh(layer, network_at, shares, i0, i1):
 
 
 @kernel
-def weights_part(part, parts, network_at, N, optimizer, rates):
+def weights_part(part, parts, network_at, N, rates):
     """A slice of every weight matrix: its gradient and its update, some rows at a time; and the bias."""
     network = seen(network_at)
     for number in range(len(network.layers)):
@@ -369,15 +368,15 @@ def weights_part(part, parts, network_at, N, optimizer, rates):
             continue
         D, M = layer[D_IN], layer[M_OUT]
         i0, i1 = boundary(D, ROW_GRAIN, part, parts), boundary(D, ROW_GRAIN, part + 1, parts)
-        is_subtracted = optimizer == SGD and rates[WEIGHT_DECAY] + rates[PENALTY] == 0 and D > 1
+        is_subtracted = network.subtracts == 1 and rates[WEIGHT_DECAY] + rates[PENALTY] == 0 and D > 1
         rows = D if is_subtracted else max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
         for start in range(i0, i1, rows):
             stop = min(start + rows, i1)
-            _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rates, is_subtracted)
+            _weights_chunk(layer, part, network_at, N, D, M, start, stop, rates, is_subtracted)
 
 
 @kernel
-def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rates, is_subtracted):
+def _weights_chunk(layer, part, network_at, N, D, M, start, stop, rates, is_subtracted):
     """Rows start:stop of a layer's W, from which their gradient may be subtracted before it reaches memory."""
     network = seen(network_at)
     gradients = network.gradients[part]
@@ -406,9 +405,9 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, optimizer, rat
             for row in range(start, stop, ROW_GRAIN):
                 rows = W[(row - start) * M : (min(row + ROW_GRAIN, stop) - start) * M]
                 network.squares[layer[SQUARES_AT] + row // ROW_GRAIN] = _sum_of_squares(rows)
-        _update(optimizer, network_at, begin, dW, rates)
+        call_at(network.update, update, (network_at, begin, at(dW, 0), size, at(rates, 0)))
     if start == 0:
-        _update(optimizer, network_at, layer[B_AT], db, rates)
+        call_at(network.update, update, (network_at, layer[B_AT], at(db, 0), M, at(rates, 0)))
 
 
 @summing_kernel
@@ -421,26 +420,70 @@ def _sum_of_squares(values):
 
 
 @kernel
-def _update(optimizer, network_at, begin, grad, rates):
-    """Update the parameters from `begin` on, by as many gradients as there are."""
-    network = seen(network_at)
-    end = begin + len(grad)
-    param = network.params[begin:end]
-    if optimizer == SGD:
-        _SGD(param, grad, rates[RATE])
-        return
-    first = network.slots[0, begin:end]
-    if optimizer == KEEPER:
-        for k in range(len(grad)):
-            first[k] = grad[k]
-    elif optimizer == MOMENTUM:
-        _MOMENTUM(param, grad, first, rates[RATE], rates[SECOND])
-    elif optimizer == NESTEROV:
-        _NESTEROV(param, grad, first, rates[RATE], rates[SECOND])
-    elif optimizer == ADAGRAD:
-        _ADAGRAD(param, grad, first, rates[RATE], rates[SECOND])
-    elif optimizer == RMSPROP:
-        _RMSPROP(param, grad, first, rates[RATE], rates[SECOND], rates[THIRD])
-    else:
-        second = network.slots[1, begin:end]
-        _ADAM(param, grad, first, second, rates[RATE], rates[SECOND], rates[THIRD], rates[FOURTH])
+def update(network_at, begin, grad, count, rates):
+    """What each update does: it changes `count` parameters from `begin` on by their gradients.
+
+    It is called by its address, so that a run compiles the one that it needs.
+    """
+
+
+@kernel
+def sgd(network_at, begin, grad, count, rates):
+    _SGD(_params(network_at, begin, count), carray(grad, count), carray(rates, RATES)[RATE])
+
+
+@kernel
+def momentum(network_at, begin, grad, count, rates):
+    param, slot, given = _params(network_at, begin, count), _slot(network_at, 0, begin, count), carray(rates, RATES)
+    _MOMENTUM(param, carray(grad, count), slot, given[RATE], given[SECOND])
+
+
+@kernel
+def nesterov(network_at, begin, grad, count, rates):
+    param, slot, given = _params(network_at, begin, count), _slot(network_at, 0, begin, count), carray(rates, RATES)
+    _NESTEROV(param, carray(grad, count), slot, given[RATE], given[SECOND])
+
+
+@kernel
+def adagrad(network_at, begin, grad, count, rates):
+    param, slot, given = _params(network_at, begin, count), _slot(network_at, 0, begin, count), carray(rates, RATES)
+    _ADAGRAD(param, carray(grad, count), slot, given[RATE], given[SECOND])
+
+
+@kernel
+def rmsprop(network_at, begin, grad, count, rates):
+    param, slot, given = _params(network_at, begin, count), _slot(network_at, 0, begin, count), carray(rates, RATES)
+    _RMSPROP(param, carray(grad, count), slot, given[RATE], given[SECOND], given[THIRD])
+
+
+@kernel
+def adam(network_at, begin, grad, count, rates):
+    param, given = _params(network_at, begin, count), carray(rates, RATES)
+    m, v = _slot(network_at, 0, begin, count), _slot(network_at, 1, begin, count)
+    _ADAM(param, carray(grad, count), m, v, given[RATE], given[SECOND], given[THIRD], given[FOURTH])
+
+
+@kernel
+def keep_gradient(network_at, begin, grad, count, rates):
+    """Change no parameter: the gradient is the state."""
+    slot = _slot(network_at, 0, begin, count)
+    for k in range(count):
+        slot[k] = load(shift(grad, k))
+
+
+def address_of_update(one: Any, network: Network) -> int:
+    """The address of one of the updates for what `weights_part` calls it with."""
+    element = types.CPointer(typeof(network.params).dtype)
+    return address_of(
+        one, (types.CPointer(typeof(network)), types.intp, element, types.intp, types.CPointer(types.float64))
+    )
+
+
+@kernel
+def _params(network_at, begin, count):
+    return seen(network_at).params[begin : begin + count]
+
+
+@kernel
+def _slot(network_at, number, begin, count):
+    return seen(network_at).slots[number, begin : begin + count]

@@ -169,7 +169,10 @@ def place(typingctx: Any, record: Any) -> Any:
 
 @intrinsic
 def seen(typingctx: Any, pointer: Any) -> Any:
-    """The named tuple at a pointer of `place`, its arrays uncounted: it must not outlive what was placed there."""
+    """The named tuple at a pointer of `place`, its arrays uncounted: it must not outlive what was placed there.
+
+    Its fields are arrays and numbers; truth values look otherwise in memory.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         record = ir.Constant(args[0].type.pointee, ir.Undefined)
