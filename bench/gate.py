@@ -102,6 +102,8 @@ def slow() -> Iterator[str]:
             elif attempt == TRIES - 1:
                 reason = found[name,] if isinstance(found[name,], Exception) else f"got {ratio:.2f}"
                 yield f"{name}: expected at most {bound} of NumPy's time, {reason}"
+        if not left:
+            return
 
 
 def _kernel(name: str, dtype: str) -> dict[str, Any]:

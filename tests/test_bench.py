@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from bench import cases, engine, graph, imports, kernels, layers, memory, suite
+from bench import cases, engine, gate, graph, imports, kernels, layers, memory, publish, suite
 from fastbp.benchmark import comparison, machine, measure, peak, peers
 from fastbp.cli import main
 from tests.subprocesses import run_python
@@ -187,3 +187,56 @@ def test_a_limit_is_a_multiple_of_the_least_time():
     benchmark = suite.Limit()
     benchmark.setup({("x",): {"fastbp": [1.0, 2.0]}, "least": {("x",): 0.5}}, "x")
     assert benchmark.result()["samples"] == [2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("tries", "faults"),
+    [([2], []), ([4, 2], []), ([4, 5, 6], ["f: expected at most 3 of NumPy's time, got 6.00"])],
+)
+def test_the_gate_names_a_call_that_takes_too_much_of_numpys_time_at_every_try(tries, faults, monkeypatch, capsys):
+    pytest.importorskip("threadpoolctl")
+    seconds = iter(tries)
+    monkeypatch.setattr(suite, "in_turns", lambda cases, **_: {("f",): {"fastbp": [next(seconds)], "numpy": [1]}})
+    monkeypatch.setattr(gate, "BOUNDS", {"f": (3, dict)})
+    assert list(gate.slow()) == faults
+    assert next(seconds, None) is None
+
+
+def test_the_gate_names_a_call_that_fails(monkeypatch, capsys):
+    pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(gate, "BOUNDS", {"division": (3, lambda: 1 / 0)})
+    (fault,) = gate.slow()
+    assert "division" in fault
+    assert "ZeroDivisionError" in fault
+
+
+PAGE = """<script src="https://code.jquery.com/jquery-3.3.1.min.js" integrity="sha" crossorigin="anonymous"></script>
+<link rel="stylesheet" href="https://cdn.example/npm/bootstrap@3.1.1/dist/css/bootstrap.min.css" integrity="sha">
+<a href="https://example.org/">a link</a>
+<script src="asv.js"></script>
+"""
+
+
+def test_a_published_page_loads_its_scripts_from_its_own_folder(monkeypatch, tmp_path):
+    (tmp_path / "index.html").write_text(PAGE, encoding="utf-8")
+    unpacked = []
+    monkeypatch.setattr(publish, "unpack", lambda package, folder: unpacked.append((package, folder)))
+    publish.bring_scripts(tmp_path)
+    assert unpacked == [(name, tmp_path / "vendor" / name) for name in ("jquery@3.3.1", "bootstrap@3.1.1")]
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").splitlines() == [
+        '<script src="vendor/jquery@3.3.1/dist/jquery.min.js"></script>',
+        '<link rel="stylesheet" href="vendor/bootstrap@3.1.1/dist/css/bootstrap.min.css">',
+        *PAGE.splitlines()[2:],
+    ]
+
+
+def test_a_script_that_nobody_knows_is_named(tmp_path):
+    (tmp_path / "index.html").write_text('<script src="https://cdn.example/new.js"></script>', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected scripts of SCRIPTS in publish.py, got https://cdn.example/new.js"):
+        publish.bring_scripts(tmp_path)
+
+
+def test_publishing_without_npm_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(publish.shutil, "which", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"npm: expected to be installed, got nothing; install Node.js"):
+        publish.unpack("jquery@3.3.1", tmp_path)
