@@ -1,4 +1,16 @@
-"""The most memory that a process takes to train a network, from its start to its end."""
+"""The most memory that a process takes to train a network, from its start to its end.
+
+`python -m bench.memory` prints what `fit` itself takes: for a large network, beside the least that it needs (one copy
+of the parameters, the optimizer's state and what belongs to one batch), and for a memory-mapped file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import numpy as np
 
 from .suite import IMPLEMENTATIONS, Recorded, in_a_process
 
@@ -38,3 +50,95 @@ class Peak(Recorded):
 
     def track_peak(self, *_):
         return self.result()
+
+
+# Prints by how many bytes the most memory that the process had is above what it had before `fit`. A small fit goes
+# first: the threads and the compiled code are not counted.
+GROWTH = """
+from pathlib import Path
+import numpy, fastbp
+from fastbp.layers import Affine, ReLU, SoftmaxWithLoss
+
+def figure(name):
+    return 1024 * int(Path("/proc/self/status").read_text().partition(f"{{name}}:")[2].split()[0])
+
+def network(*widths):
+    layers = []
+    for D, M in zip(widths, widths[1:]):
+        W = rng.standard_normal((D, M), numpy.float32)
+        W *= D ** -0.5
+        layers += [Affine(W, numpy.zeros(M, numpy.float32)), ReLU()]
+    return fastbp.Sequential(layers[:-1], SoftmaxWithLoss())
+
+rng = numpy.random.default_rng(0)
+network(4, 3).fit(rng.random((20, 4), numpy.float32), rng.integers(0, 3, 20), optimizer="adam")
+x, t = rng.random(({samples}, {widths[0]}), numpy.float32), rng.integers(0, 10, {samples})
+trained = network(*{widths})
+before = figure("VmRSS")
+trained.fit(x, t, batch_size={batch_size}, optimizer="adam")
+print(figure("VmHWM") - before)
+"""
+
+# Fits a file of bytes with as much memory of its own as `limit` says beside what the process has, and prints how much
+# more of it there was than before.
+MAPPED = """
+import resource
+from pathlib import Path
+import numpy, fastbp
+
+def data_size():
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0])
+
+x = numpy.load({path!r}, mmap_mode="r")
+network = fastbp.TwoLayerNet(x.shape[1], 50, 10, dtype="float32", seed=0)
+t = numpy.zeros(len(x), numpy.int64)
+network.fit(x[:200], t[:200], optimizer="adam")
+before = data_size()
+resource.setrlimit(resource.RLIMIT_DATA, (before + {limit}, resource.RLIM_INFINITY))
+network.fit(x, t, optimizer="adam", scale=1 / 255)
+print(data_size() - before)
+"""
+
+
+def growth(widths: tuple[int, ...], samples: int, batch_size: int) -> int:
+    """The bytes that `fit` of a float32 network by Adam takes at most beside network and data."""
+    return int(in_a_process(GROWTH.format(widths=widths, samples=samples, batch_size=batch_size)))
+
+
+def least(widths: tuple[int, ...], batch_size: int) -> int:
+    """The bytes of the parameters, of Adam's two kinds of state, and of a batch: x, and an output and delta a layer."""
+    parameters = sum((D + 1) * M for D, M in itertools.pairwise(widths))
+    return 4 * (3 * parameters + batch_size * (widths[0] + 2 * sum(widths[1:])))
+
+
+def write_images(path: Path, samples: int, features: int) -> None:
+    """A file of so many images of bytes, all 0 and most of it a hole, that `np.load` maps."""
+    np.lib.format.open_memmap(path, "w+", np.uint8, (samples, features)).flush()
+
+
+def growth_of_mapped(path: Path, limit: int) -> int:
+    """The bytes of its own that a process has more after a fit of a mapped file; it may not have more than `limit`."""
+    return int(in_a_process(MAPPED.format(path=str(path), limit=limit)))
+
+
+def main() -> None:
+    """Print both."""
+    for widths, samples, batch_size in (((784, 50, 10), 20_000, 100), ((4000, 4000, 1000, 10), 5_000, 100)):
+        took, needed = growth(widths, samples, batch_size), least(widths, batch_size)
+        print(
+            f"{'-'.join(map(str, widths))}, batch {batch_size}, Adam, float32: fit takes {took / 1e6:.1f} MB, "
+            f"parameters × (1 + slots) + batch is {needed / 1e6:.1f} MB, x is {samples * widths[0] * 4 / 1e6:.0f} MB"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        write_images(path, 2_000_000, 784)
+        took = growth_of_mapped(path, 200_000_000)
+        size = path.stat().st_size
+    print(
+        f"784-50-10 on a memory-mapped file of {size / 1e6:.0f} MB, with 200 MB of data more than before allowed "
+        f"(RLIMIT_DATA): done, {took / 1e6:.1f} MB more afterwards"
+    )
+
+
+if __name__ == "__main__":
+    main()

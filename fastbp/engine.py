@@ -93,8 +93,9 @@ class Engine:
     """Trains the layers of a network on batches of up to `batch_size` samples of `features` numbers.
 
     The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
-    gives them back in place. Where `clips`, probabilities count in the loss as at least the dtype's eps and at most
-    1 - eps. At most `threads` threads work, or as many as `set_num_threads` says.
+    gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
+    `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At most `threads` threads
+    work, or as many as `set_num_threads` says.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Engine:
             state = dict(getattr(self._optimizer, name) or {})
             for key, place in self._places.items():
                 value = self._params[key]
-                state[key] = slot[place : place + value.size].reshape(value.shape).copy()
+                state[key] = slot[place : place + value.size].reshape(value.shape)
             setattr(self._optimizer, name, state)
         for layer, step in zip(self._dropouts, self._network.dropout_steps[self._is_dropout], strict=True):
             layer.step = int(step)

@@ -1,9 +1,15 @@
 """The cache of compiled kernels: never old code, never a failure."""
 
+import gc
 import shutil
 
+import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
+from fastbp import Sequential
+from fastbp.layers import Affine, Dropout, Identity, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
+from fastbp.optimizers import Adam
 from tests.subprocesses import ROOT, run_python
 
 SIGMOID = """
@@ -163,3 +169,28 @@ except KeyboardInterrupt: print("stopped")
 """
     assert run_python(code, package=package, FASTBP_CACHE=tmp_path) == "stopped"
     assert entries(tmp_path) == {}
+
+
+def compiled_signatures():
+    """How many there are of all compiled functions in this process, loaded ones among them."""
+    return sum(len(thing.overloads) for thing in gc.get_objects() if isinstance(thing, Dispatcher))
+
+
+def test_a_second_architecture_compiles_and_loads_nothing():
+    def network(*layers):
+        return Sequential(layers, SoftmaxWithLoss())
+
+    def affine(D, M):
+        return Affine(rng.standard_normal((D, M)), np.zeros(M))
+
+    rng = np.random.default_rng(0)
+    x, t = rng.random((90, 20)), rng.integers(0, 5, 90)
+    network(affine(20, 5)).fit(x, t, seed=0)
+    before = compiled_signatures()
+    assert before
+    deep = network(
+        Tanh(), affine(20, 30), ReLU(), Dropout(0.3, seed=0), affine(30, 8), Sigmoid(), affine(8, 5), Identity()
+    )  # fmt: skip
+    deep.fit(x, t, epochs=2, batch_size=40, optimizer=Adam(0.01, weight_decay=0.1), seed=0)
+    network(affine(20, 500), ReLU(), affine(500, 5)).fit(x, t, optimizer="momentum", sample_weight=rng.random(90))
+    assert compiled_signatures() == before
