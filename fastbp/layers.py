@@ -8,7 +8,7 @@ and no result is overwritten by a later call. Where a class differs from the boo
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, NoReturn, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -270,20 +270,16 @@ class ReLU:
 Relu = ReLU
 
 
-class Sigmoid:
-    """The logistic function y = 1/(1 + exp(-x)), without overflow at any x (section 5.5.2).
+class _OutputActivation:
+    """An activation whose derivative is a function of its output: what `Sigmoid` and `Tanh` share."""
 
-    Attributes
-    ----------
-    out : ndarray
-        y of the last `forward`; the array that it returned.
-    """
+    _function: ClassVar[str]
 
     def __init__(self) -> None:
         self.out: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return 1/(1 + exp(-x)).
+        """Return y.
 
         Parameters
         ----------
@@ -303,12 +299,13 @@ class Sigmoid:
         x = as_array("x", x)
         dtype = float_dtype(result_dtype(x))
         out = empty(x.shape, dtype)
-        implementation(dtype).sigmoid_forward(working(x, dtype).reshape(-1), out.reshape(-1))
+        forward = getattr(implementation(dtype), f"{self._function}_forward")
+        forward(working(x, dtype).reshape(-1), out.reshape(-1))
         self.out = finished(out, dtype)
         return self.out
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return dout·y·(1 - y).
+        """Return dout times the derivative.
 
         Parameters
         ----------
@@ -334,12 +331,13 @@ class Sigmoid:
         dtype = result_dtype(dout, self.out)
         dx = empty(dout.shape, dtype)
         dout, out = working(dout, dtype), working(self.out, dtype)
-        implementation(dtype).sigmoid_backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
+        backward = getattr(implementation(dtype), f"{self._function}_backward")
+        backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
         return finished(dx, dtype)
 
 
-class Tanh:
-    """The hyperbolic tangent y = tanh(x), an odd function between -1 and 1.
+class Sigmoid(_OutputActivation):
+    """The logistic function y = 1/(1 + exp(-x)), without overflow at any x; dx = dout·y·(1 - y) (section 5.5.2).
 
     Attributes
     ----------
@@ -347,63 +345,19 @@ class Tanh:
         y of the last `forward`; the array that it returned.
     """
 
-    def __init__(self) -> None:
-        self.out: Array | None = None
+    _function = "sigmoid"
 
-    def forward(self, x: ArrayLike) -> Array:
-        """Return tanh(x).
 
-        Parameters
-        ----------
-        x : array_like
-            Any shape.
+class Tanh(_OutputActivation):
+    """The hyperbolic tangent y = tanh(x), an odd function between -1 and 1; dx = dout·(1 - y²).
 
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x and the dtype of exp(x).
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
 
-        Raises
-        ------
-        TypeError
-            If x is not real numbers.
-        """
-        x = as_array("x", x)
-        dtype = float_dtype(result_dtype(x))
-        out = empty(x.shape, dtype)
-        implementation(dtype).tanh_forward(working(x, dtype).reshape(-1), out.reshape(-1))
-        self.out = finished(out, dtype)
-        return self.out
-
-    def backward(self, dout: ArrayLike) -> Array:
-        """Return dout·(1 - y²).
-
-        Parameters
-        ----------
-        dout : array_like
-            In the shape of x.
-
-        Returns
-        -------
-        ndarray
-            dx, a new array.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not real numbers in the shape of x.
-        """
-        if self.out is None:
-            _not_run(self)
-        dout = as_array("dout", dout)
-        same_shape("dout", dout, self.out.shape, "as the input")
-        dtype = result_dtype(dout, self.out)
-        dx = empty(dout.shape, dtype)
-        dout, out = working(dout, dtype), working(self.out, dtype)
-        implementation(dtype).tanh_backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
-        return finished(dx, dtype)
+    _function = "tanh"
 
 
 class Identity:

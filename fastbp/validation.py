@@ -129,7 +129,13 @@ def same_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) ->
 def scalar(name: str, value: object) -> float:
     """A number given as a Python or NumPy scalar or an array of one element."""
     if isinstance(value, Real):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(
+                f"{name}: expected a number that float64 can hold, got one beyond {sys.float_info.max:.3g}; "
+                f"divide the loss and {name} by a number"
+            ) from None
     array = as_array(name, value)
     if array.size != 1:
         raise ValueError(f"{name}: expected one number, got shape {array.shape}; a loss is a scalar and so is {name}")

@@ -32,6 +32,12 @@ def after(layer, *inputs):
     return layer
 
 
+def after_loss():
+    layer = SoftmaxWithLoss()
+    layer.forward([[1.0, 2.0]], [0])
+    return layer
+
+
 def two_layers():
     return TwoLayerNet(3, 5, 3, seed=0)
 
@@ -184,6 +190,7 @@ VALUE_ERRORS = {
     "unknown optimizer": (lambda: optimizer("lion"), "optimizer: expected one of sgd, momentum, nesterov", "'lion'"),
     "rate not a number": (lambda: Adam(np.nan), "lr: expected a number", "nan"),
     "rate beyond float64": (lambda: SGD(10**400), "lr: expected a number that is at least 0 and finite", "0000"),
+    "dout beyond float64": (lambda: after_loss().backward(10**400), "dout: expected a number that float64", "1.8e+308"),
     "negative seed": (lambda: TwoLayerNet(3, 2, 2, seed=-1), "seed: expected at least 0, got -1", "such as 0"),
     "numerical gradient of an array": (
         lambda: numerical_gradient(lambda x: x * 2, B.copy()),
