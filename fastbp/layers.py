@@ -990,7 +990,40 @@ class SigmoidWithLoss:
         return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
 
 
-class IdentityWithLoss:
+class _OutputWithLoss:
+    """A loss of outputs y whose gradient by what went in is y - t: the start and the way back of such layers."""
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+        self._shares: Array | None = None
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        if self.y is None or self.t is None:
+            _not_run(self)
+        return _scaled_difference(self.y, self.t, dout, self._shares)
+
+
+class IdentityWithLoss(_OutputWithLoss):
     """Identity output with half the squared error, for regression; its gradient is y - t, too.
 
     Attributes
@@ -1001,11 +1034,6 @@ class IdentityWithLoss:
     t : ndarray
         The targets, as given.
     """
-
-    def __init__(self) -> None:
-        self.loss: float | None = None
-        self.y: Array | None = None
-        self.t: Array | None = None
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return half the sum of (x - t)² over each row, mean over the batch; 0.0 for an empty batch.
@@ -1038,31 +1066,8 @@ class IdentityWithLoss:
         self.y, self.t, self.loss, self._shares = x, t, loss, shares
         return cast(float, loss)
 
-    def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
 
-        Parameters
-        ----------
-        dout : scalar
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not one number.
-        """
-        if self.y is None or self.t is None:
-            _not_run(self)
-        return _scaled_difference(self.y, self.t, dout, self._shares)
-
-
-class ExpWithLoss:
+class ExpWithLoss(_OutputWithLoss):
     """Exponential output with half the Poisson deviance, for regression on counts; its gradient is y - t, too.
 
     Each input x is the logarithm of an expected count, y = exp(x). The loss of one is t·log(t/y) - t + y, which is
@@ -1076,11 +1081,6 @@ class ExpWithLoss:
     t : ndarray
         The targets, as given.
     """
-
-    def __init__(self) -> None:
-        self.loss: float | None = None
-        self.y: Array | None = None
-        self.t: Array | None = None
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the sum of the losses over each row, mean over the batch; 0.0 for an empty batch.
@@ -1116,29 +1116,6 @@ class ExpWithLoss:
             loss = float(np.sum(shares * losses))
         self.y, self.t, self.loss, self._shares = finished(y, dtype).reshape(x.shape), t, loss, shares
         return cast(float, loss)
-
-    def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout.
-
-        Parameters
-        ----------
-        dout : scalar
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not one number.
-        """
-        if self.y is None or self.t is None:
-            _not_run(self)
-        return _scaled_difference(self.y, self.t, dout, self._shares)
 
 
 def _scaled_difference(y: Array, t: Array, dout: ArrayLike, shares: Array | None) -> Array:
