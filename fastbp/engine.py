@@ -298,7 +298,7 @@ def _tabulate(network_layers: Iterable[Any], features: int) -> tuple[Array, list
             rows.append([kernels.AFFINE, IDENTITY, width, layer.W.shape[1], *places[-2:]])
             width = layer.W.shape[1]
         elif kind is layers.Dropout:
-            threshold = int(ratio_threshold(layer.dropout_ratio))
+            threshold = int(ratio_threshold.py_func(layer.dropout_ratio))  # a call would compile it
             rows.append([kernels.DROPOUT, IDENTITY, width, width, layer.seed, threshold])
         elif rows and rows[-1][kernels.ACTIVATION] == IDENTITY:
             rows[-1][kernels.ACTIVATION] = ACTIVATIONS[kind]
