@@ -22,7 +22,7 @@ def quick(monkeypatch):
     """`fastbp bench` on a small network for a moment, against peers that are always there."""
     monkeypatch.setattr(comparison, "TASKS", (TASK, peers.Task((6, 4, 3), 5, samples=20, optimizer="Adam")))
     monkeypatch.setattr(comparison, "PEERS", (peers.Fastbp, peers.Reference, peers.Lean, peers.Torch))
-    monkeypatch.setattr(peers, "samples", lambda functions, rounds: measure.samples(functions, **FAST))
+    monkeypatch.setattr(peers, "samples", lambda functions, **_: measure.samples(functions, **FAST))
     monkeypatch.setitem(sys.modules, "torch", None)
 
 
@@ -43,6 +43,8 @@ def test_seconds_are_those_of_one_call(monkeypatch):
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
     assert measure.samples({"f": takes_a_second}, rounds=2, block=3, settling=2, pause=0) == {"f": [1, 1]}
     assert now == 2 * (2 + 3)
+    assert measure.samples({"f": takes_a_second}, rounds=9, block=1, settling=1, pause=0, at_most=7) == {"f": [1] * 4}
+    assert measure.samples({"f": takes_a_second}, rounds=9, block=1, settling=1, pause=0, at_most=1) == {"f": [1] * 2}
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)

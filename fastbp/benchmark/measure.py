@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -24,21 +25,26 @@ def samples(
     block: float = 0.05,
     settling: float = SETTLING,
     pause: float = PAUSE,
+    at_most: float = math.inf,
 ) -> dict[Name, list[float]]:
     """Seconds of one call of each function, once for each round.
 
     The functions take turns, round by round. Each turn is a pause, calls for `settling` seconds that do not count, and
-    a block of about `block` seconds that does. Functions of one thread need no pause and little settling.
+    a block of about `block` seconds that does. After two rounds none begins that is later than `at_most` seconds.
+    Functions of one thread need no pause and little settling.
     """
     found: dict[Name, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
+    start = time.perf_counter()
+    for done in range(rounds):
+        if done >= 2 and time.perf_counter() - start > at_most:
+            break
         for name, function in functions.items():
             time.sleep(pause)
             calls = max(1, round(block * _calls_in(settling, function) / settling))
-            start = time.perf_counter()
+            before = time.perf_counter()
             for _ in range(calls):
                 function()
-            found[name].append((time.perf_counter() - start) / calls)
+            found[name].append((time.perf_counter() - before) / calls)
     return found
 
 

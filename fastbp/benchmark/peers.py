@@ -363,6 +363,7 @@ def seconds_in_turns(
     data: tuple[Array, Array, list[Array]],
     reasons: dict[str, str],
     rounds: int,
+    at_most: float = math.inf,
 ) -> dict[str, list[float]]:
     """Seconds of one step or epoch by peer, one figure for each of `rounds` turns.
 
@@ -376,6 +377,8 @@ def seconds_in_turns(
     reasons : dict
         By the name of a peer why it cannot run. It is left out, and others that cannot are entered.
     rounds : int
+    at_most : float
+        Seconds after which no round begins, but for two that are always there.
 
     Raises
     ------
@@ -394,7 +397,7 @@ def seconds_in_turns(
                 raise ValueError(f"{peer.name}, {task.name}: expected fastbp's parameters, got {apart:.0%} others")
     count = task.steps or EPOCHS
     with blas_threads(get_num_threads()):  # also of libraries that came with a peer
-        found = samples({peer.name: _training(peer, count) for peer in peers}, rounds=rounds)
+        found = samples({peer.name: _training(peer, count) for peer in peers}, rounds=rounds, at_most=at_most)
     for peer in peers:
         if not all(np.isfinite(param).all() for param in peer.params()):
             raise FloatingPointError(
