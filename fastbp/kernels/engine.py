@@ -214,30 +214,9 @@ def _backward(number, network_at, N, i0, i1, room):
     if layer[MAP] == AFFINE:
         W = at(network.params, layer[W_AT])
         product = (
-            d,
-            M,
-            one,
-            W,
-            one,
-            M,
-            zeros(d),
-            zero,
-            d,
-            zero,
-            before,
-            D,
-            i0,
-            i1,
-            zero,
-            D,
-            M,
-            N,
-            D,
-            action,
-            h,
-            D,
-            room,
-        )
+            d, M, one, W, one, M, zeros(d), zero, d, zero,
+            before, D, i0, i1, zero, D, M, N, D, action, h, D, room,
+        )  # fmt: skip
         call_at(network.multiply, multiply, product)
         return
     _map_rows(number, network_at, layer[DELTA], layer[DELTA_BEFORE], i0, i1)
