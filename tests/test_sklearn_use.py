@@ -193,3 +193,8 @@ except ImportError as error:
     print(error)
 """
     assert 'pip install "fastbp[sklearn]"' in run_python(code)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="expected at least 2 classes, got only one class: 7"):
+        MLPClassifier().fit([[1.0, 2.0], [3.0, 4.0]], [7, 7])

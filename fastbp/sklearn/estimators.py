@@ -347,6 +347,14 @@ class MLPClassifier(_OnKernels, neural_network.MLPClassifier):  # type: ignore[m
         self.dropout = dropout
         self.class_weight = class_weight
 
+    def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Array]:
+        X, y = super()._validate_input(X, y, incremental, reset)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y: expected at least 2 classes, got only one class: {self.classes_[0]}; give samples of another"
+            )
+        return X, y
+
     def _weights(self, sample_weight: ArrayLike | None, X: Any, y: Array, incremental: bool) -> Array | None:
         weights: Array | None = super()._weights(sample_weight, X, y, incremental)
         if self.class_weight is None:
