@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from fastbp.kernels import _threads, gemm
 from fastbp.kernels import engine as kernels
 from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
 from fastbp.kernels.dropout import ratio_threshold
+from fastbp.thread_choice import choice_for
 from fastbp.validation import Array, DType
 
 # What the engine knows, by exact class: a subclass may do something else.
@@ -95,7 +98,7 @@ class Engine:
     The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
     gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
     `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At most `threads` threads
-    work, or as many as `set_num_threads` says.
+    work, or as many as `set_num_threads` says; fewer where that is faster.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         _threads.start()
-        self._team = None if threads is None else _threads.team(threads)
+        self._threads = sys.maxsize if threads is None else threads
         self._params, self._optimizer = params, optimizer
         self._dropouts = [layer for layer in network_layers if type(layer) is layers.Dropout]
         clip = float(np.finfo(dtype).eps) if clips else 0.0
@@ -151,6 +154,7 @@ class Engine:
         )
         self._network = network._replace(update=kernels.address_of_update(update, network))
         self._batch_labels = np.zeros(batch_size, np.intp)
+        self._choice = choice_for((table.tobytes(), batch_size, dtype))
 
     @property
     def flat(self) -> Array:
@@ -221,24 +225,33 @@ class Engine:
         rates, penalties = self._rates(first, last), np.empty(0)
         if l2 is not None:
             rates[:, kernels.PENALTY], penalties = l2[0][:last], l2[1]
-        arguments = (
-            self._network,
-            kernels.Data(x, labels, targets, shares, self._dtype.type(scale), self._batch_labels, self._targets_at),
-            order,
-            self._batch_size,
-            first,
-            last,
-            rates,
-            losses,
-            hits,
-            penalties,
-            keeps_bad,
-        )
-        _threads.start()
-        team = _threads.TEAM if self._team is None else self._team.ctypes.data
-        done: int = kernels.run_steps(team, *arguments)
+        scale = self._dtype.type(scale)
+        given = kernels.Data(x, labels, targets, shares, scale, self._batch_labels, self._targets_at)
+
+        def run(team: Array, start: int, stop: int) -> int:
+            arguments = given, order, self._batch_size, start, stop, rates, losses, hits, penalties, keeps_bad
+            done: int = kernels.run_steps(team.ctypes.data, self._network, *arguments)
+            return done
+
+        done = self._run_on_the_faster(run, first, last)
         self._optimizer.iter += done
         return done
+
+    def _run_on_the_faster(self, run: Callable[[Array, int, int], int], first: int, last: int) -> int:
+        """Do steps `first` to `last` by `run`, on all threads or on one; returns how many are done."""
+        _threads.start()
+        team, alone = _threads.team(self._threads), _threads.team(1)
+        step = first
+        while step < last:
+            is_all, count = self._choice.next(last - step) if team[0] > 1 else (False, last - step)
+            began = time.perf_counter()
+            done = run(team if is_all else alone, step, step + count)
+            step += done
+            if team[0] > 1:
+                self._choice.note(time.perf_counter() - began, done)
+            if done < count:
+                break
+        return step - first
 
     def _choose_loss(self, loss: Any) -> None:
         if loss is not self._chosen:

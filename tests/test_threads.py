@@ -69,8 +69,7 @@ def test_the_environment_sets_the_number_of_threads():
     assert run_python(refuse, FASTBP_NUM_THREADS="two").startswith("FASTBP_NUM_THREADS: expected a whole number")
 
 
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_several_python_threads_at_once(expected, layer):
+def test_several_python_threads_at_once(expected):
     code = """
 results = []
 threads = [threading.Thread(target=lambda: [results.append(step()) for _ in range(20)]) for _ in range(4)]
@@ -79,7 +78,7 @@ for thread in threads: thread.join()
 assert len(results) == 80
 print(*set(results))
 """
-    assert run_python(STEP + code, NUMBA_THREADING_LAYER=layer) == expected
+    assert run_python(STEP + code) == expected
 
 
 FORK = """
@@ -148,3 +147,80 @@ steps.step()
 print(*set(joblib.Parallel(n_jobs=2, backend={backend!r})(joblib.delayed(steps.step)() for _ in range(4))))
 """
     assert run_python(code) == expected
+
+
+LEAVING = """
+fastbp.set_num_threads(2)
+with fastbp.num_threads(3):
+    step()
+    child = os.fork()
+    if child == 0:
+        assert fastbp.get_num_threads() == 1
+if child == 0:
+    assert fastbp.get_num_threads() == 2
+    assert step() == EXPECTED
+    fastbp.set_num_threads(3)
+    assert step() == EXPECTED
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(step())
+"""
+
+
+def test_a_forked_child_may_set_threads_of_its_own(expected):
+    assert run_python(STEP + LEAVING.replace("EXPECTED", repr(expected))) == expected
+
+
+def test_no_library_of_threads_is_loaded(expected):
+    code = """
+print(step())
+maps = open("/proc/self/maps").read() if os.path.exists("/proc/self/maps") else ""
+assert "libgomp" not in maps and "omppool" not in maps and "workqueue" not in maps
+"""
+    assert run_python(STEP + code) == expected
+
+
+def test_a_thread_that_computes_in_python_goes_on_beside_a_kernel():
+    code = """
+import numpy as np, threading, time, fastbp
+from fastbp.layers import Affine
+fastbp.set_num_threads(1)
+rng = np.random.default_rng(0)
+layer = Affine(rng.random((1500, 1500)), rng.random(1500))
+x = rng.random((3000, 1500))
+layer.forward(x[:300])
+turns, inside = [], threading.Event()
+def count():
+    while not inside.is_set(): turns.append(time.perf_counter())
+thread = threading.Thread(target=count)
+thread.start()
+start = time.perf_counter()
+layer.forward(x)
+stop = time.perf_counter()
+inside.set(); thread.join()
+middle = [turn for turn in turns if start + 0.25 * (stop - start) < turn < start + 0.75 * (stop - start)]
+print(len(middle) > 0)
+"""
+    assert run_python(code) == "True"
+
+
+def test_several_threads_start_the_pool_at_once(expected):
+    code = """
+results = []
+threads = [threading.Thread(target=lambda: results.append(step())) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+names = [thread.name for thread in threading.enumerate() if thread.name.startswith("fastbp")]
+assert len(names) == 2, names
+print(*set(results))
+"""
+    assert run_python(STEP + "fastbp.set_num_threads(3)\n" + code, NUMBA_NUM_THREADS=3) == expected
+
+
+def test_kernels_run_without_helpers_where_no_thread_can_be_started(expected):
+    code = """
+def refuse(self): raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+print(step())
+"""
+    assert run_python(STEP + code) == expected

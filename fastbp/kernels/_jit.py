@@ -15,7 +15,6 @@ every call. So the kernels keep a cache of their own, through the same hooks:
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import pickle
@@ -30,10 +29,7 @@ import numba
 import numpy as np
 from numba import njit, types
 from numba.core.ccallback import CFunc
-from numba.extending import intrinsic, overload
-
-from fastbp.kernels import _threads
-from fastbp.kernels._threads import in_parallel, parts_of
+from numba.extending import intrinsic
 
 if numba.config.DISABLE_JIT:
     raise RuntimeError(
@@ -44,10 +40,6 @@ if numba.config.DISABLE_JIT:
 # What lets a sum use vectors. "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf
 # ever comes, and ReLU(NaN) becomes 0.
 _REORDERED = {"reassoc", "contract"}
-
-# Elements of an array from which on a pass over it is shared among threads: where one thread takes about 15 µs, and a
-# parallel region costs 3.
-WORTH_SHARING = 100_000
 
 # Without it a division raises ZeroDivisionError, unlike NumPy, and loops with one are 9 times slower.
 _ERROR_MODEL = "numpy"
@@ -62,6 +54,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     # Left out, the flags would be those of whichever kernel calls it first.
     return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
+
+
+def unlocked_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` that other Python threads run beside: it gives the GIL back for the length of a call."""
+    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL, nogil=True)(function))
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
@@ -83,60 +80,6 @@ def apart(typingctx: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-def shared_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` whose work is shared among threads along the first axis of its arrays, where there is enough of it.
-
-    Whatever it computes for one index of that axis must not depend on another. The kernel itself, to be called by other
-    kernels, is its attribute `kernel`.
-    """
-    whole = kernel(function)
-
-    def share(part, parts, arguments):
-        size = len(arguments[0])
-        whole(*_shares(arguments, size * part // parts, size * (part + 1) // parts))
-
-    share = _named(share, function)
-
-    def shares(team, *arguments):
-        if parts_of(team) == 1:
-            whole(*arguments)
-            return True
-        return in_parallel(team, share, (arguments,))
-
-    shares = _named(shares, function)
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> None:
-        if arguments[0].size < WORTH_SHARING:
-            whole(*arguments)
-        elif not shares(_threads.TEAM, *arguments):
-            _threads.start()
-            shares(_threads.TEAM, *arguments)
-
-    call.kernel = whole  # type: ignore[attr-defined]
-    return call
-
-
-def _named(inner: Callable[..., Any], outer: Callable[..., Any]) -> Any:
-    """`kernel(inner)` under a name of its own in the cache, for a function made for another."""
-    inner.__module__, inner.__qualname__ = outer.__module__, f"{outer.__qualname__}.{inner.__name__}"
-    return kernel(inner)
-
-
-def _shares(arguments: Any, start: Any, stop: Any) -> Any:
-    """`arguments`, a tuple, with every array cut to start:stop along its first axis."""
-    raise NotImplementedError
-
-
-@overload(_shares)
-def _shares_of(arguments, start, stop):
-    if len(arguments) == 0:
-        return lambda arguments, start, stop: ()  # noqa: ARG005 - Numba asks for the same names
-    if isinstance(arguments[0], types.Array):
-        return lambda arguments, start, stop: (arguments[0][start:stop], *_shares(arguments[1:], start, stop))
-    return lambda arguments, start, stop: (arguments[0], *_shares(arguments[1:], start, stop))
 
 
 def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[Any, ...]) -> Any:

@@ -2,9 +2,6 @@
 
 A result never depends on the number of threads: parts of a kernel divide its output among them, and each
 element of the output is computed by one thread in one order.
-
-Parts are handed to Numba's threading layer directly, not by `prange`: around each prange loop Numba makes four
-libraries, of which each optimises all code that the loop reaches once more (a product took 8 s to compile, now 3).
 """
 
 from __future__ import annotations
@@ -15,8 +12,6 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
-import llvmlite.binding as llvm
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import config, types
@@ -24,21 +19,25 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-# A parallel region costs about 3 µs: a product of fewer multiply-adds is done sooner by one thread.
+from fastbp.kernels import _cores
+from fastbp.kernels._pool import REGION, Pool, is_known
+
+# Multiply-adds from which on a kernel is worth dividing: fewer are done before a helper has begun.
 WORTH_A_REGION = 400_000
 
-# What kernels know of threads, by its address: into how many parts they divide their work, on how many threads the
-# parts run, and the address of the threading layer's entry, 0 until `start`.
-_team = np.zeros(3, np.intp)
+# What kernels know of threads, by its address: into how many parts they divide their work, and the address of the pool
+# that does them, 0 until `start`.
+_team = np.zeros(2, np.intp)
 TEAM = _team.ctypes.data
+
+_WORD, _POINTER = ir.IntType(types.intp.bitwidth), ir.IntType(8).as_pointer()
 
 
 def start() -> None:
-    """Load the threading layer: on the first parallel work, as it takes 20 ms."""
-    if _team[2]:
-        return
-    numba.get_num_threads()
-    _team[2] = llvm.address_of_symbol("numba_parallel_for")
+    """Start the threads, on the first parallel work."""
+    if _team[0] > 1 and not _team[1]:
+        _pool.start(min(_number, _most_threads()) - 1)
+        _team[1] = _pool.address
 
 
 @intrinsic
@@ -46,7 +45,7 @@ def parts_of(typingctx: Any, team: Any) -> Any:
     """Into how many parts a kernel may divide its work."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fields(builder, args[0])[0]
+        return _word(builder, args[0], 0)
 
     return types.intp(types.intp), codegen
 
@@ -57,8 +56,8 @@ def in_parallel(typingctx: Any, team: Any, function: Any, arguments: Any) -> Any
     called = function.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        parts, threads, layer = _fields(builder, args[0])
-        started = builder.icmp_signed("!=", layer, layer.type(0))
+        parts, pool = (_word(builder, args[0], number) for number in range(2))
+        started = builder.icmp_signed("!=", pool, _WORD(0))
         with builder.if_then(started):
             values = [parts, *cgutils.unpack_tuple(builder, args[2])]
             record = cgutils.pack_struct(builder, values)
@@ -67,49 +66,75 @@ def in_parallel(typingctx: Any, team: Any, function: Any, arguments: Any) -> Any
             compiled = function.dispatcher.get_compile_result(called)
             context.add_linking_libs([compiled.library])
             task = _task(context, builder.module, compiled, record.type)
-            # One array of addresses from 0 by steps of 1: what a thread is given of it says where its parts begin.
-            base, count, step = (cgutils.alloca_once(builder, _WORD) for _ in range(3))
-            for place, value in ((base, _WORD(0)), (count, parts), (step, _WORD(1))):
-                builder.store(value, place)
-            pointers = [builder.bitcast(pointer, _POINTER) for pointer in (task, base, count, step, data)]
-            entry = ir.FunctionType(ir.VoidType(), [_POINTER] * 5 + [_WORD] * 3).as_pointer()
-            builder.call(builder.inttoptr(layer, entry), [*pointers, _WORD(0), _WORD(1), threads])
+            task_at, data_at = (builder.ptrtoint(pointer, _WORD) for pointer in (task, data))
+            _call_region(context, builder, [pool, task_at, parts, data_at])
         return started
 
     return types.boolean(types.intp, function, arguments), codegen
 
 
 def _task(context: Any, module: Any, compiled: Any, record: Any) -> Any:
-    """The function that a thread is given: it calls the kernel for a run of parts."""
+    """The function of a region: it calls the kernel for one part."""
     name = f"fastbp.task.{compiled.fndesc.mangled_name}"
     if name in module.globals:
         return module.globals[name]
-    kind = ir.FunctionType(
-        ir.VoidType(), [_WORD.as_pointer(), _WORD.as_pointer(), _WORD.as_pointer(), record.as_pointer()]
-    )
-    task = ir.Function(module, kind, name)
+    task = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD, _WORD]), name)
     task.linkage = "internal"
     builder = ir.IRBuilder(task.append_basic_block())
-    base, count, _, data = task.args
-    packed = builder.load(data)
+    part, data = task.args
+    packed = builder.load(builder.inttoptr(data, record.as_pointer()))
     arguments = [builder.extract_value(packed, i) for i in range(len(record.elements))]
-    first = builder.load(base)
     kernel = context.declare_function(module, compiled.fndesc)
     signature = compiled.signature
-    with cgutils.for_range(builder, builder.load(count)) as turn:
-        part = builder.add(first, turn.index)
-        context.call_conv.call_function(builder, kernel, signature.return_type, signature.args, [part, *arguments])
+    context.call_conv.call_function(builder, kernel, signature.return_type, signature.args, [part, *arguments])
     builder.ret_void()
     return task
 
 
-def _fields(builder: Any, team: Any) -> list[Any]:
-    pointer = builder.inttoptr(team, _WORD.as_pointer())
-    return [builder.load(builder.gep(pointer, [_WORD(i)])) for i in range(len(_team))]
+def _call_region(context: Any, builder: Any, arguments: list[Any]) -> None:
+    """Call the pool's `region` by its address: linked in, it would be optimised once more in each of its callers."""
+    kind = context.call_conv.get_function_type(types.none, (types.intp,) * 4)
+    result, error = (cgutils.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2])
+    address = _word(builder, arguments[0], REGION)
+    builder.call(builder.inttoptr(address, kind.as_pointer()), [result, error, *arguments])
 
 
-_WORD = ir.IntType(types.intp.bitwidth)
-_POINTER = ir.IntType(8).as_pointer()
+def _word(builder: Any, address: Any, number: int) -> Any:
+    return builder.load(builder.gep(builder.inttoptr(address, _WORD.as_pointer()), [_WORD(number)]))
+
+
+@intrinsic
+def release_gil(typingctx: Any, is_long: Any) -> Any:
+    """Let other Python threads run where the work is long, until `take_gil` is given what this returns.
+
+    Long is more than some 50 µs. Shorter work keeps the lock: taking it back may wait 5 ms for a thread that computes
+    in Python.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        state = cgutils.alloca_once_value(builder, _POINTER(None))
+        with builder.if_then(args[0]):
+            builder.store(_python(builder, "PyEval_SaveThread", _POINTER, []), state)
+        return builder.ptrtoint(builder.load(state), _WORD)
+
+    return types.intp(types.boolean), codegen
+
+
+@intrinsic
+def take_gil(typingctx: Any, state: Any) -> Any:
+    """Take back the lock where `release_gil` released it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        with builder.if_then(builder.icmp_signed("!=", args[0], _WORD(0))):
+            _python(builder, "PyEval_RestoreThread", ir.VoidType(), [builder.inttoptr(args[0], _POINTER)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+def _python(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def get_num_threads() -> int:
@@ -124,15 +149,15 @@ def most_parts() -> int:
 
 def team(n: int) -> NDArray[np.intp]:
     """Like the team of `TEAM` at this moment, of at most `n` threads. It is given to kernels by its address."""
-    return np.array([min(n, _team[0]), min(n, _team[1]), _team[2]], np.intp)
+    return np.array([min(n, _team[0]), _team[1]], np.intp)
 
 
 def set_num_threads(n: int) -> None:
     """Let one fastbp kernel use up to `n` threads.
 
-    The results are bitwise the same for every `n`. At most as many threads run as Numba may start
-    (`NUMBA_NUM_THREADS`, by default the number of cores). At start the value is `FASTBP_NUM_THREADS`
-    where that is set.
+    The results are bitwise the same for every `n`. At most as many threads run as the process has cores (see
+    `available_cores`), or as `NUMBA_NUM_THREADS` says where that is set. At start the value is `FASTBP_NUM_THREADS`
+    where that is set. A forked child begins with 1, and may set another.
 
     Parameters
     ----------
@@ -148,7 +173,9 @@ def set_num_threads(n: int) -> None:
     """
     global _number
     _number = _checked("n", n)
-    _team[:2] = min(n, _MOST_PARTS), min(n, int(config.NUMBA_NUM_THREADS))
+    _team[0] = min(n, _MOST_PARTS) if is_known() else 1
+    if _pool.helpers < min(n, _most_threads()) - 1:
+        _team[1] = 0  # until `start`
 
 
 @contextmanager
@@ -170,10 +197,16 @@ def _checked(name: str, n: object) -> int:
     return int(n)
 
 
+def _most_threads() -> int:
+    if os.environ.get("NUMBA_NUM_THREADS"):
+        return int(config.NUMBA_NUM_THREADS)
+    return _CORES
+
+
 def _from_environment() -> int:
     text = os.environ.get("FASTBP_NUM_THREADS")
     if not text:
-        return int(config.NUMBA_NUM_THREADS)
+        return _most_threads()
     try:
         return _checked("FASTBP_NUM_THREADS", int(text))
     except ValueError:
@@ -183,13 +216,18 @@ def _from_environment() -> int:
 
 
 def _after_fork_in_child() -> None:
-    # The parent's threads do not exist in the child, and an OpenMP region kills it: it runs serially.
-    _team[:] = 1, 1, 0
+    # The parent's threads do not exist in the child. Its cores are shared with its parent and its siblings, so it
+    # begins with one thread.
+    global _pool, _number
+    _pool, _number = Pool(), 1
+    _team[:] = 1, 0
 
 
 # More than any machine has cores: beyond it parts have nothing to do, and only take time.
 _MOST_PARTS = 1024
 
+_CORES = _cores.available_cores()
+_pool = Pool()
 _number = 1
 set_num_threads(_from_environment())
 if hasattr(os, "register_at_fork"):

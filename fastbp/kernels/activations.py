@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.kernels._jit import apart, kernel, shared_kernel, summing_kernel
+from fastbp.kernels._jit import apart, kernel, summing_kernel
+from fastbp.kernels._shared import shared_kernel
 from fastbp.kernels.elementary import exp, log, logistic, maximum, one, tanh, zero
 from fastbp.kernels.pointers import at, load, shift, store
 

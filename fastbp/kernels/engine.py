@@ -18,7 +18,7 @@ import numpy as np
 from numba import carray, typeof, types
 
 from fastbp.kernels import updates
-from fastbp.kernels._jit import apart, kernel, summing_kernel
+from fastbp.kernels._jit import apart, kernel, summing_kernel, unlocked_kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.kernels.activations import DERIVATIVE, IDENTITY, SUBTRACT, finish
 from fastbp.kernels.dropout import is_kept
@@ -88,7 +88,7 @@ class Data(NamedTuple):
     targets_at: Any  # where the targets of a batch begin in the workspace
 
 
-@kernel
+@unlocked_kernel
 def run_steps(
     team, network, data, order, batch_size, first, last, rates,
     step_losses, step_hits, step_penalties, keeps_bad,

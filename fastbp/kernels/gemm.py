@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from fastbp.kernels import _threads
 from fastbp.kernels._jit import apart, inlined_kernel, kernel, summing_kernel
-from fastbp.kernels._threads import in_parallel, parts_of
+from fastbp.kernels._threads import in_parallel, parts_of, release_gil, take_gil
 from fastbp.kernels.activations import SUBTRACT, finish
 from fastbp.kernels.elementary import multiply_add
 from fastbp.kernels.pointers import (
@@ -548,12 +548,15 @@ def _product(team, addresses, A, B, beside, C, form):
     if address == 0:
         return False
     K = A.shape[0] if form & A_TRANSPOSED else A.shape[1]
-    if parts_of(team) == 1 or C.size * K < _threads.WORTH_A_REGION:
-        _product_part(
-            np.intp(0), np.intp(1), address, A, B, beside, C, form
-        )  # as constants they would compile it once more
-        return True
-    return in_parallel(team, _product_part, (address, A, B, beside, C, form))
+    zero, one = np.intp(0), np.intp(1)  # as constants they would compile `_product_part` once more
+    is_long, done = C.size * K >= _threads.WORTH_A_REGION, True
+    gil = release_gil(is_long)
+    if parts_of(team) == 1 or not is_long:
+        _product_part(zero, one, address, A, B, beside, C, form)
+    else:
+        done = in_parallel(team, _product_part, (address, A, B, beside, C, form))
+    take_gil(gil)
+    return done
 
 
 @kernel

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from fastbp.kernels import _threads
 from fastbp.kernels._jit import generated_kernel, kernel
-from fastbp.kernels._threads import in_parallel, parts_of
+from fastbp.kernels._threads import in_parallel, parts_of, release_gil, take_gil
 from fastbp.kernels.elementary import exp, log, logistic, tanh
 
 # Elements to a block: small enough for the first-level cache, large enough for the loop around it not to be seen.
@@ -106,10 +106,15 @@ def _run_part(part, parts, address, size, addresses):
 
 @kernel
 def _run(team, address, size, addresses, work):
-    if parts_of(team) == 1 or work < _threads.WORTH_A_REGION:
-        _run_part(np.intp(0), np.intp(1), address, size, addresses)  # as constants they would compile it once more
-        return True
-    return in_parallel(team, _run_part, (address, size, addresses))
+    zero, one = np.intp(0), np.intp(1)  # as constants they would compile `_run_part` once more
+    is_long, done = work >= _threads.WORTH_A_REGION, True
+    gil = release_gil(is_long)
+    if parts_of(team) == 1 or not is_long:
+        _run_part(zero, one, address, size, addresses)
+    else:
+        done = in_parallel(team, _run_part, (address, size, addresses))
+    take_gil(gil)
+    return done
 
 
 def run(address: int, size: int, addresses: Any, work: int) -> None:

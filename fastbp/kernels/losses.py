@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.kernels._jit import WORTH_SHARING, apart, inlined_kernel, kernel, shared_kernel, summing_kernel
+from fastbp.kernels._jit import apart, inlined_kernel, kernel, summing_kernel
+from fastbp.kernels._shared import WORTH_SHARING, shared_kernel
 from fastbp.kernels.activations import softmax_of_rows
 from fastbp.kernels.elementary import exp, log, log1p, logistic, one
 from fastbp.kernels.pointers import at, load, shift, store

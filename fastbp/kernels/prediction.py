@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastbp.kernels._jit import apart, kernel, summing_kernel
-from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
+from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of, release_gil, take_gil
 from fastbp.kernels.activations import IDENTITY, softmax_of_rows
 from fastbp.kernels.elementary import exp
 from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply
@@ -42,10 +42,14 @@ def predict(team, multiply_at, table, x, out, rows, hidden, room):
     for number in range(len(table)):
         weights += table[number, D_IN] * table[number, M_OUT]
     is_finite = np.ones(len(room), np.bool_)
-    if not 1 < parts_of(team) <= len(room) or N * weights < WORTH_A_REGION:
-        _predict_part(np.intp(0), np.intp(1), multiply_at, table, x, out, rows, hidden, room, is_finite)
+    zero, one = np.intp(0), np.intp(1)
+    is_long = N * weights >= WORTH_A_REGION
+    gil = release_gil(is_long)
+    if not is_long or not 1 < parts_of(team) <= len(room):
+        _predict_part(zero, one, multiply_at, table, x, out, rows, hidden, room, is_finite)
     else:
         in_parallel(team, _predict_part, (multiply_at, table, x, out, rows, hidden, room, is_finite))
+    take_gil(gil)
     return is_finite.all()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from fastbp.kernels._jit import shared_kernel
+from fastbp.kernels._shared import shared_kernel
 
 
 @shared_kernel

@@ -1,0 +1,84 @@
+"""All threads or one: the choice of a training run, by measuring.
+
+No bit of a result depends on the number of threads, so a run may change it between two steps. It times its steps, tries
+the other number now and then for a fiftieth of the time, and keeps the faster. A busy machine, a container with half a
+core, or a network too small for threads then costs little more than one thread does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable
+
+# Seconds from one try of a number of threads to the next: at first, and at most. A try that fails doubles them.
+FIRST, LONGEST = 0.05, 2.0
+
+# The share of the time that tries take. The first comes after so many steps all the same, as it may save much.
+SHARE, FIRST_STEPS = 0.02, 10
+
+# Seconds after which what was measured says nothing any more.
+MEMORY = 1.0
+
+
+class ThreadChoice:
+    """Whether the next steps go on all threads, and how many until that is looked at again."""
+
+    def __init__(self) -> None:
+        self.is_all = True
+        self.used = time.monotonic()
+        self._waits = {True: FIRST, False: FIRST}
+        self._rates: dict[bool, float] = {}
+        self._tries = False
+        self._seconds, self._steps = 0.0, 0
+
+    def next(self, steps: int) -> tuple[bool, int]:
+        """Whether to take all threads, and for how many of so many steps."""
+        self._tries = self._is_time_to_try()
+        if not self._tries:
+            return self.is_all, steps
+        return not self.is_all, max(1, min(steps, int(SHARE * self._seconds / self._other_rate())))
+
+    def note(self, seconds: float, steps: int) -> None:
+        """Take note of what the steps took that `next` spoke of."""
+        self.used = time.monotonic()
+        if steps == 0:
+            return
+        if self._tries:
+            self._judge(seconds / steps)
+            return
+        self._seconds += seconds
+        self._steps += steps
+
+    def _is_time_to_try(self) -> bool:
+        if self._steps < (1 if self._rates else FIRST_STEPS):
+            return False
+        least = self._rates[not self.is_all] / SHARE if self._rates else 0.0
+        return self._seconds >= max(self._waits[not self.is_all], least)
+
+    def _other_rate(self) -> float:
+        """Seconds that a step of the other choice took, or may take."""
+        return self._rates.get(not self.is_all, 2 * self._seconds / self._steps)
+
+    def _judge(self, rate: float) -> None:
+        """Keep the faster; the slower waits twice as long for its next try."""
+        now = self._seconds / self._steps
+        self._rates = {self.is_all: now, not self.is_all: rate}
+        if rate < now:
+            self.is_all = not self.is_all
+        else:
+            self._waits[self.is_all] = FIRST
+        self._waits[not self.is_all] = min(LONGEST, 2 * self._waits[not self.is_all])
+        self._seconds, self._steps = 0.0, 0
+
+
+_last = threading.local()
+
+
+def choice_for(work: Hashable) -> ThreadChoice:
+    """The choice of this Python thread for steps of that kind: its last one, where that was for these and is recent."""
+    known, choice = getattr(_last, "choice", (None, None))
+    if choice is None or known != work or time.monotonic() - choice.used > MEMORY:
+        choice = ThreadChoice()
+        _last.choice = work, choice
+    return choice
