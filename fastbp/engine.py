@@ -16,7 +16,10 @@ from fastbp.kernels import engine as kernels
 from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
 from fastbp.kernels.dropout import ratio_threshold
 from fastbp.thread_choice import choice_for
-from fastbp.validation import Array, DType
+from fastbp.validation import Array, DType, parameter, rate, same_shape, whole_number
+
+# What the table of layers holds.
+_LARGEST_WORD = 2**63 - 1
 
 # What the engine knows, by exact class: a subclass may do something else.
 ACTIVATIONS: dict[type, int] = {
@@ -68,7 +71,13 @@ def unknown(network_layers: Iterable[Any], loss: Any, optimizer: Any) -> list[st
 
 def _is_altered(part: Any) -> bool:
     """Whether an object has a method of a step of its own."""
-    return not {"forward", "backward", "update"}.isdisjoint(vars(part))
+    return not {"forward", "backward", "backward_parameters", "update"}.isdisjoint(vars(part))
+
+
+def dropout_settings(layer: layers.Dropout) -> tuple[float, int]:
+    """Ratio and seed, checked."""
+    seed = whole_number("seed", layer.seed, 0, "give a number such as 0", _LARGEST_WORD)
+    return rate("dropout_ratio", layer.dropout_ratio, 1), seed
 
 
 def output_size(network_layers: Iterable[Any], features: int) -> int:
@@ -83,6 +92,8 @@ def output_size(network_layers: Iterable[Any], features: int) -> int:
     for layer in network_layers:
         if type(layer) is not layers.Affine:
             continue
+        W, b = parameter("W", layer.W, 2), parameter("b", layer.b, 1)
+        same_shape("b", b, W.shape[1:], f"one element for each column of W {W.shape}")
         if layer.W.shape[0] != size:
             raise ValueError(
                 f"{whose} of {layer.W.shape[0]} numbers, as the rows of W {layer.W.shape} that take them, got {size}; "
@@ -132,7 +143,7 @@ class Engine:
         squares = _place_squares(table)
         self._is_dropout = table[:, kernels.MAP] == kernels.DROPOUT
         scales = np.ones(len(table), dtype)
-        scales[self._is_dropout] = [1 / (1 - layer.dropout_ratio) for layer in self._dropouts]
+        scales[self._is_dropout] = [1 / (1 - dropout_settings(layer)[0]) for layer in self._dropouts]
         network = kernels.Network(
             multiply=gemm.address_of_multiply(dtype),
             loss=0,  # chosen when there are targets
@@ -179,8 +190,12 @@ class Engine:
             self._network.params[place : place + value.size] = value.reshape(-1)
             for slot, name in zip(self._network.slots, self._states, strict=True):
                 state = (getattr(self._optimizer, name) or {}).get(key)
+                if state is not None:
+                    same_shape(f"params[{key!r}]", value, state.shape, f"as the optimizer's {name}[{key!r}]")
                 slot[place : place + value.size] = 0 if state is None else state.reshape(-1)
-        self._network.dropout_steps[self._is_dropout] = [layer.step for layer in self._dropouts]
+        remedy = "give a number such as 0"
+        steps = [whole_number("step", layer.step, 0, remedy, _LARGEST_WORD) for layer in self._dropouts]
+        self._network.dropout_steps[self._is_dropout] = steps
 
     def write(self) -> None:
         """Give back what `read` took."""
@@ -311,8 +326,9 @@ def _tabulate(network_layers: Iterable[Any], features: int) -> tuple[Array, list
             rows.append([kernels.AFFINE, IDENTITY, width, layer.W.shape[1], *places[-2:]])
             width = layer.W.shape[1]
         elif kind is layers.Dropout:
-            threshold = int(ratio_threshold.py_func(layer.dropout_ratio))  # a call would compile it
-            rows.append([kernels.DROPOUT, IDENTITY, width, width, layer.seed, threshold])
+            ratio, seed = dropout_settings(layer)
+            threshold = int(ratio_threshold.py_func(ratio))  # a call would compile it
+            rows.append([kernels.DROPOUT, IDENTITY, width, width, seed, threshold])
         elif rows and rows[-1][kernels.ACTIVATION] == IDENTITY:
             rows[-1][kernels.ACTIVATION] = ACTIVATIONS[kind]
         else:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,8 @@ from numpy.typing import ArrayLike
 from fastbp import engine, optimizers
 from fastbp.history import History
 from fastbp.implementation import is_reference
-from fastbp.layers import Affine, SigmoidWithLoss, SoftmaxWithLoss, shares_of_mean
+from fastbp.interrupts import Abandoned, Interrupts
+from fastbp.layers import Affine, Dropout, ExpWithLoss, SigmoidWithLoss, SoftmaxWithLoss, shares_of_mean
 from fastbp.validation import (
     FLOAT32,
     FLOAT64,
@@ -33,7 +36,9 @@ from fastbp.validation import (
     as_array,
     binary_target,
     generator,
+    parameter,
     sample_weights,
+    scalar,
     target,
     whole_number,
     working,
@@ -109,48 +114,67 @@ def fit(
 ) -> History:
     """`Sequential.fit`, where its arguments are described."""
     run = Run(network, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight)
-    whole_number("epochs", epochs, 1, "give the number of passes over the data")
-    if patience is not None:
-        whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
-    if on_nan not in ("stop", "ignore"):
-        raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
+    _check_settings(epochs, patience, on_nan, {"on_epoch": on_epoch, "on_steps": on_steps})
+    if validation_data is not None:
+        validation_data = run.validation_data(validation_data)
     best = Best(network, patience, "val_loss" if validation_data is not None else "loss")
     # It knows networks, which know this module.
     from fastbp.checkpoint import Checkpoints  # noqa: PLC0415
 
     checkpoints = Checkpoints(network, run, best, checkpoint, every)
-    if resume is None:
-        network.history = History()
-    else:
-        checkpoints.resume(resume)
-    history, epoch = network.history, run.epochs
-    with _Display(run, epochs, verbose) as display:
-        try:
-            while epoch < epochs and not best.is_over():
-                epoch += 1
-                for stretch in run.epoch(keeps_bad=on_nan == "ignore"):
-                    display.show(epoch, stretch)
-                    if record_steps:
-                        history.extend_steps(stretch.losses)
-                    if on_steps is not None:
-                        run.write()
-                        on_steps(Progress(network, epoch, stretch.step, run.steps, stretch.loss, history))
-                    checkpoints.between_steps()
-                row = _row(run, epoch, stretch, validation_data)
-                history.append(**row, seconds=run.seconds)
-                best.look(row)
-                display.epoch(row)
-                checkpoints.after_epoch(is_last=epoch == epochs or best.is_over())
-                if on_epoch is not None:
-                    on_epoch(Progress(network, epoch, run.steps, run.steps, stretch.loss, history))
-        except StopTraining:
-            pass
-    best.restore()
+    reached = None if resume is None else checkpoints.read(resume)
+    with run.interrupts:
+        network.history = history = History() if reached is None else checkpoints.resume(reached)
+        with _Display(run, epochs, verbose) as display:
+            try:
+                while run.epochs < epochs and not best.is_over():
+                    for stretch in run.epoch(keeps_bad=on_nan == "ignore"):
+                        if record_steps:
+                            history.extend_steps(stretch.losses)
+                        display.show(stretch)
+                        _call(on_steps, network, run, stretch)
+                        checkpoints.between_steps()
+                        if stretch.step < run.steps:
+                            run.look_at_interrupts()
+                    row = _row(run, stretch, validation_data)
+                    history.append(**row, seconds=run.seconds)
+                    best.look(row)
+                    display.epoch(row)
+                    run.look_at_interrupts()
+                    try:
+                        _call(on_epoch, network, run, stretch)
+                    except StopTraining:
+                        checkpoints.after_epoch(is_last=True)
+                        raise
+                    checkpoints.after_epoch(is_last=run.epochs == epochs or best.is_over())
+            except StopTraining:
+                pass
+        best.restore()
     return history
 
 
-def _row(run: Run, epoch: int, stretch: _Stretch, validation_data: ValidationData | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"epoch": epoch, "loss": stretch.loss}
+def _check_settings(epochs: int, patience: int | None, on_nan: str, callbacks: dict[str, Callback | None]) -> None:
+    whole_number("epochs", epochs, 1, "give the number of passes over the data")
+    if patience is not None:
+        whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
+    if on_nan not in ("stop", "ignore"):
+        raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise TypeError(
+                f"{name}: expected a function of the progress, got {type(callback).__name__}; pass one, or leave it out"
+            )
+
+
+def _call(callback: Callback | None, network: Sequential, run: Run, stretch: _Stretch) -> None:
+    if callback is None:
+        return
+    with run.standing():
+        callback(Progress(network, stretch.epoch, stretch.step, run.steps, stretch.loss, network.history))
+
+
+def _row(run: Run, stretch: _Stretch, validation_data: ValidationData | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": stretch.epoch, "loss": stretch.loss}
     if run.classifies:
         row["accuracy"] = stretch.accuracy
     if validation_data is not None:
@@ -162,6 +186,7 @@ def _row(run: Run, epoch: int, stretch: _Stretch, validation_data: ValidationDat
 class _Stretch:
     """Some steps that were just done, and what the epoch has come to with them."""
 
+    epoch: int
     step: int
     losses: Array
     loss: float
@@ -174,14 +199,13 @@ class Pace:
     def __init__(self) -> None:
         self._size = 1
 
-    def stretches(self, steps: int, first: int = 0) -> Iterator[tuple[int, int]]:
-        """Divide `steps` steps from the `first`: first and last of some, to be done before the next are asked for."""
-        while first < steps:
-            last, start = min(first + self._size, steps), time.perf_counter()
-            yield first, last
-            seconds = (time.perf_counter() - start) / (last - first)
-            self._size = max(1, min(2 * self._size, int(STRETCH / seconds)))
-            first = last
+    def stretch(self, first: int, steps: int) -> tuple[int, int]:
+        """First and last of some of `steps` steps, to be done before the next are asked for."""
+        return first, min(first + self._size, steps)
+
+    def took(self, count: int, seconds: float) -> None:
+        """Take note of how long `count` steps took."""
+        self._size = max(1, min(2 * self._size, int(STRETCH * count / seconds)))
 
 
 class Run:
@@ -199,6 +223,8 @@ class Run:
         Spent on that epoch, or the last one.
     before : dict
         Where the generator stood before it drew the order of that epoch.
+    interrupts : Interrupts
+        To be entered before the first step: between two looks at them the network is not what it was trained to.
     """
 
     def __init__(
@@ -213,13 +239,12 @@ class Run:
         drop_last: bool = False,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        self._network, self._scale = network, float(scale)
+        self._network, self._scale = network, _checked_scale(scale)
         self.optimizer, self._pace = optimizers.optimizer(optimizer), Pace()
         self.generator = np.random.default_rng() if seed is None else generator(seed)
         self.batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
-        layers, loss = list(network.layers.values()), network.last_layer
-        dtype = _common_dtype(layers)
-        self._x = _samples(x, dtype or FLOAT64)
+        self._x = _samples(x, _common_dtype(list(network.layers.values())) or FLOAT64)
+        self._t = as_array("t", t)
         samples = len(self._x)
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
@@ -228,22 +253,50 @@ class Run:
         self.epochs, self.step, self.seconds = 0, 0, 0.0
         self.losses, self.hits = np.zeros(self.steps), np.zeros(self.steps)
         self.before = self.generator.bit_generator.state
+        self.interrupts = Interrupts()
         self._is_written = True
-        unknown = [*engine.unknown(layers, loss, self.optimizer), *network.own_methods()]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Choose how the network is trained as it is now, and hold the targets against it."""
+        network, optimizer = self._network, self.optimizer
+        layers, loss = list(network.layers.values()), network.last_layer
+        dtype, traits = _common_dtype(layers), self._traits()
+        unknown = [*engine.unknown(layers, loss, optimizer), *network.own_methods()]
+        if type(optimizer) in engine.OPTIMIZERS:
+            _check_writeable(network.params)
         if not _are_apart(list(network.params.values())):
-            unknown.append("parameters that share memory or cannot be written")
+            unknown.append("parameters that share memory")
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
         outputs = self._predicted_outputs() if unknown else engine.output_size(layers, self._x.shape[1])
-        self.classifies = isinstance(loss, SoftmaxWithLoss)
-        self._labels, self._targets = _targets(t, (samples, outputs), dtype or FLOAT64, loss)
-        self._engine = None
+        labels, targets = _targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
+        if not len(labels):
+            self._t = self._t.reshape(targets.shape)
+        self.classifies, self._outputs = isinstance(loss, SoftmaxWithLoss), outputs
+        self._labels, self._targets, self._dtype = labels, targets, dtype or FLOAT64
+        # The layers are kept, so that no new one can have the address of an old one.
+        self._traits_then, self._layers_then, self._engine = traits, (layers, loss), None
         if unknown or dtype is None:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
-            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
+            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=5)
         elif not is_reference():
             self._engine = engine.Engine(
-                layers, loss, self.optimizer, network.params, dtype, self._x.shape[1], self.batch_size
+                layers, loss, optimizer, network.params, dtype, self._x.shape[1], self.batch_size
             )
+            # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
+            self._train(self._engine, np.arange(0), np.empty(0), 0, 0, True)
+
+    def _traits(self) -> list[Any]:
+        """What a callback may change so that another engine, or none, is to go on."""
+        layers, loss = list(self._network.layers.values()), self._network.last_layer
+        params = list(self._network.params.values())
+        return [
+            [id(layer) for layer in (*layers, loss)],
+            engine.unknown(layers, loss, self.optimizer),
+            [engine.dropout_settings(layer) for layer in layers if type(layer) is Dropout],
+            [(value.shape, value.dtype, value.flags.writeable) for value in params],
+            _are_apart(params),
+        ]
 
     def epoch(self, keeps_bad: bool) -> Iterator[_Stretch]:
         """Do the steps of one epoch, or what is left of it, a stretch at a time.
@@ -252,17 +305,21 @@ class Run:
         """
         began = time.perf_counter() - (self.seconds if self.step else 0.0)
         self.before = self.generator.bit_generator.state
-        order = self.generator.permutation(len(self._x))[: self.samples]
+        order = _permutation(self.generator, len(self._x))[: self.samples]
         shares, counts = self._shares(order)
         try:
-            for first, stop in self._pace.stretches(self.steps, self.step):
+            while self.step < self.steps:
                 self._read()
-                done = self._do(order, shares, first, stop, keeps_bad)
-                if done < stop - first:
-                    _not_finite(first + done, self.losses)
-                self.step, self.seconds = stop, time.perf_counter() - began
-                averages = (_average(values[:stop], counts[:stop]) for values in (self.losses, self.hits))
-                yield _Stretch(stop, self.losses[first:stop], *averages)
+                first, last = self._pace.stretch(self.step, self.steps)
+                start = time.perf_counter()
+                done = self._do(order, shares, first, last, keeps_bad)
+                if not done:
+                    _not_finite(first, self.losses)
+                now = time.perf_counter()
+                self._pace.took(done, now - start)
+                self.step, self.seconds = first + done, now - began
+                averages = (_average(values[: self.step], counts[: self.step]) for values in (self.losses, self.hits))
+                yield _Stretch(self.epochs + 1, self.step, self.losses[first : self.step], *averages)
         finally:
             self.write()
         self.epochs, self.step, self.before = self.epochs + 1, 0, self.generator.bit_generator.state
@@ -283,8 +340,29 @@ class Run:
             self._engine.write()
         self._is_written = True
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Let others look at the network after this step, change it and interrupt, in a `with` statement."""
+        self.write()
+        history = self._network.history
+        try:
+            with self.interrupts.let_through():
+                yield
+        finally:
+            self._network.history = history  # they may have fitted it
+
+    def look_at_interrupts(self) -> None:
+        """Give Ctrl-C, if there was one, its way: after this step all is whole."""
+        if self.interrupts.noted:
+            self.write()
+            self.interrupts.deliver()
+
     def _read(self) -> None:
-        if self._engine is not None and self._is_written:
+        if not self._is_written:
+            return
+        if self._traits() != self._traits_then:
+            self._prepare()
+        if self._engine is not None:
             self._engine.read()
         self._is_written = False
 
@@ -292,31 +370,93 @@ class Run:
         predicted = as_array("predict(x)", self._network.predict(_scaled(self._x[:1], self._scale)))
         return int(predicted.shape[-1])
 
+    def validation_data(self, given: ValidationData) -> ValidationData:
+        """What `validate` takes, checked."""
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            size = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+            raise TypeError(
+                f"validation_data: expected (x, t) or (x, t, sample_weight), got {type(given).__name__}{size}; "
+                f"pass such a tuple"
+            )
+        x, t, *weights = given
+        try:
+            samples = _samples(x, self._dtype)
+            if samples.shape[1] != self._x.shape[1]:
+                raise ValueError(
+                    f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
+                    f"{samples.shape[1]}; give as many"
+                )
+            shape = len(samples), self._outputs
+            t = as_array("t", t)
+            _targets(t, shape, self._dtype, self._network.last_layer)
+            if weights and weights[0] is not None:
+                _check_takes_weights(self._network)
+                weights = [sample_weights(weights[0], len(samples))]
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from None
+        if not self.classifies:
+            t = t.reshape(shape)
+        return (x, t, *weights)  # type: ignore[return-value]
+
     def validate(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """The loss and, for classes, the accuracy on other data."""
-        x, weights = _scaled(as_array("x", x), self._scale), where_given(sample_weight)
-        row = {"val_loss": self._network.loss(x, t, **weights)}
-        if self.classifies:
-            row["val_accuracy"] = self._network.accuracy(x, t, **weights)
+        with self.standing():
+            x, weights = _scaled(as_array("x", x), self._scale), where_given(sample_weight)
+            row = {"val_loss": self._network.loss(x, t, **weights)}
+            if self.classifies:
+                row["val_accuracy"] = self._network.accuracy(x, t, **weights)
         return row
 
     def _do(self, order: Array, shares: Array, first: int, last: int, keeps_bad: bool) -> int:
+        """Do steps `first` to `last`, or some of them; returns how many, 0 where the first loss is not finite."""
         if self._engine is not None:
-            data = self._x, self._labels, self._targets, self._scale
-            return self._engine.train(data, order, shares, first, last, self.losses, self.hits, keeps_bad)
-        for step in range(first, last):
+            return self._train(self._engine, order, shares, first, last, keeps_bad)
+        step = first
+        while step < last:
             places = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            batch = order[places]
-            x, t = _scaled(self._x[batch], self._scale), (self._labels if len(self._labels) else self._targets)[batch]
-            weights = None if self._weights is None else self._weights[batch]
-            gradients = self._network.gradient(x, t, **where_given(weights))
-            self.losses[step] = self._network.last_layer.loss
+            try:
+                is_done = self._step(step, order[places], shares[places], keeps_bad)
+            except Abandoned:
+                if step > first:
+                    break
+                self.interrupts.deliver()
+                continue
+            if not is_done:
+                break
+            step += 1
+            if self.interrupts.noted:
+                break
+        return step - first
+
+    def _train(
+        self, trained: engine.Engine, order: Array, shares: Array, first: int, last: int, keeps_bad: bool
+    ) -> int:
+        data = self._x, self._labels, self._targets, self._scale
+        return trained.train(data, order, shares, first, last, self.losses, self.hits, keeps_bad)
+
+    def _step(self, step: int, batch: Array, shares: Array, keeps_bad: bool) -> bool:
+        """One step layer by layer, if its loss is finite; else, and after an error, dropout is where it was."""
+        network, dropouts = (
+            self._network,
+            [layer for layer in self._network.layers.values() if isinstance(layer, Dropout)],
+        )
+        x, t = _scaled(self._x[batch], self._scale), self._t[batch]
+        weights = None if self._weights is None else self._weights[batch]
+        before, is_done = [layer.step for layer in dropouts], False
+        try:
+            with self.interrupts.abandoning():
+                gradients = network.gradient(x, t, **where_given(weights))
+            self.losses[step] = network.last_layer.loss
             if self.classifies:
-                self.hits[step] = _share_of_hits(self._network.last_layer, t, shares[places])
-            if not keeps_bad and not np.isfinite(self.losses[step]):
-                return step - first
-            self.optimizer.update(self._network.params, gradients)
-        return last - first
+                self.hits[step] = _share_of_hits(network.last_layer, t, shares)
+            if keeps_bad or np.isfinite(self.losses[step]):
+                self.optimizer.update(network.params, gradients)
+                is_done = True
+        finally:
+            if not is_done:
+                for layer, count in zip(dropouts, before, strict=True):
+                    layer.step = count
+        return is_done
 
 
 class Best:
@@ -342,6 +482,16 @@ class Best:
 
     def restore(self) -> None:
         """Make the network the one of the best epoch."""
+        if not self.params:
+            return
+        best = {key: value.shape for key, value in self.params.items()}
+        shapes = {key: value.shape for key, value in self._network.params.items()}
+        if shapes != best:
+            raise ValueError(
+                f"patience: expected the shapes of the best epoch, {best}, to put its parameters back, got {shapes}; "
+                f"leave patience out where a callback changes the shapes"
+            )
+        _check_writeable(self._network.params)
         for key, value in self.params.items():
             self._network.params[key][...] = value
 
@@ -371,13 +521,13 @@ class _Display:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, epoch: int, stretch: _Stretch) -> None:
+    def show(self, stretch: _Stretch) -> None:
         if self._bar is None:
             return
-        samples = (epoch - 1) * self._run.samples + round(self._run.samples * stretch.step / self._run.steps)
+        samples = (stretch.epoch - 1) * self._run.samples + round(self._run.samples * stretch.step / self._run.steps)
         self._bar.update(samples - self._shown)
         self._shown = samples
-        words = {"epoch": epoch, "loss": f"{stretch.loss:.4f}"}
+        words = {"epoch": stretch.epoch, "loss": f"{stretch.loss:.4f}"}
         if self._run.classifies:
             words["accuracy"] = f"{stretch.accuracy:.4f}"
         self._bar.set_postfix(words)
@@ -388,8 +538,34 @@ class _Display:
             print(f"epoch {row['epoch']}: {', '.join(words)}", file=sys.stderr, flush=True)
 
 
+def _checked_scale(scale: object) -> float:
+    try:
+        number = scalar("scale", scale)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"scale: expected a finite number, got {scale}; give one such as 1/255")
+    return number
+
+
+def _permutation(generator: np.random.Generator, samples: int) -> Array:
+    order = np.asarray(generator.permutation(samples))
+    if order.shape != (samples,) or order.dtype != INTP or order.min() < 0 or order.max() >= samples:
+        raise ValueError(
+            f"seed: expected a generator whose permutation({samples}) is of numbers below {samples}, got others; "
+            f"pass one of NumPy's, such as np.random.default_rng(0)"
+        )
+    return np.ascontiguousarray(order)
+
+
 def _common_dtype(layers: list[Any]) -> DType | None:
-    dtypes = {array.dtype for layer in layers if isinstance(layer, Affine) for array in (layer.W, layer.b)}
+    parameters = [
+        array
+        for layer in layers
+        if isinstance(layer, Affine)
+        for array in (parameter("W", layer.W, 2), parameter("b", layer.b, 1))
+    ]
+    dtypes = {array.dtype for array in parameters}
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
 
 
@@ -410,8 +586,15 @@ def _scaled(x: Array, scale: float) -> Array:
 
 
 def _are_apart(params: list[Array]) -> bool:
-    pairs = itertools.combinations(params, 2)
-    return all(value.flags.writeable for value in params) and not any(np.may_share_memory(*pair) for pair in pairs)
+    return not any(np.may_share_memory(*pair) for pair in itertools.combinations(params, 2))
+
+
+def _check_writeable(params: Mapping[str, Array]) -> None:
+    for key, value in params.items():
+        if not value.flags.writeable:
+            raise ValueError(
+                f"params[{key!r}]: expected an array that can be written to, got a read-only one; pass a copy"
+            )
 
 
 def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -> tuple[Array, Array]:
@@ -424,6 +607,10 @@ def _targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -
             values = values.reshape(shape)
         if isinstance(loss, SigmoidWithLoss):
             values, _ = binary_target(values, shape, dtype)
+        if isinstance(loss, ExpWithLoss) and not (values >= 0).all():
+            raise ValueError(
+                f"t: expected counts, at least 0, got {values[~(values >= 0)][0]}; take IdentityWithLoss for others"
+            )
         if values.shape != shape:
             raise ValueError(
                 f"t: expected shape {shape}, as the predictions, got {values.shape}; give a row per sample"
@@ -449,8 +636,7 @@ def where_given(sample_weight: ArrayLike | None) -> dict[str, Any]:
     return {} if sample_weight is None else {"sample_weight": sample_weight}
 
 
-def _weights(sample_weight: ArrayLike, samples: int, network: Sequential) -> Array:
-    """The weights of a run, of a network that takes them."""
+def _check_takes_weights(network: Sequential) -> None:
     methods: dict[str, Callable[..., Any]] = {
         "loss": network.loss,
         "gradient": network.gradient,
@@ -464,6 +650,11 @@ def _weights(sample_weight: ArrayLike, samples: int, network: Sequential) -> Arr
                 f"sample_weight: expected a network and a loss that take it, got one whose {name} does not; "
                 f"give that an argument sample_weight=None, or leave the weights out"
             ) from None
+
+
+def _weights(sample_weight: ArrayLike, samples: int, network: Sequential) -> Array:
+    """The weights of a run, of a network that takes them."""
+    _check_takes_weights(network)
     weights = sample_weights(sample_weight, samples)
     if not np.any(weights):
         raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")

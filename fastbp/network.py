@@ -156,9 +156,10 @@ class Sequential:
         return self._params
 
     def own_methods(self) -> list[str]:
-        """Names of the methods of a step that a subclass has replaced, which `fit` must then call."""
+        """Names of the methods of a step that a subclass, or this object, has replaced, which `fit` must then call."""
         methods = "predict", "loss", "gradient"
-        return [name for name in methods if getattr(type(self), name) is not getattr(Sequential, name)]
+        own = vars(self)
+        return [name for name in methods if name in own or getattr(type(self), name) is not getattr(Sequential, name)]
 
     def predict(self, x: ArrayLike, train_flg: bool = False) -> Array:
         """Return the output of the last layer before the loss: logits (N, C) where that is softmax.

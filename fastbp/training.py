@@ -74,8 +74,11 @@ def train(
     run = Run(network, data.x_train, data.t_train, batch_size, optimizer, seed)
     for number in range(1, epochs + 1):
         start = time.perf_counter()
-        for stretch in run.epoch(keeps_bad=True):
-            after_steps(len(stretch.losses))
+        with run.interrupts:
+            for stretch in run.epoch(keeps_bad=True):
+                run.look_at_interrupts()
+                with run.standing():
+                    after_steps(len(stretch.losses))
         seconds = time.perf_counter() - start
         train_accuracy = network.accuracy(data.x_train, data.t_train)
         test_accuracy = network.accuracy(data.x_test, data.t_test)

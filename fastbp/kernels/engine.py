@@ -116,6 +116,8 @@ def run_steps(
         step_losses[step] = network.sample_losses[:N].sum() / count
         step_hits[step] = network.sample_hits[:N].sum() / count
         if not keeps_bad and not np.isfinite(step_losses[step]):
+            for number in range(len(network.layers)):
+                network.dropout_steps[number] -= 1
             return step - first
         if not is_shared:
             weights_part(np.intp(0), np.intp(1), network_at, N, rates[step])
@@ -142,8 +144,12 @@ def rows_part(part, parts, network_at, data_at, samples, shares, count):
         _forward(number, network_at, N, i0, i1, room)
     given = at(data.labels, 0), at(data.targets, 0), at(data.batch_labels, 0), data.targets_at
     call_at(network.loss, loss_of_rows, (network_at, chosen, *given, np.intp(count), i0, i1))
+    end = layers[len(layers) - 1]
     if len(shares):
-        _weigh(layers[len(layers) - 1], network_at, shares, i0, i1)
+        _weigh(end, network_at, shares, i0, i1)
+    M = end[M_OUT]
+    d, y = at(workspace, end[DELTA]), at(workspace, end[H_OUT])
+    finish(DERIVATIVE + end[ACTIVATION], shift(d, i0 * M), M, i1 - i0, M, shift(y, i0 * M), M)
     for number in range(len(layers) - 1, 0, -1):
         if layers[number, DELTA_BEFORE] < 0:
             return
@@ -243,11 +249,20 @@ def cross_entropy_of_labels(network_at, samples, labels, targets, batch_labels, 
     softmax_cross_entropy_of_rows(h, chosen, d, losses, tops, totals)
     clip, largest = network.clip, network.largest
     for i in range(i1 - i0):
-        network.sample_hits[i0 + i] = h[i, chosen[i]] == tops[i]
+        network.sample_hits[i0 + i] = _is_first_largest(h, i, chosen[i], tops[i])
         if clip != 0:  # the loss of a probability of 1 - clip is clip; NaN stays
             loss = losses[i]
             losses[i] = clip if loss < clip else largest if loss > largest else loss
     difference_of_rows(d, chosen, 1.0 / count, d)
+
+
+@kernel
+def _is_first_largest(h, i, label, top):
+    """Whether np.argmax(h[i]) is `label`: the first of those that equal `top`, the largest, or the first NaN."""
+    for j in range(label):
+        if h[i, j] == top or np.isnan(h[i, j]):
+            return False
+    return h[i, label] == top or np.isnan(h[i, label])
 
 
 @kernel
@@ -259,7 +274,7 @@ def cross_entropy_of_distributions(network_at, samples, labels, targets, batch_l
     tops, totals = network.softmax[0, i0:i1], network.softmax[1, i0:i1]
     softmax_cross_entropy_of_rows(h, t, d, losses, tops, totals)
     for i in range(i1 - i0):
-        network.sample_hits[i0 + i] = h[i, np.argmax(t[i])] == tops[i]
+        network.sample_hits[i0 + i] = _is_first_largest(h, i, np.argmax(t[i]), tops[i])
     difference_of_rows(d, t, 1.0 / count, d)
 
 

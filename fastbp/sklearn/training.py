@@ -7,8 +7,10 @@ off; in the engine an optimizer of fastbp's stands for it.
 from __future__ import annotations
 
 import sys
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,16 @@ from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOpti
 
 from fastbp import optimizers
 from fastbp.fitting import Pace, StopTraining
+from fastbp.interrupts import Interrupts
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.validation import Array
 
 DIVERGED = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
+
+# Parameters that are looked at after each iteration.
+LIVE = ("shuffle", "tol", "n_iter_no_change", "verbose", "warm_start", "random_state", "max_fun")
 
 Callback = Callable[[Any], None]
 
@@ -51,30 +57,34 @@ def train(
         data, scored = _split(estimator, *data)
     run = _Run(estimator, activations, data, held_out, scored if estimator.early_stopping else None, callbacks)
     estimator.n_iter_ = 0
-    try:
-        for _ in range(estimator.max_iter):
-            run.epoch()
-            if _waited_enough(estimator) or is_incremental:
-                break
-            if estimator.n_iter_ == estimator.max_iter:
-                warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
-                    "hasn't converged yet.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
-    except StopTraining:
-        pass
-    except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=2)
-    finally:
-        run.finish()
-    if estimator.early_stopping:
-        estimator.coefs_, estimator.intercepts_ = estimator._best_coefs, estimator._best_intercepts
+    with run.interrupts:
+        try:
+            for _ in range(estimator.max_iter):
+                run.epoch()
+                if _waited_enough(estimator) or is_incremental:
+                    break
+                if estimator.n_iter_ == estimator.max_iter:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization "
+                        "hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=2,
+                    )
+        except StopTraining:
+            pass
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+        finally:
+            run.finish()
+        if estimator.early_stopping and hasattr(estimator, "_best_coefs"):
+            estimator.coefs_, estimator.intercepts_ = estimator._best_coefs, estimator._best_intercepts
 
 
 class _Run:
-    """The epochs of one call of `fit` or `partial_fit`."""
+    """The epochs of one call of `fit` or `partial_fit`.
+
+    While `interrupts` are held back the estimator may not be what it was trained to; else it is.
+    """
 
     def __init__(
         self,
@@ -101,7 +111,12 @@ class _Run:
         self._optimizer = _compiled(estimator._optimizer)
         self._engine = engine_of(estimator, activations, self._optimizer, self._batch_size)
         self._engine.read()
+        self._is_written = True
+        self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE]
         self._bar = _progress_bar(estimator)
+        self.interrupts = Interrupts()
+        # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
+        self._samples.train(self._engine, self._samples.epoch(self._order, self._batch_size), 0, 0, True)
 
     def epoch(self) -> None:
         """One pass over the samples, and what the estimator notes of it."""
@@ -110,29 +125,80 @@ class _Run:
             places = np.arange(len(self._order))
             estimator._random_state.shuffle(places)
             self._order = self._order[places]
-        if isinstance(estimator._optimizer, SGDOptimizer):
-            self._optimizer.lr = float(estimator._optimizer.learning_rate)
+        optimizer = estimator._optimizer
+        is_sgd = isinstance(optimizer, SGDOptimizer)
+        self._optimizer.lr = float(optimizer.learning_rate if is_sgd else optimizer.learning_rate_init)
         epoch = self._samples.epoch(self._order, self._batch_size)
-        for first, last in self._pace.stretches(len(epoch.sizes)):
+        step, steps = 0, len(epoch.sizes)
+        while step < steps:
+            first, last = self._pace.stretch(step, steps)
+            start = time.perf_counter()
+            self._is_written = False
             done = self._samples.train(self._engine, epoch, first, last, estimator.early_stopping)
             if done < last - first:
                 raise ValueError(
                     f"{DIVERGED} The loss was {epoch.losses[first + done]} at step {first + done + 1} of iteration "
                     f"{estimator.n_iter_ + 1}; the parameters are those before it."
                 )
+            self._pace.took(done, time.perf_counter() - start)
+            step = last
+            if step < steps:
+                self._look_at_interrupts()
+        if self._held_out is not None:
+            with self._standing():
+                held_out_loss = _loss(estimator, *self._held_out)
+            estimator.validation_loss_curve_.append(held_out_loss)
         estimator.n_iter_ += 1
         estimator.t_ += len(self._order)
         estimator.loss_ = float(np.dot(epoch.losses, epoch.sizes) / len(self._order))
         estimator.loss_curve_.append(estimator.loss_)
-        if estimator.early_stopping or self._held_out is not None or self._callbacks:
-            self._engine.write_parameters()
-        if self._held_out is not None:
-            estimator.validation_loss_curve_.append(_loss(estimator, *self._held_out))
         self._show()
+        if estimator.early_stopping:
+            self._write()
         estimator._update_no_improvement_count(estimator.early_stopping, *self._scored)
         estimator._optimizer.iteration_ends(estimator.t_)
+        self._look_at_interrupts()
         for callback in self._callbacks:
-            callback(estimator)
+            self._call(callback)
+
+    def _call(self, callback: Callback) -> None:
+        before = self._fixed()
+        with self._standing():
+            callback(self._estimator)
+        for name, value in self._fixed().items():
+            if value is not before[name] and not np.array_equal(value, before[name]):
+                raise ValueError(
+                    f"{name}: expected a callback to leave it as it is in the course of fit, got another; "
+                    f"set it before, or between two calls of fit with warm_start=True"
+                )
+        self._engine.read()
+
+    def _fixed(self) -> dict[str, Any]:
+        """What the run was made of: the parameters that it does not look at again, and the arrays that it trains."""
+        estimator = self._estimator
+        fixed = {name: getattr(estimator, name) for name in self._names}
+        for name in ("coefs_", "intercepts_"):
+            fixed[name] = [id(array) for array in getattr(estimator, name)]
+        return fixed
+
+    def _write(self) -> None:
+        """Give the parameters and the optimizer's state to the estimator."""
+        if not self._is_written:
+            self._engine.write()
+            _take_state(self._estimator._optimizer, self._optimizer)
+        self._is_written = True
+
+    @contextmanager
+    def _standing(self) -> Iterator[None]:
+        """Let others look at the estimator after this step, and interrupt, in a `with` statement."""
+        self._write()
+        with self.interrupts.let_through():
+            yield
+
+    def _look_at_interrupts(self) -> None:
+        if self.interrupts.noted:
+            self._write()
+            self.interrupts.deliver()
 
     def _show(self) -> None:
         if self._bar is not None:
@@ -142,9 +208,8 @@ class _Run:
             print(f"Iteration {self._estimator.n_iter_}, loss = {self._estimator.loss_:.8f}")
 
     def finish(self) -> None:
-        """Give the parameters and the optimizer's state to the estimator."""
-        self._engine.write()
-        _take_state(self._estimator._optimizer, self._optimizer)
+        """Leave the estimator as it was trained."""
+        self._write()
         if self._bar is not None:
             self._bar.close()
 
@@ -247,7 +312,8 @@ def _take_state(optimizer: Any, ours: Any) -> None:
     optimizer.t, optimizer.ms, optimizer.vs = ours.iter, _in_order(ours.m), _in_order(ours.v)
     if ours.iter:
         ours.iter -= 1
-        optimizer.learning_rate = ours.current_rate()
+        optimizer.learning_rate = ours.current_rate()  # that of the last step
+        ours.iter += 1
 
 
 def _by_name(arrays: list[Array]) -> dict[str, Array]:
