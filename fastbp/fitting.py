@@ -322,6 +322,8 @@ class Run:
                 yield _Stretch(self.epochs + 1, self.step, self.losses[first : self.step], *averages)
         finally:
             self.write()
+            if not self.step:  # an error came before the first step: the order was drawn for nothing
+                self.generator.bit_generator.state = self.before
         self.epochs, self.step, self.before = self.epochs + 1, 0, self.generator.bit_generator.state
 
     def _shares(self, order: Array) -> tuple[Array, Array]:

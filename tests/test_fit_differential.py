@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastbp import Sequential, use_reference
@@ -165,6 +165,7 @@ def test_any_network_is_trained_alike_by_fit_by_the_loop_and_by_the_reference(ca
     dtype = arguments["x"].dtype
     looped = [make_network(), make_optimizer()]
     looped += loop(*looped, **arguments, seed=0)
+    assume(max(looped[2]) < 1e3)  # where a run diverges, so does the rounding
     assert_same(fitted(make_network(), make_optimizer(), arguments), looped, dtype, TOLERANCE[dtype])
     with use_reference():
         by_reference = [make_network(), make_optimizer()]
