@@ -289,8 +289,10 @@ class Run:
     def _traits(self) -> list[Any]:
         """What a callback may change so that another engine, or none, is to go on."""
         layers, loss = list(self._network.layers.values()), self._network.last_layer
-        params = list(self._network.params.values())
+        dtype, params = _common_dtype(layers), list(self._network.params.values())
         return [
+            dtype,
+            self._network.own_methods(),
             [id(layer) for layer in (*layers, loss)],
             engine.unknown(layers, loss, self.optimizer),
             [engine.dropout_settings(layer) for layer in layers if type(layer) is Dropout],
