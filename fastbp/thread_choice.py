@@ -12,7 +12,10 @@ import time
 from collections.abc import Hashable
 
 # Seconds from one try of a number of threads to the next: at first, and at most. A try that fails doubles them.
-FIRST, LONGEST = 0.05, 2.0
+FIRST, LONGEST = 0.05, 0.5
+
+# Seconds at the beginning of a try that do not count: threads that slept wake and fill their caches.
+WARMING = 0.0005
 
 # The share of the time that tries take. The first comes after so many steps all the same, as it may save much.
 SHARE, FIRST_STEPS = 0.02, 10
@@ -29,20 +32,26 @@ class ThreadChoice:
         self.used = time.monotonic()
         self._waits = {True: FIRST, False: FIRST}
         self._rates: dict[bool, float] = {}
-        self._tries = False
+        self._tries = self._warms = False
         self._seconds, self._steps = 0.0, 0
 
     def next(self, steps: int) -> tuple[bool, int]:
         """Whether to take all threads, and for how many of so many steps."""
-        self._tries = self._is_time_to_try()
+        was_warming = self._tries and self._warms
+        self._tries = was_warming or self._is_time_to_try()
         if not self._tries:
             return self.is_all, steps
-        return not self.is_all, max(1, min(steps, int(SHARE * self._seconds / self._other_rate())))
+        warming = 0 if was_warming else int(WARMING / self._other_rate())
+        self._warms = warming > 0
+        count = warming or max(1, int(SHARE * self._seconds / self._other_rate()))
+        return not self.is_all, min(steps, count)
 
     def note(self, seconds: float, steps: int) -> None:
         """Take note of what the steps took that `next` spoke of."""
         self.used = time.monotonic()
         if steps == 0:
+            return
+        if self._tries and self._warms:
             return
         if self._tries:
             self._judge(seconds / steps)

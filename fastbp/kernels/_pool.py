@@ -7,8 +7,9 @@ what nobody else has claimed. An empty region costs 0.2 µs (libgomp: 1.4 to 3),
 - Helpers are Python threads inside a compiled loop without the GIL. They spin for some microseconds after a region and
   then sleep, so a pool that is not used costs nothing.
 - One region runs at a time. A caller that finds the pool taken by another thread does its parts alone.
-- A region is late where the caller waits 1.5 times as long for begun parts as it worked itself. Another process has the
-  helper's core then. Callers work alone for 20 times as long as they waited, which bounds the loss to a twentieth.
+- A region is late where the caller waits much longer for begun parts than it worked itself. Another process has the
+  helper's core then, as it has where a helper finds that it was stopped in its spin, or wakes on the caller's core.
+  Callers work alone for 20 times as long as that took, which bounds the loss to a twentieth.
 - A forked child has none of its parent's threads, and makes a pool of its own.
 """
 
@@ -33,16 +34,30 @@ from fastbp.kernels.pointers import address_of
 # Parts not yet claimed; parts done; how many helpers sleep; what a sleeping helper waits to see changed; whether the
 # caller sleeps; whether a region runs; the time until which callers work alone.
 LEFT, DONE, SLEEPERS, WAKES, CALLER_SLEEPS, TAKEN, ALONE_UNTIL = (8 * line for line in range(7))
-# The region: its parts, its function, what that is given. The functions: `region`, and those of the system.
-PARTS, FUNCTION, DATA, REGION, WAIT, WAKE, CLOCK = range(56, 63)
-WORDS = 64
+# The region: its parts, its function, what that is given, and the core that its caller runs on.
+PARTS, FUNCTION, DATA, CORE = range(56, 60)
+# Addresses of `region` and of the system's functions.
+REGION, WAIT, WAKE, CLOCK, WHICH_CORE = range(64, 69)
+WORDS = 72
 
-# Turns of a spin, of some 15 ns: a wait of 30 µs, after which a thread sleeps. Between two regions of a training step
-# lies less than 1 µs, and between two calls of layers some 5.
-SPINS = 2000
+# Turns of a spin, of some 15 ns: a wait of 100 µs, after which a thread sleeps. Between two regions of a training step
+# lies less than 1 µs, and between two large layers of a loop in Python some 50: with 2,000 turns a helper slept there,
+# and a step of 784-50-10 by layers took as long on two threads as on one, where it takes 0.75 times as long.
+SPINS = 8000
 
-# Time alone after a late region, in multiples of the wait.
-PATIENCE = 20
+# A helper reads the clock after so many turns. Where more nanoseconds have gone by, another process had its core.
+TURNS, CONTESTED = 64, 200_000
+
+# A region is late where the wait is more than so many halves of the caller's own work. Helpers that were woken for it
+# begin later and find cold caches: on a quiet machine the wait is up to 3 times the work then.
+LATE, LATE_FROM_SLEEP = 3, 12
+
+# Time alone after a late region, in multiples of the wait; and in nanoseconds after a helper woke on the caller's core,
+# as it does where the others are busy: it sleeps again, or the caller would wait for it.
+PATIENCE, CROWDED = 20, 5_000_000
+
+# Whether the system tells which core a thread runs on.
+TELLS_CORES = sys.platform != "darwin"
 
 _WORD, _I32, _POINTER = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}.get(platform.machine())
@@ -51,18 +66,22 @@ _ULOCK_WAIT, _ULOCK_WAKE_ALL = 1, 0x101
 
 
 def _system_calls() -> tuple[Any, ...]:
-    """The system's functions to wait for a change of a word, to wake who waits, and to tell the time; () if unknown."""
+    """The system's functions to wait for a change of a word, to wake who waits, and to tell time and core.
+
+    () where they are not known. Without the last the core is not looked at.
+    """
     if sys.maxsize < 2**32:
         return ()
     if sys.platform == "linux" and _FUTEX is not None:
         system = ctypes.CDLL(None)
-        return system.syscall, system.syscall, system.clock_gettime
+        return system.syscall, system.syscall, system.clock_gettime, system.sched_getcpu
     if sys.platform == "darwin":
         system = ctypes.CDLL(None)
         return system.__ulock_wait, system.__ulock_wake, system.clock_gettime
     if sys.platform == "win32":
         system = ctypes.WinDLL("kernelbase")  # type: ignore[attr-defined,unused-ignore]
-        return system.WaitOnAddress, system.WakeByAddressAll, system.QueryPerformanceCounter
+        names = "WaitOnAddress", "WakeByAddressAll", "QueryPerformanceCounter", "GetCurrentProcessorNumber"
+        return tuple(getattr(system, name) for name in names)
     return ()
 
 
@@ -98,7 +117,8 @@ class Pool:
         """Start threads until there are so many `helpers`, or as many as the system grants."""
         with self._lock:
             if not self._words[REGION]:
-                self._words[WAIT : CLOCK + 1] = [_address(call) for call in _system_calls()]
+                calls = _system_calls()
+                self._words[WAIT : WAIT + len(calls)] = [_address(call) for call in calls]
                 help_always.compile((types.intp,))
                 self._words[REGION] = address_of(region, (types.intp,) * 4)
             while self.helpers < helpers:
@@ -261,6 +281,19 @@ def _now(typingctx: Any, pool: Any) -> Any:
 
 
 @intrinsic
+def _core(typingctx: Any, pool: Any) -> Any:
+    """The number of the core that this thread runs on; 0 where the system does not tell."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not TELLS_CORES:
+            return _WORD(0)
+        number = _call_system(builder, args[0], WHICH_CORE, [])
+        return builder.and_(number, _WORD(2**32 - 1))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
 def _call_part(typingctx: Any, function: Any, part: Any, data: Any) -> Any:
     """Call the function of a region for one part."""
 
@@ -285,7 +318,10 @@ def region(pool, function, parts, data):
     _prepare(pool, PARTS, parts)
     _prepare(pool, DONE, 0)
     _put(pool, LEFT, parts)
+    late = LATE
     if _get(pool, SLEEPERS) > 0:
+        late = LATE_FROM_SLEEP
+        _put(pool, CORE, _core(pool))
         _add(pool, WAKES, 1)
         _wake(pool, WAKES, parts - 1)
     _do_parts(pool)
@@ -293,7 +329,7 @@ def region(pool, function, parts, data):
         waits_from = _now(pool)
         _await_parts(pool, parts)
         waited = _now(pool) - waits_from
-        if 2 * waited > 3 * (waits_from - begin):
+        if 2 * waited > late * (waits_from - begin):
             _put(pool, ALONE_UNTIL, waits_from + (PATIENCE + 1) * waited)
     _put(pool, TAKEN, 0)
 
@@ -334,26 +370,39 @@ def _await_parts(pool, parts):
 @unlocked_kernel
 def help_always(pool):
     """What a helper does for the life of the process."""
-    spins = 0
+    spins, looked = 0, _now(pool)
     while True:
         if _get(pool, LEFT) > 0:
             _do_parts(pool)
             if _get(pool, CALLER_SLEEPS) == 1:
                 _wake(pool, DONE, 1)
-            spins = 0
-        elif spins < SPINS:
-            spins += 1
-            _rest()
-        else:
+            spins, looked = 0, _now(pool)
+        elif spins == SPINS:
             _doze(pool)
-            spins = 0
+            spins, looked = 0, _now(pool)
+            while _is_crowded(pool):
+                _put(pool, ALONE_UNTIL, _now(pool) + CROWDED)
+                _doze(pool)
+                looked = _now(pool)
+        else:
+            _rest()
+            spins += 1
+            if spins % TURNS == 0:
+                before, looked = looked, _now(pool)
+                if looked - before > CONTESTED:
+                    _put(pool, ALONE_UNTIL, looked + PATIENCE * (looked - before))
+                    spins = SPINS
 
 
 @kernel
 def _doze(pool):
-    """Sleep until there is a region. Who publishes one after the look at LEFT sees a sleeper, and changes WAKES."""
+    """Sleep until there is a region, or the next one: no caller depends on a helper."""
     wakes = _get(pool, WAKES)
     _add(pool, SLEEPERS, 1)
-    if _get(pool, LEFT) == 0:
-        _sleep(pool, WAKES, wakes)
+    _sleep(pool, WAKES, wakes)
     _add(pool, SLEEPERS, -1)
+
+
+@kernel
+def _is_crowded(pool):
+    return TELLS_CORES and _get(pool, CORE) == _core(pool)
