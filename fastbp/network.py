@@ -253,8 +253,9 @@ class Sequential:
         Batches, forward, loss, backward and update run in one kernel for any stack of fastbp's own layers, with the
         results of `optimizer.update(network.params, network.gradient(x, t))` for each batch. A network with a layer,
         loss or optimizer of another class is trained by just that loop, which a warning then says. The parameters are
-        changed in place, in the layers' own arrays. Ctrl-C leaves them as they are after a finished step, and the
-        finished epochs in `network.history`.
+        changed in place, in the layers' own arrays. Ctrl-C waits for the end of the steps that run, some hundredths of a
+        second, and leaves parameters, optimizer, dropout, generator and history as they are after that step. Where
+        a layer of another class does not come to an end, a further Ctrl-C leaves its step undone.
 
         Parameters
         ----------
@@ -286,21 +287,24 @@ class Sequential:
             Stop after so many epochs without a smaller `val_loss` (without validation data: `loss`); the parameters are
             then, as at the end of any such run, those of the best epoch.
         on_epoch, on_steps : callable, optional
-            Called with a `Progress` after each epoch, and about 20 times a second between two steps. Raising
-            `fastbp.StopTraining` ends the run.
+            Called with a `Progress` after each epoch, and about 20 times a second between two steps. What they change
+            of the network and the optimizer counts from the next step on: rates, ratios and seeds of dropout, arrays,
+            layers; with what no step can be done raises an error then. Raising `fastbp.StopTraining` ends the run.
         on_nan : "stop" or "ignore"
             Whether a loss that is not finite ends the run with an error.
         record_steps : bool
             Keep the loss of every step in `history.steps`.
         checkpoint : path, optional
-            File that holds all that the run needs to go on. It is replaced at once: a run that is killed at any moment
-            leaves a whole one.
+            File that holds all that the run needs to go on, written after `on_epoch` with what that changed. It is
+            replaced at once: a run that is killed at any moment leaves a whole one.
         every : int or datetime.timedelta
             The checkpoint is written after so many epochs; or after so much time, also between two steps of an epoch,
             as `timedelta(minutes=10)`. In either case also after the last epoch.
         resume : path, optional
             A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the end is bitwise
-            that of a run that never stopped; the file may be the one for `checkpoint`.
+            that of a run that never stopped; the file may be the one for `checkpoint`. A rate or another setting that
+            a callback had changed goes on as changed, unless fit is given another one than then; masks of dropout go on
+            with the seeds in the file.
         verbose : bool, optional
             Show a progress bar on a terminal, elsewhere a line for each epoch. Without it: only on a terminal.
 
@@ -313,7 +317,8 @@ class Sequential:
         Raises
         ------
         TypeError, ValueError
-            For data that does not fit the network, and for settings out of range. Nothing is changed then.
+            For data that does not fit the network, and for settings out of range. All are checked before the first
+            step, and nothing is changed then.
         FileNotFoundError, OSError
             If `resume` does not exist, or `checkpoint` cannot be written.
         FloatingPointError
