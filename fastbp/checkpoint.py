@@ -64,8 +64,12 @@ class Checkpoints:
         arrays, meta = saving.read(path)
         if "checkpoint" not in meta:
             raise ValueError(f"{os.fspath(path)}: expected a checkpoint of fit, got another file; pass what fit wrote")
-        _check(os.fspath(path), meta["checkpoint"], self._network, self._run, self._given)
-        return arrays, meta["checkpoint"]
+        content = meta["checkpoint"]
+        if "given" not in content:  # it was written before there were any of these in it
+            seeds = [layer.seed for layer in _dropouts(self._network)]
+            content |= {"given": self._given, "settings": self._given, "seeds": seeds}
+        _check(os.fspath(path), content, self._network, self._run, self._given)
+        return arrays, content
 
     def resume(self, reached: Reached) -> History:
         """Put everything back where it was; returns the history."""

@@ -169,8 +169,12 @@ def _check_settings(epochs: int, patience: int | None, on_nan: str, callbacks: d
 def _call(callback: Callback | None, network: Sequential, run: Run, stretch: _Stretch) -> None:
     if callback is None:
         return
-    with run.standing():
-        callback(Progress(network, stretch.epoch, stretch.step, run.steps, stretch.loss, network.history))
+    history = network.history
+    try:
+        with run.standing():
+            callback(Progress(network, stretch.epoch, stretch.step, run.steps, stretch.loss, history))
+    finally:
+        network.history = history  # the callback may have fitted the network
 
 
 def _row(run: Run, stretch: _Stretch, validation_data: ValidationData | None) -> dict[str, Any]:
@@ -348,12 +352,8 @@ class Run:
     def standing(self) -> Iterator[None]:
         """Let others look at the network after this step, change it and interrupt, in a `with` statement."""
         self.write()
-        history = self._network.history
-        try:
-            with self.interrupts.let_through():
-                yield
-        finally:
-            self._network.history = history  # they may have fitted it
+        with self.interrupts.let_through():
+            yield
 
     def look_at_interrupts(self) -> None:
         """Give Ctrl-C, if there was one, its way: after this step all is whole."""

@@ -253,9 +253,9 @@ class Sequential:
         Batches, forward, loss, backward and update run in one kernel for any stack of fastbp's own layers, with the
         results of `optimizer.update(network.params, network.gradient(x, t))` for each batch. A network with a layer,
         loss or optimizer of another class is trained by just that loop, which a warning then says. The parameters are
-        changed in place, in the layers' own arrays. Ctrl-C waits for the end of the steps that run, some hundredths of a
-        second, and leaves parameters, optimizer, dropout, generator and history as they are after that step. Where
-        a layer of another class does not come to an end, a further Ctrl-C leaves its step undone.
+        changed in place, in the layers' own arrays. Ctrl-C waits some hundredths of a second for the end of a step, and
+        leaves parameters, optimizer, dropout, generator and history as they are after it. Where a layer of another
+        class does not come to an end, a further Ctrl-C leaves its step undone.
 
         Parameters
         ----------

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from fastbp import History, Sequential, StopTraining, TwoLayerNet, fitting
+from fastbp import History, Sequential, StopTraining, TwoLayerNet, fitting, saving
 from fastbp.layers import (
     Affine,
     Dropout,
@@ -305,6 +305,26 @@ def test_a_rate_that_a_callback_sets_survives_resuming(tmp_path, stops):
     resumed, optimizer = run(path, resume)
     assert optimizer.lr == its_optimizer.lr == 0.2 * 0.5**6
     assert_same_parameters(resumed, whole)
+
+
+def test_a_rate_for_each_step_goes_on_after_resuming(tmp_path):
+    path, rates = tmp_path / "run.npz", np.linspace(0.3, 0.1, 24)
+    whole, _ = run(lr=rates, on_epoch=None)
+    run(path, epochs=3, lr=rates, on_epoch=None)
+    resumed, optimizer = run(path, path, lr=rates, on_epoch=None)
+    assert optimizer.lr is rates
+    assert_same_parameters(resumed, whole)
+
+
+def test_a_checkpoint_of_before_there_were_settings_in_it_goes_on(tmp_path):
+    path = tmp_path / "run.npz"
+    whole, _ = run(on_epoch=None)
+    run(path, epochs=3, on_epoch=None)
+    arrays, meta = saving.read(path)
+    for name in ("given", "settings", "seeds"):
+        del meta["checkpoint"][name]
+    saving.write(path, arrays, meta)
+    assert_same_parameters(run(path, path, on_epoch=None)[0], whole)
 
 
 def test_a_rate_that_is_given_anew_counts_after_resuming(tmp_path):

@@ -76,7 +76,7 @@ X, T = np.random.default_rng(1).random((10, 3)), np.arange(10) % 2
 
 
 def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_signals_wait_for_the_end_of_what_must_not_be_divided(handler):
@@ -267,3 +267,15 @@ def test_an_estimator_stops_at_a_callback_and_keeps_what_it_has_learned(handler)
     for got, right in zip(model.coefs_, expected.coefs_, strict=True):
         np.testing.assert_array_equal(got, right)
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_estimator_that_is_interrupted_in_its_first_iteration_keeps_what_it_has_learned(handler, monkeypatch):
+    sklearn_training = pytest.importorskip("fastbp.sklearn.training")
+    MLPClassifier = pytest.importorskip("fastbp.sklearn").MLPClassifier
+    monkeypatch.setattr(sklearn_training, "_loss", lambda *_: interrupt())
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model = MLPClassifier((4,), random_state=0, early_stopping=True).fit(X, y, X_val=X, y_val=y)
+    assert model._optimizer.t == 1
+    assert model.n_iter_ == 0
+    assert model.predict(X).shape == (20,)
