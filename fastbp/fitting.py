@@ -297,7 +297,7 @@ class Run:
         return [
             dtype,
             self._network.own_methods(),
-            [id(layer) for layer in (*layers, loss)],
+            [(id(part), type(part)) for part in (*layers, loss, self.optimizer)],
             engine.unknown(layers, loss, self.optimizer),
             [engine.dropout_settings(layer) for layer in layers if type(layer) is Dropout],
             [(value.shape, value.dtype, value.flags.writeable) for value in params],

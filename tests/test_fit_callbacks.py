@@ -30,7 +30,7 @@ def network(is_looped=False):
     layers = [affine(1, 6, 8), ReLU(), Dropout(0.4, seed=7), affine(2, 8, 3)]
     net = Sequential(layers, SoftmaxWithLoss())
     if is_looped:
-        layers[1].backward = layers[1].backward  # a layer with a method of its own is not the engine's
+        layers[2].backward = layers[2].backward  # a layer with a method of its own is not the engine's
     return net
 
 
@@ -71,6 +71,10 @@ def mix_dtypes(net, optimizer):
 
 def share_memory(net, optimizer):
     net.layers["Affine2"].b = net.layers["Affine1"].b[:3]
+
+
+def become_momentum(net, optimizer):
+    optimizer.__class__, optimizer.momentum, optimizer.v = Momentum, 0.5, None
 
 
 def use_columns(net, optimizer):
@@ -126,6 +130,8 @@ HONOURED = [
     set_method,
     set_gradient,
     replace_loss,
+    assign("__class__", Tanh, "ReLU1"),
+    become_momentum,
 ]
 
 

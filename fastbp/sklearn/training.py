@@ -112,7 +112,7 @@ class _Run:
         self._engine = engine_of(estimator, activations, self._optimizer, self._batch_size)
         self._engine.read()
         self._is_written = True
-        self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE]
+        self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE] if callbacks else []
         self._bar = _progress_bar(estimator)
         self.interrupts = Interrupts()
         # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
