@@ -35,6 +35,7 @@ from fastbp.validation import (
     DType,
     as_array,
     binary_target,
+    checked_order,
     generator,
     parameter,
     sample_weights,
@@ -311,7 +312,7 @@ class Run:
         """
         began = time.perf_counter() - (self.seconds if self.step else 0.0)
         self.before = self.generator.bit_generator.state
-        order = _permutation(self.generator, len(self._x))[: self.samples]
+        order = checked_order("seed", self.generator.permutation(len(self._x)), len(self._x))[: self.samples]
         shares, counts = self._shares(order)
         try:
             while self.step < self.steps:
@@ -550,16 +551,6 @@ def _checked_scale(scale: object) -> float:
     if not math.isfinite(number):
         raise ValueError(f"scale: expected a finite number, got {scale}; give one such as 1/255")
     return number
-
-
-def _permutation(generator: np.random.Generator, samples: int) -> Array:
-    order = np.asarray(generator.permutation(samples))
-    if order.shape != (samples,) or order.dtype != INTP or order.min() < 0 or order.max() >= samples:
-        raise ValueError(
-            f"seed: expected a generator whose permutation({samples}) is of numbers below {samples}, got others; "
-            f"pass one of NumPy's, such as np.random.default_rng(0)"
-        )
-    return np.ascontiguousarray(order)
 
 
 def _common_dtype(layers: list[Any]) -> DType | None:

@@ -3,6 +3,10 @@
 A layer checks its arguments, allocates, calls one kernel and keeps what `backward` will need. After an error it
 still holds what it held before. Result dtypes are NumPy's for the same operands; inputs are never written to,
 and no result is overwritten by a later call. Where a class differs from the book on purpose, it says so.
+
+`backward` goes back through the last `forward` of its layer, whichever thread called it: give each thread layers of
+its own, which may share `W` and `b`. What `forward` left may be replaced or written to in between; `backward` takes
+each attribute once and checks it, so that nothing outside an array is read.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from fastbp.validation import (
     empty,
     finished,
     float_dtype,
+    kept_target,
     parameter,
     rate,
     result_dtype,
@@ -257,13 +262,14 @@ class ReLU:
         TypeError, ValueError
             If dout is not real numbers in the shape of x.
         """
-        if self.mask is None:
+        mask = self.mask
+        if mask is None:
             _not_run(self)
-        dout = as_array("dout", dout)
-        same_shape("dout", dout, self.mask.shape, "as the input")
+        dout, mask = as_array("dout", dout), as_array("mask", mask)
+        same_shape("dout", dout, mask.shape, "as the input")
         dtype = result_dtype(dout)
         dx, dout = empty(dout.shape, dtype), working(dout, dtype)
-        implementation(dtype).relu_backward(dout.reshape(-1), self.mask.reshape(-1), dx.reshape(-1))
+        implementation(dtype).relu_backward(dout.reshape(-1), mask.reshape(-1), dx.reshape(-1))
         return finished(dx, dtype)
 
 
@@ -301,8 +307,8 @@ class _OutputActivation:
         out = empty(x.shape, dtype)
         forward = getattr(implementation(dtype), f"{self._function}_forward")
         forward(working(x, dtype).reshape(-1), out.reshape(-1))
-        self.out = finished(out, dtype)
-        return self.out
+        self.out = out = finished(out, dtype)
+        return out
 
     def backward(self, dout: ArrayLike) -> Array:
         """Return dout times the derivative.
@@ -324,13 +330,14 @@ class _OutputActivation:
         TypeError, ValueError
             If dout is not real numbers in the shape of x.
         """
-        if self.out is None:
+        out = self.out
+        if out is None:
             _not_run(self)
-        dout = as_array("dout", dout)
-        same_shape("dout", dout, self.out.shape, "as the input")
-        dtype = result_dtype(dout, self.out)
+        dout, out = as_array("dout", dout), as_array("out", out)
+        same_shape("dout", dout, out.shape, "as the input")
+        dtype = result_dtype(dout, out)
         dx = empty(dout.shape, dtype)
-        dout, out = working(dout, dtype), working(self.out, dtype)
+        dout, out = working(dout, dtype), working(out, dtype)
         backward = getattr(implementation(dtype), f"{self._function}_backward")
         backward(dout.reshape(-1), out.reshape(-1), dx.reshape(-1))
         return finished(dx, dtype)
@@ -410,10 +417,11 @@ class Identity:
         TypeError, ValueError
             If dout is not real numbers in the shape of x.
         """
-        if self._shape is None:
+        shape = self._shape
+        if shape is None:
             _not_run(self)
         dout = as_array("dout", dout)
-        same_shape("dout", dout, self._shape, "as the input")
+        same_shape("dout", dout, shape, "as the input")
         return dout.astype(result_dtype(dout), order="C")
 
 
@@ -510,13 +518,14 @@ class Dropout:
         TypeError, ValueError
             If dout is not real numbers in the shape of x.
         """
-        if self.mask is None:
+        mask, ratio = self.mask, self._ratio
+        if mask is None:
             _not_run(self)
-        dout = as_array("dout", dout)
-        same_shape("dout", dout, self.mask.shape, "as the input")
+        dout, mask = as_array("dout", dout), as_array("mask", mask)
+        same_shape("dout", dout, mask.shape, "as the input")
         dtype = _quotient_dtype(dout)
         dx, dout = empty(dout.shape, dtype), working(dout, dtype)
-        implementation(dtype).dropout_backward(dout.reshape(-1), self.mask.reshape(-1), self._ratio, dx.reshape(-1))
+        implementation(dtype).dropout_backward(dout.reshape(-1), mask.reshape(-1), ratio, dx.reshape(-1))
         return finished(dx, dtype)
 
     def _settings(self) -> tuple[float, int, int]:
@@ -584,7 +593,7 @@ class Affine:
         """
         W, b = self._parameters()
         x = as_array("x", x)
-        samples, M = self._as_rows(x), len(b)
+        samples, M = _as_rows(x, W), len(b)
         dtype = result_dtype(x, W, b)
         out = empty((len(samples), M), dtype)
         implementation(dtype).affine_forward(working(samples, dtype), working(W, dtype), working(b, dtype), out)
@@ -650,21 +659,12 @@ class Affine:
             )
         return W, b
 
-    def _as_rows(self, x: Array) -> Array:
-        D = len(self.W)
-        shape = (1, *x.shape) if x.ndim == 1 else x.shape
-        if x.ndim == 0 or math.prod(shape[1:]) != D:
-            raise ValueError(
-                f"x: expected one sample ({D},) or a batch (N, {D}) to multiply W {self.W.shape}, got shape {x.shape}; "
-                f"reshape x, or make W with as many rows as x has features"
-            )
-        return x if x.ndim == 2 else x.reshape(shape[0], D)
-
     def _backward_operands(self, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...], Array]:
         """x and W as forward used them, the shape of its input, and dout as rows."""
-        if self._forward is None:
+        forward = self._forward
+        if forward is None:
             _not_run(self)
-        x, W, shape = self._forward
+        x, W, shape = forward
         if x.shape[1] != W.shape[0]:
             raise ValueError(
                 f"W: expected {x.shape[1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
@@ -676,6 +676,17 @@ class Affine:
             return x, W, shape, dout.reshape(out_shape)
         same_shape("dout", dout, out_shape, "as the output")
         return x, W, shape, dout
+
+
+def _as_rows(x: Array, W: Array) -> Array:
+    D = len(W)
+    shape = (1, *x.shape) if x.ndim == 1 else x.shape
+    if x.ndim == 0 or math.prod(shape[1:]) != D:
+        raise ValueError(
+            f"x: expected one sample ({D},) or a batch (N, {D}) to multiply W {W.shape}, got shape {x.shape}; "
+            f"reshape x, or make W with as many rows as x has features"
+        )
+    return x if x.ndim == 2 else x.reshape(shape[0], D)
 
 
 class Softmax:
@@ -712,8 +723,8 @@ class Softmax:
         samples, dtype = rows("x", x), float_dtype(result_dtype(x))
         out = empty(samples.shape, dtype)
         implementation(dtype).softmax_forward(working(samples, dtype), out)
-        self.out = finished(out, dtype).reshape(x.shape)
-        return self.out
+        self.out = out = finished(out, dtype).reshape(x.shape)
+        return out
 
     def backward(self, dout: ArrayLike) -> Array:
         """Return y·(dout - sum(dout·y)) for each row: the product with the full Jacobian diag(y) - y·yᵀ.
@@ -735,16 +746,15 @@ class Softmax:
         TypeError, ValueError
             If dout is not real numbers in the shape of x.
         """
-        if self.out is None:
+        out = self.out
+        if out is None:
             _not_run(self)
-        dout = as_array("dout", dout)
-        same_shape("dout", dout, self.out.shape, "as the input")
-        dtype = result_dtype(dout, self.out)
+        dout, out = as_array("dout", dout), as_array("out", out)
+        same_shape("dout", dout, out.shape, "as the input")
+        dtype = result_dtype(dout, out)
         samples = rows("dout", dout)
         dx = empty(samples.shape, dtype)
-        implementation(dtype).softmax_backward(
-            working(samples, dtype), working(self.out, dtype).reshape(samples.shape), dx
-        )
+        implementation(dtype).softmax_backward(working(samples, dtype), working(out, dtype).reshape(samples.shape), dx)
         return finished(dx, dtype).reshape(dout.shape)
 
 
@@ -767,6 +777,7 @@ class CrossEntropyError:
         self.y: Array | None = None
         self.t: Array | None = None
         self.loss: float | None = None
+        self._dtype = FLOAT64
 
     def forward(self, y: ArrayLike, t: ArrayLike) -> float:
         """Return the mean over the batch of -sum(t·log(y)); 0.0 for an empty batch.
@@ -810,12 +821,15 @@ class CrossEntropyError:
         TypeError, ValueError
             If dout is not one number.
         """
-        if self.y is None:
+        y, t, dtype = self.y, self.t, self._dtype
+        if y is None or t is None:
             _not_run(self)
-        samples, dtype = rows("y", self.y), self._dtype
+        y = as_array("y", y)
+        samples = working(rows("y", y), dtype)
         dy = empty(samples.shape, dtype)
-        implementation(dtype).cross_entropy_backward(working(samples, dtype), self.t, scalar("dout", dout), dy)
-        return finished(dy, dtype).reshape(self.y.shape)
+        t, dout = kept_target(t, samples.shape, dtype), scalar("dout", dout)
+        implementation(dtype).cross_entropy_backward(samples, t, dout, dy)
+        return finished(dy, dtype).reshape(y.shape)
 
 
 class SoftmaxWithLoss:
@@ -837,6 +851,8 @@ class SoftmaxWithLoss:
         self.loss: float | None = None
         self.y: Array | None = None
         self.t: Array | None = None
+        self._dtype = FLOAT64
+        self._shares: Array | None = None
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean over the batch of log(sum(exp(x))) - sum(t·x); 0.0 for an empty batch.
@@ -891,14 +907,15 @@ class SoftmaxWithLoss:
         TypeError, ValueError
             If dout is not one number.
         """
-        if self.y is None:
+        y, t, dtype, shares = self.y, self.t, self._dtype, self._shares
+        if y is None or t is None:
             _not_run(self)
-        dtype = self._dtype
-        samples = working(rows("y", self.y), dtype)
+        y = as_array("y", y)
+        samples = working(rows("y", y), dtype)
         dx = empty(samples.shape, dtype)
-        dout = _dout_of_sum(scalar("dout", dout), self._shares)
-        implementation(dtype).softmax_cross_entropy_backward(samples, self.t, dout, dx)
-        return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
+        t, dout = kept_target(t, samples.shape, dtype), _dout_of_sum(scalar("dout", dout), shares)
+        implementation(dtype).softmax_cross_entropy_backward(samples, t, dout, dx)
+        return finished(_weighted(dx, shares), dtype).reshape(y.shape)
 
 
 class SigmoidWithLoss:
@@ -921,6 +938,8 @@ class SigmoidWithLoss:
         self.loss: float | None = None
         self.y: Array | None = None
         self.t: Array | None = None
+        self._dtype = FLOAT64
+        self._shares: Array | None = None
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the sum of the losses over C, mean over the batch; 0.0 for an empty batch.
@@ -979,15 +998,18 @@ class SigmoidWithLoss:
         TypeError, ValueError
             If dout is not one number.
         """
-        if self.y is None or self.t is None:
+        y, t, dtype, shares = self.y, self.t, self._dtype, self._shares
+        if y is None or t is None:
             _not_run(self)
-        dtype, shape = self._dtype, _as_columns(self.y)
-        y, t = working(self.y, dtype).reshape(shape), self.t.reshape(shape)
+        y, t = as_array("y", y), as_array("t", t)
+        same_shape("t", t, y.shape, "as y")
+        shape = _as_columns(y)
         dx = empty(shape, dtype)
         # The derivative of the sigmoid cancels, and leaves what half the squared error of y has.
-        dout = _dout_of_sum(scalar("dout", dout), self._shares)
-        implementation(dtype).squared_error_backward(y, t, dout, dx)
-        return finished(_weighted(dx, self._shares), dtype).reshape(self.y.shape)
+        factor = _dout_of_sum(scalar("dout", dout), shares)
+        predictions, targets = working(y, dtype).reshape(shape), working(t, dtype).reshape(shape)
+        implementation(dtype).squared_error_backward(predictions, targets, factor, dx)
+        return finished(_weighted(dx, shares), dtype).reshape(y.shape)
 
 
 class _OutputWithLoss:
@@ -1018,9 +1040,10 @@ class _OutputWithLoss:
         TypeError, ValueError
             If dout is not one number.
         """
-        if self.y is None or self.t is None:
+        y, t, shares = self.y, self.t, self._shares
+        if y is None or t is None:
             _not_run(self)
-        return _scaled_difference(self.y, self.t, dout, self._shares)
+        return _scaled_difference(as_array("y", y), as_array("t", t), dout, shares)
 
 
 class IdentityWithLoss(_OutputWithLoss):
@@ -1120,6 +1143,7 @@ class ExpWithLoss(_OutputWithLoss):
 
 def _scaled_difference(y: Array, t: Array, dout: ArrayLike, shares: Array | None) -> Array:
     """(y - t)/N·dout in the shape of y, or with the shares of samples in place of 1/N."""
+    same_shape("t", t, y.shape, "as y")
     dtype = _quotient_dtype(y, t)
     predictions, targets = working(rows("y", y), dtype), working(rows("t", t), dtype)
     dx = empty(predictions.shape, dtype)
@@ -1144,6 +1168,7 @@ def _dout_of_sum(dout: float, shares: Array | None) -> float:
 def _weighted(dx: Array, shares: Array | None) -> Array:
     """The gradient of a sum over the batch, with the share of each sample, in place."""
     if shares is not None:
+        same_shape("sample_weight", shares, dx.shape[:1], "one for each row of y")
         dx *= shares.astype(dx.dtype)[:, np.newaxis]
     return dx
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 
@@ -163,9 +163,15 @@ class Optimizer:
         """Update one flat parameter at the rate of this step."""
         raise NotImplementedError
 
-    def _flat(self, name: str, key: str) -> Array:
-        state: Array = getattr(self, name)[key]
-        return state.reshape(-1)
+    def _flat(self, name: str, key: str, param: Array) -> Array:
+        """The state of a flat parameter, which another thread may have replaced since it was prepared."""
+        state: Array = getattr(self, name)[key].reshape(-1)
+        if len(state) != len(param):
+            raise ValueError(
+                f"{name}[{key!r}]: expected {len(param)} numbers, as the parameter has, got {len(state)}; "
+                f"give each network and each thread an optimizer of its own"
+            )
+        return state
 
 
 class SGD(Optimizer):
@@ -189,7 +195,7 @@ class Momentum(Optimizer):
         self.v: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        v = self._flat("v", key)
+        v = self._flat("v", key, param)
         implementation(param.dtype).momentum_update(param, grad, v, lr, self.momentum)
 
 
@@ -197,7 +203,7 @@ class Nesterov(Momentum):
     """Nesterov's accelerated gradient, with the gradient taken a step ahead (Bengio et al., arXiv:1212.0901)."""
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        v = self._flat("v", key)
+        v = self._flat("v", key, param)
         implementation(param.dtype).nesterov_update(param, grad, v, lr, self.momentum)
 
 
@@ -212,7 +218,7 @@ class AdaGrad(Optimizer):
         self.h: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        implementation(param.dtype).adagrad_update(param, grad, self._flat("h", key), lr, self.eps)
+        implementation(param.dtype).adagrad_update(param, grad, self._flat("h", key, param), lr, self.eps)
 
 
 class RMSprop(Optimizer):
@@ -228,7 +234,7 @@ class RMSprop(Optimizer):
         self.h: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        h = self._flat("h", key)
+        h = self._flat("h", key, param)
         implementation(param.dtype).rmsprop_update(param, grad, h, lr, self.decay_rate, self.eps)
 
 
@@ -255,7 +261,7 @@ class Adam(Optimizer):
         self.v: dict[str, Array] | None = None
 
     def _update(self, key: str, param: Array, grad: Array, lr: float) -> None:
-        m, v = self._flat("m", key), self._flat("v", key)
+        m, v = self._flat("m", key, param), self._flat("v", key, param)
         implementation(param.dtype).adam_update(param, grad, m, v, lr, self.beta1, self.beta2, self.eps)
 
     def current_rate(self) -> float:
@@ -298,8 +304,9 @@ _BY_NAME: dict[str, Callable[[], Optimizer]] = {kind.__name__.lower(): kind for 
 
 def _checked(key: str, param: Any, grads: Mapping[str, Any]) -> tuple[Array, Array]:
     """A parameter and its gradient as a kernel takes them; the parameter itself where it can be."""
-    if _fits_kernel(param, grads.get(key)):
-        return param, grads[key]
+    given = grads.get(key)
+    if _fits_kernel(param, given):
+        return param, cast(Array, given)
     name = f"params[{key!r}]"
     array = as_array(name, param)
     if array.ndim and not isinstance(param, np.ndarray):

@@ -31,6 +31,8 @@ def as_array(name: str, value: object) -> Array:
     TypeError
         For masked arrays and for complex, longdouble, object, text and date arrays.
     """
+    if type(value) is np.ndarray and (value.dtype is FLOAT64 or value.dtype is FLOAT32):
+        return value
     array = value if type(value) is np.ndarray else _converted(name, value)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise TypeError(
@@ -160,6 +162,24 @@ def generator(seed: object) -> np.random.Generator:
     return np.random.default_rng(whole_number("seed", seed, 0, "give a number such as 0"))
 
 
+def checked_order(name: str, order: object, samples: int) -> Array:
+    """The order in which a generator puts `samples` samples: a copy, as a generator of the caller's may say anything.
+
+    Raises
+    ------
+    ValueError
+        If it is not integers (samples,) from 0 to samples - 1.
+    """
+    places = np.array(order)
+    if places.dtype.kind not in "iu" or places.shape != (samples,) or places.min() < 0 or places.max() >= samples:
+        raise ValueError(
+            f"{name}: expected a generator that puts {samples} samples in the order of integers from 0 to "
+            f"{samples - 1}, got {_short(places)}; pass one of NumPy's own"
+        )
+    ordered: Array = places.astype(INTP, copy=False)
+    return ordered
+
+
 def network_dtype(dtype: DTypeLike) -> DType:
     """The dtype of a network or of a data set, float32 or float64."""
     if dtype not in (FLOAT32, FLOAT64):
@@ -204,7 +224,7 @@ def rows(name: str, array: Array) -> Array:
         )
     if array.shape[-1] == 0:
         raise ValueError(f"{name}: expected at least one class, got shape {array.shape}; its last axis is the classes")
-    return array.reshape(-1, array.shape[-1])
+    return array if array.ndim == 2 else array.reshape(1, -1)
 
 
 def target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DType]:
@@ -232,6 +252,31 @@ def target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DTyp
         f"t: expected {labels} or a distribution of shape {shape}, got shape {array.shape}; "
         f"give one integer class, or one row of probabilities, for each row of predictions"
     )
+
+
+def kept_target(t: object, shape: tuple[int, int], dtype: DType) -> Array:
+    """What `target` gave for predictions of `shape` (N, C), once more: a layer's `t` can be replaced and written to.
+
+    Raises
+    ------
+    TypeError
+        If labels are not integers.
+    ValueError
+        If the shape is neither (N,) nor (N, C), or a label is not in 0 <= t < C.
+    """
+    if type(t) is np.ndarray and t.dtype is INTP and t.shape == shape[:1]:
+        labels: Array = t.copy()  # checked and used alike, whatever is written to t meanwhile
+        if implementation(dtype).first_bad_label(labels, shape[1]) < 0:
+            return labels
+    array = as_array("t", t)
+    if array.shape == shape:
+        return working(array, dtype)
+    if array.shape != shape[:1]:
+        raise ValueError(
+            f"t: expected shape {shape[:1]} or {shape}, as y of the same forward has it, got {array.shape}; "
+            f"call forward again, and not from another thread before backward"
+        )
+    return _labels(array, shape[1], dtype)
 
 
 def sample_weights(value: object, samples: int) -> Array:

@@ -214,9 +214,10 @@ class _Kernel:
         if asked is None:
             return empty(shape, self._dtype)
         self._check_out(asked, shape)
-        fits = asked.flags.carray and asked.dtype.isnative and self._dtype is not FLOAT16
-        apart = not any(np.may_share_memory(asked, array) for array in taken)
-        return asked if fits and apart else empty(shape, self._dtype)
+        out = np.asarray(asked)  # a subclass may describe its memory otherwise than it is
+        fits = out.flags.carray and out.dtype.isnative and self._dtype is not FLOAT16
+        apart = not any(np.may_share_memory(out, array) for array in taken)
+        return out if fits and apart else empty(shape, self._dtype)
 
     def _handed_over(self, result: Any, asked: Any) -> Any:
         """`result`, in the array that was asked for."""
@@ -227,11 +228,12 @@ class _Kernel:
         return asked
 
     def _check_out(self, asked: Any, shape: tuple[int, ...]) -> None:
-        if not isinstance(asked, np.ndarray) or asked.dtype != self._dtype:
-            kind = asked.dtype if isinstance(asked, np.ndarray) else type(asked).__name__
+        out = np.asarray(asked)
+        if not isinstance(asked, np.ndarray) or out.dtype != self._dtype:
+            kind = out.dtype if isinstance(asked, np.ndarray) else type(asked).__name__
             raise TypeError(f"out: expected an array of {self._dtype}, got {kind}; make it with np.empty")
-        if asked.shape != shape or not asked.flags.writeable:
-            what = f"shape {asked.shape}" if asked.shape != shape else "a read-only one"
+        if out.shape != shape or not out.flags.writeable:
+            what = f"shape {out.shape}" if out.shape != shape else "a read-only one"
             raise ValueError(f"out: expected a writeable array of shape {shape}, got {what}; make it with np.empty")
 
 

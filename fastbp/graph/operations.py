@@ -53,6 +53,7 @@ Written with operators and the functions of `fastbp.graph.elementwise`, it can b
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -355,7 +356,7 @@ class Index(Operation):
     symbol = "[ ]"
 
     def __init__(self, key: Any) -> None:
-        self.key = key
+        self.key = copy.deepcopy(key)  # an array of indices may be written to before backward
 
     def forward(self, x: Value) -> Value:
         return np.array(x[self.key])
