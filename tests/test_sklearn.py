@@ -1,13 +1,16 @@
 """The estimators give the numbers of the installed scikit-learn: losses, parameters and predictions to 1e-8."""
 
+import copy
 import warnings
 
 import numpy as np
 import pytest
 import scipy.sparse
 from sklearn import neural_network
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold, cross_val_score, learning_curve
 
 import fastbp.sklearn
 
@@ -213,12 +216,14 @@ def test_sparse_samples_give_what_dense_ones_give(solver, layout, monkeypatch):
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 @pytest.mark.parametrize("name", ["classes", "numbers"])
-def test_float32_stays_float32(name, solver):
+def test_float32_is_fitted_in_the_width_that_scikit_learn_gives_it(name, solver):
     kind, settings, X, y = task(name)
     X = X.astype(np.float32)
     theirs, ours = (estimator.fit(X, y) for estimator in both(kind, solver=solver, max_iter=5, **settings))
-    assert {array.dtype for array in ours.coefs_ + ours.intercepts_} == {np.dtype(np.float32)}
-    assert outputs(ours, X).dtype == np.float32
+    widths = {array.dtype for array in ours.coefs_ + ours.intercepts_}
+    assert widths == {array.dtype for array in theirs.coefs_ + theirs.intercepts_}
+    assert widths == {np.dtype(np.float64 if solver == "lbfgs" else np.float32)}
+    assert outputs(ours, X).dtype == outputs(theirs, X).dtype == widths.pop()
     np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-4)
     np.testing.assert_allclose(outputs(ours, X.astype(float)), outputs(theirs, X.astype(float)), rtol=0.01, atol=0.01)
 
@@ -267,3 +272,172 @@ def test_verbose_prints_what_scikit_learn_prints(capsys):
             estimator.fit(X, y)
             printed.append(capsys.readouterr().out)
         assert printed[0] == printed[1] != ""
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("label", [7, "only", True])
+def test_one_class_alone(solver, label):
+    X, _ = digits(60)
+    y = np.full(60, label)
+    weights = np.random.default_rng(0).random(60) + 0.1
+    for sample_weight in (None, weights):
+        theirs, ours = (
+            estimator.fit(X, y, sample_weight) for estimator in both("MLPClassifier", solver=solver, max_iter=10)
+        )
+        assert_same_fit(theirs, ours, X)
+        np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    balanced = fastbp.sklearn.MLPClassifier(class_weight="balanced", solver=solver, max_iter=10, random_state=3)
+    np.testing.assert_allclose(balanced.fit(X, y).loss_, clone(balanced).set_params(class_weight=None).fit(X, y).loss_)
+
+
+def test_one_class_alone_with_early_stopping_and_in_parts():
+    X, _ = digits(60)
+    y = np.full(60, 7)
+    theirs, ours = (estimator.fit(X, y) for estimator in both("MLPClassifier", early_stopping=True, max_iter=5))
+    assert_same_fit(theirs, ours, X)
+    for classes in ([7], [6, 7]):
+        theirs, ours = both("MLPClassifier")
+        for estimator in (theirs, ours):
+            for _ in range(3):
+                estimator.partial_fit(X, y, classes=classes)
+        assert_same_fit(theirs, ours, X)
+
+
+def test_folds_that_hold_one_class_are_scored_as_there():
+    X, y = digits(60)
+    y, folds = np.sort(y > 4), KFold(2)
+    theirs, ours = both("MLPClassifier", max_iter=5)
+    for estimator in (theirs, ours):
+        assert np.isfinite(cross_val_score(estimator, X, y, cv=folds)).all()
+    scores = [
+        learning_curve(estimator, X, y, cv=folds, train_sizes=[10, 30], error_score="raise")[2]
+        for estimator in (theirs, ours)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def of_dtype(dtype):
+    return lambda model: [setattr(model, name, [a.astype(dtype) for a in getattr(model, name)]) for name in PARAMETERS]
+
+
+def replaced(name, number, array):
+    return lambda model: getattr(model, name).__setitem__(number, copy.copy(array))
+
+
+PARAMETERS = "coefs_", "intercepts_"
+EDITS = {
+    "longdouble": of_dtype(np.longdouble),
+    "big-endian": of_dtype(">f8"),
+    "big-endian float32": of_dtype(">f4"),
+    "float32": of_dtype(np.float32),
+    "float16": of_dtype(np.float16),
+    "integers": of_dtype(int),
+    "objects": of_dtype(object),
+    "complex": of_dtype(complex),
+    "fortran": lambda model: [setattr(model, "coefs_", [np.asfortranarray(W) for W in model.coefs_])],
+    "one of float32": replaced("coefs_", 1, np.ones((6, 3), np.float32)),
+    "intercepts of float32": replaced("intercepts_", 0, np.ones(6, np.float32)),
+    "intercepts of integers": replaced("intercepts_", 0, np.ones(6, int)),
+    "complex intercepts": replaced("intercepts_", 0, np.ones(6, complex)),
+    "one intercept for all": replaced("intercepts_", 0, np.ones(1)),
+    "a row of intercepts": replaced("intercepts_", 0, np.ones((1, 6))),
+    "a number of intercepts": replaced("intercepts_", 0, 0.5),
+    "more rows": replaced("coefs_", 1, np.ones((10**6, 3))),
+    "fewer rows": replaced("coefs_", 1, np.ones((5, 3))),
+    "no rows": replaced("coefs_", 1, np.ones((0, 3))),
+    "flat coefs": replaced("coefs_", 1, np.ones(6)),
+    "too few features": replaced("coefs_", 0, np.ones((3, 6))),
+    "too many intercepts": replaced("intercepts_", 0, np.ones(10**6)),
+    "too few intercepts": replaced("intercepts_", 1, np.ones(2)),
+    "other outputs": lambda model: vars(model).update(
+        coefs_=[np.ones((4, 6)), np.ones((6, 5))], intercepts_=[np.ones(6), np.ones(5)]
+    ),
+    "a list": replaced("coefs_", 0, [[1.0] * 6] * 4),
+}  # fmt: skip
+
+
+def outcome(call):
+    """What a call gives, or the class of its error."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error)
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize("width", [np.float32, np.float64])
+def test_parameters_set_from_outside_predict_as_there_or_are_refused_as_there(edit, width):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((50, 4)).astype(width), rng.integers(0, 3, 50)
+    got = []
+    for estimator in both("MLPClassifier", hidden_layer_sizes=(6,), max_iter=2):
+        edit(estimator.fit(X, y))
+        got.append(outcome(lambda model=estimator: model.predict_proba(X)))
+    theirs, ours = got
+    if isinstance(theirs, type):
+        assert ours is theirs
+    else:
+        assert ours.shape == theirs.shape
+        assert ours.dtype == theirs.dtype
+        tolerance = 20 * max(np.finfo(width).eps, np.finfo(ours.dtype).eps)
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance)
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_parameters_set_from_outside_are_trained_or_refused_by_name(edit, solver):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((50, 4)), rng.integers(0, 3, 50)
+    theirs, ours = both("MLPClassifier", hidden_layer_sizes=(6,), max_iter=2, warm_start=True, solver=solver)
+    for estimator in (theirs, ours):
+        edit(estimator.fit(X, y))
+    before = copy.deepcopy(ours.coefs_ + ours.intercepts_)
+    try:
+        ours.fit(X, y)
+    except (TypeError, ValueError) as error:
+        assert "expected" in str(error)  # noqa: PT017 - only where there is an error
+        assert "s_[" in str(error)  # noqa: PT017
+        np.testing.assert_equal(ours.coefs_ + ours.intercepts_, before)
+    else:
+        narrowest = min(array.dtype.itemsize for array in before)
+        theirs.fit(X, y)
+        for name in PARAMETERS:  # they stay in another byte order there
+            setattr(theirs, name, [array.astype(array.dtype.type) for array in getattr(theirs, name)])
+        assert_same_fit(theirs, ours, X, rtol={2: 1e-4, 4: 1e-5, 8: 1e-8}[narrowest])
+
+
+def test_parameters_that_are_missing_are_refused():
+    X, y = digits(60)
+    model = fastbp.sklearn.MLPClassifier((6,), max_iter=2, warm_start=True).fit(X, y)
+    del model.intercepts_[1]
+    for call in (lambda: model.predict(X), lambda: model.fit(X, y)):
+        with pytest.raises(ValueError, match="coefs_, intercepts_: expected"):
+            call()
+    model = fastbp.sklearn.MLPClassifier((6,), max_iter=2, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="coefs_, intercepts_: expected 3 each, as hidden_layer_sizes asks for"):
+        model.set_params(hidden_layer_sizes=(6, 6)).fit(X, y)
+
+
+@pytest.mark.parametrize("sizes", [(2.5,), (2.0,), 2.5, [3, 2.5], ("3",)], ids=str)
+def test_sizes_that_are_not_integers_are_refused(sizes):
+    X, y = digits(60)
+    errors = []
+    for estimator in both("MLPClassifier", hidden_layer_sizes=sizes):
+        with pytest.raises((TypeError, ValueError)) as error:
+            estimator.fit(X, y)
+        errors.append(error.value)
+    assert isinstance(errors[1], TypeError) or type(errors[0]) is type(errors[1])
+    assert "hidden_layer_sizes" in str(errors[1])
+
+
+@pytest.mark.parametrize("value", [-1, 60, 10**12])
+def test_a_random_state_that_puts_samples_in_no_order_is_refused(value):
+    class Liar(np.random.RandomState):
+        def shuffle(self, x):
+            x[...] = [value, *range(1, len(x))]
+
+    X, y = digits(60)
+    with pytest.raises(ValueError, match="random_state: expected a generator that puts 60 samples in the order"):
+        fastbp.sklearn.MLPClassifier(random_state=Liar(0), max_iter=1).fit(X, y)

@@ -196,6 +196,18 @@ def test_to_sklearn_and_back_goes_on_with_the_same_numbers(digits):
     assert MLPClassifier.from_sklearn(neural_network.MLPClassifier(alpha=3), dropout=0.5).get_params()["alpha"] == 3
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_to_sklearn_of_counts_predicts_and_goes_on_the_same(digits, solver):
+    X, y = digits
+    ours = MLPRegressor("poisson", (8,), max_iter=5, random_state=0, solver=solver).fit(X, y)
+    theirs = ours.to_sklearn()
+    assert type(theirs) is neural_network.MLPRegressor
+    np.testing.assert_allclose(theirs.predict(X), ours.predict(X), rtol=1e-12)
+    np.testing.assert_array_equal(MLPRegressor.from_sklearn(theirs).predict(X), ours.predict(X))
+    if solver == "adam":
+        np.testing.assert_allclose(theirs.partial_fit(X, y).predict(X), ours.partial_fit(X, y).predict(X), rtol=1e-8)
+
+
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 def test_onnx(kind, digits):
     X, y = digits

@@ -1,8 +1,13 @@
 """The estimators inside scikit-learn: its checks, pipelines, searches, copies, files and processes."""
 
 import copy
+import os
 import pickle
+import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -22,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 import fastbp
 from fastbp.sklearn import MLPClassifier, MLPRegressor
-from tests.subprocesses import run_python
+from tests.subprocesses import ROOT, run_python
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -56,6 +61,31 @@ def test_check_estimator(kind):
     """
     left = run_python("\n".join(line[8:] for line in code.splitlines()), SCIPY_ARRAY_API="1")
     assert set(eval(left)) <= NOT_FOR_IT
+
+
+# It evaluates the loss with scikit-learn's private _loss_grad_lbfgs, whose index of the parameters no kernel keeps.
+OF_PRIVATE_NAMES = ["test_gradient"]
+
+
+def test_scikit_learns_own_tests_pass(tmp_path):
+    theirs = Path(neural_network.__file__).parent / "tests" / "test_mlp.py"
+    imported = "from sklearn.neural_network import MLPClassifier, MLPRegressor"
+    source = theirs.read_text(encoding="utf-8")
+    assert source.count(imported) == 1
+    ours = imported.replace("sklearn.neural_network", "fastbp.sklearn")
+    (tmp_path / "test_mlp.py").write_text(source.replace(imported, ours), encoding="utf-8")
+    left_out = [f"--deselect=test_mlp.py::{name}" for name in OF_PRIVATE_NAMES]
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "sklearn.conftest", "--rootdir=.", "test_mlp.py", *left_out]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "FASTBP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(rf"^[5-9]\d passed, {len(OF_PRIVATE_NAMES)} deselected", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_a_pipeline_and_its_parameters(digits):
@@ -193,8 +223,3 @@ except ImportError as error:
     print(error)
 """
     assert 'pip install "fastbp[sklearn]"' in run_python(code)
-
-
-def test_one_class_is_refused():
-    with pytest.raises(ValueError, match="expected at least 2 classes, got only one class: 7"):
-        MLPClassifier().fit([[1.0, 2.0], [3.0, 4.0]], [7, 7])

@@ -22,7 +22,7 @@ from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from fastbp.sklearn.minimizing import minimize
-from fastbp.sklearn.networks import HIDDEN
+from fastbp.sklearn.networks import HIDDEN, check_parameters
 from fastbp.sklearn.prediction import is_plain, outputs
 from fastbp.sklearn.training import DIVERGED, Callback, Data, train
 from fastbp.validation import FLOAT64, Array, DType
@@ -93,7 +93,12 @@ class _OnKernels:
         held_out: tuple[Any, Any] = (None, None),
         callbacks: Iterable[Callback] = (),
     ) -> Any:
-        sizes = [int(size) for size in np.ravel(self.hidden_layer_sizes)]
+        sizes = list(np.ravel(self.hidden_layer_sizes))
+        if not all(isinstance(size, np.integer) for size in sizes):
+            raise TypeError(
+                f"hidden_layer_sizes: expected integers, got {self.hidden_layer_sizes}; "
+                "give the number of neurons of each hidden layer"
+            )
         if any(size <= 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         activations = self._activations(len(sizes))
@@ -110,6 +115,7 @@ class _OnKernels:
             self._initialize(y, [X.shape[1], *sizes, self.n_outputs_], X.dtype)
         if is_first and others is not None:
             self.validation_loss_curve_: list[float] = []
+        check_parameters(self, X.shape[1], len(sizes))
         if self.solver == "lbfgs":
             minimize(self, activations, *data)
         else:
@@ -189,11 +195,12 @@ class _OnKernels:
         return y
 
     def _make_writeable(self: Any) -> None:
-        """Have arrays that can be trained in place: those of a memory-mapped file cannot."""
+        """Have arrays that can be trained in place: those of a memory-mapped file or of another byte order cannot."""
         for name in ("coefs_", "intercepts_"):
             arrays = getattr(self, name)
-            if not all(array.flags.carray for array in arrays):
-                setattr(self, name, [array if array.flags.carray else array.copy("C") for array in arrays])
+            if not all(array.flags.carray and array.dtype.isnative for array in arrays):
+                native = (array.astype(array.dtype.type, "C", copy=False) for array in arrays)
+                setattr(self, name, [array if array.flags.carray else array.copy("C") for array in native])
 
     def _forward_pass_fast(self: Any, X: Any, check_input: bool = True) -> Array:
         """The activations of the last layer."""
@@ -210,8 +217,8 @@ class _OnKernels:
         """Return scikit-learn's own estimator with these parameters and everything fitted, as a copy.
 
         It predicts the same, and `partial_fit` goes on with the same numbers. What takes only scikit-learn's classes,
-        such as a converter to ONNX, takes this. `dropout`, which predictions do not have, is left out, and so is
-        `class_weight`.
+        such as a converter to ONNX, takes this; skl2onnx knows no `loss="poisson"`, though. `dropout`, which
+        predictions do not have, is left out, and so is `class_weight`.
 
         Raises
         ------
@@ -346,14 +353,6 @@ class MLPClassifier(_OnKernels, neural_network.MLPClassifier):  # type: ignore[m
         )
         self.dropout = dropout
         self.class_weight = class_weight
-
-    def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Array]:
-        X, y = super()._validate_input(X, y, incremental, reset)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y: expected at least 2 classes, got only one class: {self.classes_[0]}; give samples of another"
-            )
-        return X, y
 
     def _weights(self, sample_weight: ArrayLike | None, X: Any, y: Array, incremental: bool) -> Array | None:
         weights: Array | None = super()._weights(sample_weight, X, y, incremental)

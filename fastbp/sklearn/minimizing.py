@@ -16,11 +16,10 @@ from fastbp.validation import FLOAT64, Array
 
 
 def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: Array | None) -> None:
-    """Fit from the estimator's parameters on. It is done in float64, and the result is of the parameters' dtype.
+    """Fit from the estimator's parameters on. The result is of float64, as SciPy's is.
 
     A sparse X is made dense: every evaluation reads all of it.
     """
-    dtype = estimator.coefs_[0].dtype
     for parameters in (estimator.coefs_, estimator.intercepts_):
         parameters[:] = [array.astype(FLOAT64) for array in parameters]
     dense = X.toarray() if scipy.sparse.issparse(X) else X
@@ -31,8 +30,6 @@ def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: 
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     estimator.loss_ = result.fun
     objective.put(result.x)
-    for parameters in (estimator.coefs_, estimator.intercepts_):
-        parameters[:] = [array.astype(dtype, copy=False) for array in parameters]
 
 
 class _Objective:

@@ -23,7 +23,7 @@ from fastbp.layers import (
     Tanh,
 )
 from fastbp.network import Sequential
-from fastbp.validation import INTP, Array, DType, working
+from fastbp.validation import FLOAT32, FLOAT64, INTP, Array, DType, parameter, same_shape, working
 
 HIDDEN: dict[str, type] = {"identity": Identity, "logistic": Sigmoid, "tanh": Tanh, "relu": ReLU}
 LOSSES: dict[str, type] = {
@@ -40,6 +40,36 @@ DENSE = 2**23
 def parameter_names(layers: int) -> list[str]:
     """Names of the parameters in scikit-learn's order: all coefs, then all intercepts."""
     return [f"{letter}{number}" for letter in "Wb" for number in range(1, layers + 1)]
+
+
+def check_parameters(estimator: Any, features: int, hidden: int) -> None:
+    """Refuse parameters that were set from outside where they do not fit the samples or each other.
+
+    Raises
+    ------
+    TypeError
+        If one is not an array of float32 or float64; for lbfgs, of real numbers.
+    ValueError
+        If there are not as many as layers, or one has another shape.
+    """
+    coefs, intercepts = estimator.coefs_, estimator.intercepts_
+    if not len(coefs) == len(intercepts) == hidden + 1:
+        raise ValueError(
+            f"coefs_, intercepts_: expected {hidden + 1} each, as hidden_layer_sizes asks for, got {len(coefs)} and "
+            f"{len(intercepts)}; fit without warm_start"
+        )
+    width, whose = features, "X has features"
+    for number, arrays in enumerate(zip(coefs, intercepts, strict=True)):
+        names = f"coefs_[{number}]", f"intercepts_[{number}]"
+        W, b = (parameter(name, array, ndim) for name, array, ndim in zip(names, arrays, (2, 1), strict=True))
+        outputs = estimator.n_outputs_ if number == hidden else W.shape[1]
+        for name, array, shape in zip(names, (W, b), ((width, outputs), (outputs,)), strict=True):
+            if estimator.solver != "lbfgs" and array.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
+                raise TypeError(
+                    f"{name}: expected float32 or float64, got {array.dtype}; convert with .astype(np.float64)"
+                )
+            same_shape(name, array, shape, f"as {whose}" if array is W else f"as {names[0]} has columns")
+        width, whose = W.shape[1], f"{names[0]} has columns"
 
 
 def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size: int) -> Engine:

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.neural_network._base import ACTIVATIONS as IN_PLACE
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils.extmath import safe_sparse_dot
 
 from fastbp.kernels import _threads, gemm
 from fastbp.kernels import prediction as kernels
 from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
 from fastbp.sklearn.networks import DENSE
-from fastbp.validation import FLOAT32, FLOAT64, Array, working
+from fastbp.validation import FLOAT32, FLOAT64, Array, DType, working
 
 ACTIVATIONS = {
     "identity": IDENTITY,
@@ -49,7 +51,10 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
         blocks = (X[start : start + most].toarray() for start in range(0, X.shape[0], most))
         parts, are_finite = zip(*(outputs(block, coefs, intercepts, activations) for block in blocks), strict=True)
         return np.concatenate(parts), all(are_finite)
-    dtype = np.result_type(X.dtype, coefs[0].dtype)
+    coefs, intercepts = list(coefs), list(intercepts)  # a fit in another thread puts others there
+    dtype = _kernel_dtype(X, coefs, intercepts)
+    if dtype is None:
+        return _computed_by_numpy(X, coefs, intercepts, activations)
     X = working(X, dtype)
     parameters = [working(array, dtype) for pair in zip(coefs, intercepts, strict=True) for array in pair]
     table = np.array(
@@ -70,3 +75,34 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     room = np.empty((threads, gemm.room_for(max(rows, *widths), dtype.itemsize)), dtype)
     is_finite = kernels.predict(team.ctypes.data, address_of_multiply(dtype), table, X, out, rows, hidden, room)
     return out, bool(is_finite)
+
+
+def _kernel_dtype(X: Array, coefs: list[Any], intercepts: list[Any]) -> DType | None:
+    """The dtype in which the kernel computes the outputs; None where parameters are not such as it reads."""
+    if len(coefs) != len(intercepts):
+        return None
+    width = X.shape[1]
+    for W, b in zip(coefs, intercepts, strict=True):
+        if type(W) is not np.ndarray or type(b) is not np.ndarray or W.dtype is not coefs[0].dtype:
+            return None
+        if W.ndim != 2 or W.shape[0] != width or b.shape != W.shape[1:] or b.dtype.kind not in "fiub":
+            return None
+        width = W.shape[1]
+    dtype = coefs[0].dtype
+    if dtype is not X.dtype:
+        dtype = np.result_type(X.dtype, dtype)
+    return dtype if dtype is FLOAT32 or dtype is FLOAT64 else None
+
+
+def _computed_by_numpy(X: Array, coefs: list[Any], intercepts: list[Any], activations: list[str]) -> tuple[Array, bool]:
+    """The same as scikit-learn computes it: for other dtypes, and for its errors where parameters do not fit."""
+    if len(coefs) != len(intercepts):
+        raise ValueError(
+            f"coefs_, intercepts_: expected as many of each, got {len(coefs)} and {len(intercepts)}; set both"
+        )
+    out = X
+    for W, b, name in zip(coefs, intercepts, activations, strict=True):
+        out = safe_sparse_dot(out, W)
+        out += b
+        IN_PLACE[name](out)
+    return out, bool(np.isfinite(X).all())

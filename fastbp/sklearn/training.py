@@ -24,7 +24,7 @@ from fastbp import optimizers
 from fastbp.fitting import Pace, StopTraining
 from fastbp.interrupts import Interrupts
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
-from fastbp.validation import Array
+from fastbp.validation import Array, checked_order
 
 DIVERGED = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
@@ -124,7 +124,7 @@ class _Run:
         if estimator.shuffle:
             places = np.arange(len(self._order))
             estimator._random_state.shuffle(places)
-            self._order = self._order[places]
+            self._order = self._order[checked_order("random_state", places, len(self._order))]
         optimizer = estimator._optimizer
         is_sgd = isinstance(optimizer, SGDOptimizer)
         self._optimizer.lr = float(optimizer.learning_rate if is_sgd else optimizer.learning_rate_init)
