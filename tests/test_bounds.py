@@ -191,6 +191,21 @@ def test_an_order_outside_the_samples_is_refused(places):
     np.testing.assert_array_equal(network.params["W1"], before)
 
 
+@pytest.mark.parametrize(
+    ("name", "array"), [("b", np.zeros(1)), ("b", np.zeros((3, 1))), ("W", np.zeros((5, 4))), ("W", np.zeros(5))]
+)
+def test_fit_refuses_parameters_that_were_set_and_do_not_fit(name, array):
+    rng = np.random.default_rng(0)
+    network = Sequential(
+        [Affine(rng.random((5, 3)), np.zeros(3)), ReLU(), Affine(rng.random((3, 3)), np.zeros(3))], SoftmaxWithLoss()
+    )
+    setattr(network.layers["Affine1"], name, array)
+    before = network.params["W2"].copy()
+    with pytest.raises(ValueError, match=r"[Wb]: expected"):
+        network.fit(rng.random((20, 5)), rng.integers(0, 3, 20), batch_size=8, seed=0)
+    np.testing.assert_array_equal(network.params["W2"], before)
+
+
 def test_an_order_of_another_width_and_one_that_is_written_to_later_count_as_they_came():
     rng = np.random.default_rng(0)
     x, t, W = rng.random((20, 5)), rng.integers(0, 3, 20), rng.random((5, 3))
