@@ -1,6 +1,7 @@
 """Everything that the README shows is run, and prints what it says."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_the_other_commands_are_the_ones_that_ci_runs():
     script = (ROOT / ".ci" / "run").read_text()
     for line in others:
         assert line in script
+
+
+def test_one_oldest_python_is_promised():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = settings["project"]["requires-python"].removeprefix(">=")
+    assert f"(Python {oldest} or newer;" in README
+    assert settings["tool"]["mypy"]["python_version"] == oldest
 
 
 def test_book_code_with_its_names_runs():
