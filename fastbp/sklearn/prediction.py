@@ -26,6 +26,9 @@ ACTIVATIONS = {
     "exp": kernels.EXP,
 }
 
+# Other subclasses of arrays may mean something else by a product.
+PLAIN = np.ndarray, np.memmap
+
 address_of_multiply = cache(gemm.address_of_multiply)
 
 
@@ -83,7 +86,7 @@ def _kernel_dtype(X: Array, coefs: list[Any], intercepts: list[Any]) -> DType | 
         return None
     width = X.shape[1]
     for W, b in zip(coefs, intercepts, strict=True):
-        if type(W) is not np.ndarray or type(b) is not np.ndarray or W.dtype is not coefs[0].dtype:
+        if type(W) not in PLAIN or type(b) not in PLAIN or W.dtype != coefs[0].dtype:
             return None
         if W.ndim != 2 or W.shape[0] != width or b.shape != W.shape[1:] or b.dtype.kind not in "fiub":
             return None
