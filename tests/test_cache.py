@@ -1,13 +1,16 @@
 """The cache of compiled kernels: never old code, never a failure."""
 
 import gc
+import os
 import shutil
+import stat
 
 import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 
 from fastbp import Sequential
+from fastbp.kernels import _jit
 from fastbp.layers import Affine, Dropout, Identity, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
 from fastbp.optimizers import Adam
 from tests.subprocesses import ROOT, run_python
@@ -37,6 +40,9 @@ for scale in 1, 255:
     network.fit((scale * x).astype("u1") if scale > 1 else x, t, epochs=3, seed=0, scale=1 / scale)
     print(*(value.sum().hex() for value in network.params.values()))
 """
+
+
+posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no users by number")
 
 
 @pytest.fixture
@@ -118,6 +124,159 @@ os.access = lambda path, mode: mode != os.W_OK and may(path, mode)
     assert printed.startswith(str(cache))
     assert "(read-only)" in printed
     assert printed.endswith("compiled 0")
+
+
+LOADED = COMPILATIONS + SIGMOID + "print('compiled', len(compiled))"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("compiled") / "cache"
+    run_python(SIGMOID, FASTBP_CACHE=cache)
+    assert run_python(LOADED, FASTBP_CACHE=cache).endswith("0.5\ncompiled 0")
+    return cache
+
+
+@pytest.fixture
+def filled(compiled, tmp_path):
+    return shutil.copytree(compiled, tmp_path / "cache")
+
+
+def digest_folder(cache):
+    (folder,) = cache.iterdir()
+    return folder
+
+
+@posix
+def test_a_folder_that_others_may_write_is_refused(filled):
+    digest_folder(filled).chmod(0o770)
+    printed = run_python(LOADED, FASTBP_CACHE=filled)
+    assert printed.startswith("none (")
+    assert "got one that others may write, mode 770; remove it, or name another folder" in printed
+    assert "\n0.5\n" in printed
+    assert not printed.endswith("compiled 0")
+
+
+@posix
+def test_a_file_that_others_may_write_is_refused_and_mended(filled):
+    files = sorted(entries(filled))
+    for path in files:
+        path.chmod(0o620)
+    printed = run_python(LOADED, FASTBP_CACHE=filled)
+    assert f"({len(files)} files refused, the first: " in printed
+    assert "got one that others may write, mode 620" in printed
+    assert "\n0.5\n" in printed
+    assert not printed.endswith("compiled 0")
+    printed = run_python(LOADED, FASTBP_CACHE=filled)
+    assert "refused" not in printed
+    assert printed.endswith("compiled 0")
+
+
+@pytest.fixture
+def stored(tmp_path):
+    folder = tmp_path / "digest"
+    folder.mkdir(mode=0o700)
+    path = folder / "kernel.bin"
+    path.write_bytes(b"code")
+    path.chmod(0o600)
+    return path
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o666, 0o660, 0o602, 0o620])
+def test_neither_file_nor_folder_is_read_that_others_may_write(stored, mode):
+    assert _jit._read_trusted(stored) == b"code"
+    for path in (stored, stored.parent):
+        good = path.stat().st_mode
+        path.chmod(mode | 0o100)
+        with pytest.raises(PermissionError, match=f"got one that others may write, mode {mode | 0o100:o}"):
+            _jit._read_trusted(stored)
+        path.chmod(good)
+    assert _jit._read_trusted(stored) == b"code"
+
+
+def seems_to_belong_to(user, is_kind, monkeypatch):
+    """Has files or folders seem to be of another user, whoever runs the tests."""
+    true = os.fstat
+
+    def fstat(descriptor):
+        status = true(descriptor)
+        return os.stat_result((*status[:4], user, *status[5:])) if is_kind(status.st_mode) else status
+
+    monkeypatch.setattr(os, "fstat", fstat)
+
+
+@posix
+@pytest.mark.parametrize("is_kind", [stat.S_ISREG, stat.S_ISDIR])
+def test_neither_file_nor_folder_of_another_user_is_read(stored, is_kind, monkeypatch):
+    seems_to_belong_to(4711, is_kind, monkeypatch)
+    with pytest.raises(PermissionError, match="got one of user 4711"):
+        _jit._read_trusted(stored)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert _jit._read_trusted(stored) == b"code"
+
+
+@posix
+def test_what_belongs_to_root_is_read_by_others(stored, monkeypatch):
+    seems_to_belong_to(0, lambda mode: True, monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert _jit._read_trusted(stored) == b"code"
+
+
+@posix
+def test_a_folder_that_is_a_link_and_a_file_that_is_a_pipe_give_nothing(stored, tmp_path):
+    (tmp_path / "link").symlink_to(stored.parent)
+    with pytest.raises(OSError, match="link"):
+        _jit._read_trusted(tmp_path / "link" / stored.name)
+    stored.unlink()
+    os.mkfifo(stored, 0o600)
+    assert _jit._read_trusted(stored) == b""
+
+
+@posix
+def test_a_refusal_leaves_no_file_open(stored):
+    stored.chmod(0o666)
+    before = os.dup(0)
+    os.close(before)
+    for _ in range(3):
+        with pytest.raises(PermissionError):
+            _jit._read_trusted(stored)
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
+
+
+def test_where_there_are_no_owners_nothing_is_asked(stored, monkeypatch):
+    monkeypatch.setattr(_jit, "_HAS_OWNERS", False)
+    stored.chmod(0o666)
+    assert _jit._read_trusted(stored) == b"code"
+
+
+def test_files_that_are_exchanged_are_not_loaded(package, tmp_path):
+    cache = tmp_path / "cache"
+    both = SIGMOID + "from fastbp.functions import relu; print(relu([-1.0, 3.0]))"
+    good = run_python(both, package=package, FASTBP_CACHE=cache)
+    files = sorted(entries(cache))
+    contents = [path.read_bytes() for path in files]
+    assert len(set(contents)) == len(files) > 2
+    for path, content in zip(files, [*contents[1:], contents[0]], strict=True):
+        path.write_bytes(content)
+    assert run_python(both, package=package, FASTBP_CACHE=cache) == good
+    assert [path.read_bytes() for path in files] != [*contents[1:], contents[0]]
+
+
+def test_files_of_other_sources_are_not_loaded(package, filled):
+    source = package / "fastbp" / "kernels" / "elementary.py"
+    edited = source.read_text().replace("return y + (multiply_add", "return _HALF(x) * y + (multiply_add")
+    assert edited != source.read_text()
+    source.write_text(edited)
+    old = digest_folder(filled)
+    folder = run_python(
+        "from fastbp import kernels; print(kernels.cache_status())", package=package, FASTBP_CACHE=filled
+    )
+    assert folder != str(old)
+    shutil.copytree(old, folder, dirs_exist_ok=True)
+    assert run_python(SIGMOID, package=package, FASTBP_CACHE=filled).endswith("0.25")
 
 
 def test_a_folder_that_goes_away_does_no_harm(package, tmp_path):

@@ -5,8 +5,10 @@ another file would go on running that function's old code after an edit, and one
 every call. So the kernels keep a cache of their own, through the same hooks:
 
 - its folder is named by a digest of every kernel source, so that no edit can leave old code behind;
-- each compiled signature is one file with a checksum, written aside and renamed; a file that is damaged,
-  missing or unreadable only means compiling again;
+- each compiled signature is one file with a checksum over its content and its name, written aside and renamed; a
+  file that is damaged, missing, unreadable or in another's place only means compiling again;
+- a folder or a file that belongs to another user than this one or root, or that others may write, is not read: it
+  would be run;
 - a full folder that cannot be written is read all the same;
 - where there is no folder the kernels compile without a cache, and `cache_status` says why.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -100,8 +103,10 @@ def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[An
 
 
 def cache_status() -> str:
-    """Where compiled kernels are kept, or why they are not."""
+    """Where compiled kernels are kept, or why they are not, and which of them are refused."""
     folder, reason = _CACHE
+    if folder is not None:
+        reason = "; ".join(filter(None, (reason, _refused_files(folder))))
     return f"{folder or 'none'} ({reason})" if reason else str(folder)
 
 
@@ -125,12 +130,13 @@ class _KernelCache:
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         target_context.refresh()
+        path = self._path(signature, target_context.codegen())
         try:
-            stored = self._path(signature, target_context.codegen()).read_bytes()
+            stored = _read_trusted(path)
         except OSError:
             return None
         checksum, payload = stored[:32], stored[32:]
-        if hashlib.sha256(payload).digest() != checksum:
+        if _checksum(path, payload) != checksum:
             return None
         return CompileResult._rebuild(target_context, *pickle.loads(payload))
 
@@ -144,7 +150,7 @@ class _KernelCache:
             raise KeyboardInterrupt from None
         path = self._path(signature, result.codegen)
         try:
-            _replace(path, hashlib.sha256(payload).digest() + payload)
+            _replace(path, _checksum(path, payload) + payload)
         except OSError:
             # A full disk, or a folder that became read-only: the compiled code is in memory all the same.
             return
@@ -156,6 +162,61 @@ class _KernelCache:
     def _path(self, signature: Any, codegen: Any) -> Path:
         key = hashlib.sha256(repr((signature, codegen.magic_tuple())).encode()).hexdigest()
         return self._folder / f"{self._name}-{key[:32]}.bin"
+
+
+def _checksum(path: Path, payload: bytes) -> bytes:
+    """Of a file's content and its name with that of its folder, so that no other can stand in its place."""
+    checksum = hashlib.sha256(f"{path.parent.name}/{path.name}/".encode())
+    checksum.update(payload)
+    return checksum.digest()
+
+
+def _read_trusted(path: Path) -> bytes:
+    """The content of a file that no other user can have written, nor put into its folder between two looks."""
+    if not _HAS_OWNERS:
+        return path.read_bytes()
+    folder = _open_trusted(path.parent, os.O_RDONLY | _FOLDER)
+    try:
+        # Without O_NONBLOCK a pipe would be waited for.
+        opener = functools.partial(_open_trusted, folder=folder)
+        with open(path.name, "rb", opener=lambda name, flags: opener(name, flags | os.O_NONBLOCK)) as file:
+            return file.read()
+    finally:
+        os.close(folder)
+
+
+def _open_trusted(path: Path | str, flags: int, folder: int | None = None) -> int:
+    """A descriptor of a file or folder that belongs to this user or root, who may change Python itself.
+
+    Raises
+    ------
+    PermissionError
+        If it belongs to another, or others may write to it.
+    """
+    descriptor = os.open(path, flags, dir_fd=folder)
+    status = os.fstat(descriptor)
+    if status.st_uid not in (os.geteuid(), 0):
+        found = f"one of user {status.st_uid}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        found = f"one that others may write, mode {stat.S_IMODE(status.st_mode):o}"
+    else:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(
+        f"{path}: expected a cache that only this user (or root) can write, as its code is run, got {found}; "
+        f"remove it, or name another folder with FASTBP_CACHE"
+    )
+
+
+def _refused_files(folder: Path) -> str:
+    """Which files of a cache are not read, and why the first is not."""
+    refused = []
+    for path in sorted(folder.glob("*.bin")) if _HAS_OWNERS else ():
+        try:
+            os.close(_open_trusted(path, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as error:
+            refused.append(str(error))
+    return f"{len(refused)} files refused, the first: {refused[0]}" if refused else ""
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -197,10 +258,18 @@ def _find_cache() -> tuple[Path | None, str]:
     try:
         folder = (Path(chosen).expanduser() if chosen else _user_cache_folder()).absolute() / _source_digest()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if _HAS_OWNERS:
+            os.close(_open_trusted(folder, os.O_RDONLY | _FOLDER))
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder can be determined
         return None, str(error)
     return folder, "" if os.access(folder, os.W_OK) else "read-only"
 
+
+# Windows has no users by number, and keeps what is in a user's own folder from others.
+_HAS_OWNERS = hasattr(os, "geteuid") and os.open in os.supports_dir_fd
+
+# How a folder is opened: not through a link, which whoever owns the folder above may have put there.
+_FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 try:
     from numba.core.compiler import CompileResult
