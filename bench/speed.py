@@ -23,7 +23,8 @@ BOOK = types.SimpleNamespace(Affine=book.Affine, Relu=book.Relu, SoftmaxWithLoss
 
 def main() -> None:
     """Print the table; `--kernels` adds a row for each kernel."""
-    print(f"{kernels.VECTOR_BYTES * 8}-bit vectors, {get_num_threads()} threads; NumPy {np.__version__} with {blas()}")
+    bits = kernels.REGISTER_BYTES * 8
+    print(f"{bits}-bit vectors, {get_num_threads()} threads; NumPy {np.__version__} with {blas()}")
     print(f"{'':<58}{'NumPy':>12}{'fastbp':>12}{'ratio':>8}")
     for dtype in ("float64", "float32"):
         _network(dtype)

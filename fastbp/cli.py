@@ -363,7 +363,7 @@ def _info(_: argparse.Namespace) -> int:
         "llvmlite": importlib.metadata.version("llvmlite"),
         "extras": ", ".join(f"{name} {_version(name)}" for name in ("scikit-learn", "matplotlib", "tqdm", "pooch")),
         "CPU": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical cores",
-        "vectors": f"{kernels.VECTOR_BYTES * 8} bits",
+        "vectors": f"{kernels.REGISTER_BYTES * 8} bits",
         "threads": f"{kernels.get_num_threads()}",
         "kernel cache": kernels.cache_status(),
     }

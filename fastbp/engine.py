@@ -15,6 +15,7 @@ from fastbp.kernels import _threads, gemm
 from fastbp.kernels import engine as kernels
 from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
 from fastbp.kernels.dropout import ratio_threshold
+from fastbp.kernels.vectors import VECTOR_BYTES
 from fastbp.thread_choice import choice_for
 from fastbp.validation import Array, DType, parameter, rate, same_shape, whole_number
 
@@ -304,7 +305,7 @@ class _Allotment:
     """Places in a flat array, each at the beginning of a cache line."""
 
     def __init__(self, dtype: DType) -> None:
-        self._line = gemm.VECTOR_BYTES // dtype.itemsize
+        self._line = VECTOR_BYTES // dtype.itemsize
         self.size = 0
 
     def take(self, count: int) -> int:

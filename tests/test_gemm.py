@@ -3,6 +3,8 @@
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastbp import num_threads
 from fastbp.kernels import gemm
@@ -46,7 +48,7 @@ def assert_product(M, K, N, form, dtype):
         assert np.all(whole[-64:] == 12345)
 
 
-V = {np.float32: gemm.VECTOR_BYTES // 4, np.float64: gemm.VECTOR_BYTES // 8}
+V = {np.float32: gemm.REGISTER_BYTES // 4, np.float64: gemm.REGISTER_BYTES // 8}
 
 
 @BY_FORM
@@ -103,10 +105,30 @@ def test_any_strides_give_the_same(form, dtype, steps):
         left, right = strided(A, steps)[0], strided(B, steps[::-1])[0]
         C, whole = strided(np.zeros((M, N), dtype), steps)
         gemm.product(left, right, None, C, form)
-        tolerance = 4 * K * np.finfo(dtype).eps
-        np.testing.assert_allclose(C, expected, rtol=tolerance, atol=tolerance * 10)
+        np.testing.assert_array_equal(C, expected)
         C[...] = 12345
         assert np.all(whole == 12345)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    M=st.integers(1, 70),
+    K=st.integers(0, 60),
+    N=st.integers(1, 140),
+    form=st.sampled_from([*FORMS.values()]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    data=st.data(),
+)
+def test_an_element_has_the_same_bits_whichever_way_it_goes(M, K, N, form, dtype, data):
+    A, B, start = operands(M, K, N, form, dtype)
+    left, right = oriented(A, B, form)
+    C = np.empty((M, N), dtype)
+    gemm.product(A, B, start, C, form | gemm.FROM_ROW)
+    rows, columns = (slice(*sorted(data.draw(st.tuples(*[st.integers(0, size)] * 2)))) for size in (M, N))
+    part = np.empty_like(C[rows, columns])
+    other = data.draw(st.sampled_from([np.ascontiguousarray, np.asfortranarray]))
+    gemm.product(other(left[rows]), other(right[:, columns]), start[columns], part, gemm.FROM_ROW)
+    np.testing.assert_array_equal(part, C[rows, columns])
 
 
 @BY_DTYPE
@@ -196,8 +218,8 @@ for dtype in (np.float32, np.float64):
     x, y = rng.standard_normal((40, 10)).astype(dtype), np.empty((40, 10), dtype)
     kernels.softmax_forward(x, y)
     np.testing.assert_allclose(y, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-5)
-print(kernels.VECTOR_BYTES * 8)
+print(kernels.REGISTER_BYTES * 8)
 """
     chosen = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features} if name else {}
     printed = run_python(code, FASTBP_CACHE=tmp_path, **chosen)
-    assert int(printed) == (bits or gemm.VECTOR_BYTES * 8)
+    assert int(printed) == (bits or gemm.REGISTER_BYTES * 8)

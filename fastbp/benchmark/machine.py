@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from fastbp.benchmark.peak import multiply_add_peak
-from fastbp.kernels import VECTOR_BYTES, get_num_threads
+from fastbp.kernels import REGISTER_BYTES, get_num_threads
 
 _LIBRARIES = ("numpy", "numba", "torch", "jax", "scikit-learn")
 
@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
     return {
         "processor": f"{_processor()} ({llvm.get_host_cpu_name()})",
         "cores": os.cpu_count(),
-        "vector_bits": 8 * VECTOR_BYTES,
+        "vector_bits": 8 * REGISTER_BYTES,
         "threads": get_num_threads(),
         "peak_flops": multiply_add_peak("float32", get_num_threads()),
         "system": platform.platform(),

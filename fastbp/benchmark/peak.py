@@ -15,7 +15,7 @@ from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastbp.kernels import VECTOR_BYTES
+from fastbp.kernels import REGISTER_BYTES
 
 # Sums that do not wait for each other: more than the steps that a multiply-add takes times how many of them a core
 # begins at once, and few enough for 16 registers.
@@ -27,7 +27,7 @@ _SECONDS = 0.4
 
 def multiply_add_peak(dtype: str, threads: int = 1) -> float:
     """Floating-point operations per second of `threads` threads together, a multiply-add counted as two."""
-    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    lanes = REGISTER_BYTES // np.dtype(dtype).itemsize
     half, one = np.ones((2, 1), dtype)[:, 0] / np.array([2, 1], dtype)
     with ThreadPoolExecutor(threads) as pool:
         _run(1, half, one)  # compiles
@@ -44,7 +44,7 @@ def _multiply_adds(typingctx: Any, turns: Any, factor: Any, term: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         turns, factor, term = args
-        vector = ir.VectorType(factor.type, VECTOR_BYTES * 8 // signature.args[1].bitwidth)
+        vector = ir.VectorType(factor.type, REGISTER_BYTES * 8 // signature.args[1].bitwidth)
         factors, terms = (_broadcast(builder, value, vector) for value in (factor, term))
         name = f"llvm.fma.v{vector.count}f{signature.args[1].bitwidth}"
         fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)

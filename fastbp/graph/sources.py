@@ -92,6 +92,7 @@ class _Writer:
         numbers = [name for name, scalar in zip(self._names, self._scalars, strict=True) if scalar]
         results = {n: "value" if n == VALUE else f"d{self._names[n]}" for n in wanted}
         body, cost = self._body(_needed(wanted.values()))
+        written = len(outputs) + len(sums)
         pointers = ["scalars", *(f"{name}_array" for name in arrays), *(f"{results[n]}_array" for n in outputs)]
         lines = [
             f"# {self._dtype}",
@@ -100,17 +101,27 @@ class _Writer:
             f"    sums = array(addresses, {len(pointers)}, 0.0)",
             "    blocks = (size + BLOCK - 1) // BLOCK",
             *(f"    {name} = load(scalars, {k})" for k, name in enumerate(numbers)),
+            "    room = min(size, BLOCK)",
+            f"    terms = allocate(scalars, {len(sums)} * room)",
             "    for block in range(first, last):",
-            *(f"        {results[n]} = T(0)" for n in sums),
-            "        for i in range(block * BLOCK, min(size, block * BLOCK + BLOCK)):",
-            *(f"            {name} = load({name}_array, i)" for name in arrays),
+            "        start = block * BLOCK",
+            "        count = min(room, size - start)",
+            "        for i in range(count):",
+            *(f"            {name} = load({name}_array, start + i)" for name in arrays),
             *(f"            {line}" for line in body),
             *(
-                f"            store({results[n]}_array, i, {self._texts[wanted[n].index]}, {k})"
+                f"            store({results[n]}_array, start + i, {self._texts[wanted[n].index]}, {k})"
                 for k, n in enumerate(outputs)
             ),
-            *(f"            {results[n]} = add_to({results[n]}, {self._texts[wanted[n].index]})" for n in sums),
-            *(f"        store(sums, {k} * blocks + block, {results[n]}, {len(outputs)})" for k, n in enumerate(sums)),
+            *(
+                f"            store(terms, {k} * room + i, {self._texts[wanted[n].index]}, {len(outputs) + k})"
+                for k, n in enumerate(sums)
+            ),
+            *(
+                f"        store(sums, {k} * blocks + block, total(terms, {k} * room, count), {written})"
+                for k in range(len(sums))
+            ),
+            "    release(terms)",
         ]
         return Code("\n".join([*lines, ""]), self._dtype, outputs, sums, cost)
 

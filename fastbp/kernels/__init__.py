@@ -27,7 +27,6 @@ from fastbp.kernels.affine import affine_backward_parameters as affine_backward_
 from fastbp.kernels.affine import affine_forward as affine_forward
 from fastbp.kernels.dropout import dropout_backward as dropout_backward
 from fastbp.kernels.dropout import dropout_forward as dropout_forward
-from fastbp.kernels.gemm import VECTOR_BYTES as VECTOR_BYTES
 from fastbp.kernels.losses import cross_entropy_backward as cross_entropy_backward
 from fastbp.kernels.losses import cross_entropy_forward as cross_entropy_forward
 from fastbp.kernels.losses import first_bad_distribution as first_bad_distribution
@@ -50,3 +49,4 @@ from fastbp.kernels.updates import momentum_update as momentum_update
 from fastbp.kernels.updates import nesterov_update as nesterov_update
 from fastbp.kernels.updates import rmsprop_update as rmsprop_update
 from fastbp.kernels.updates import sgd_update as sgd_update
+from fastbp.kernels.vectors import REGISTER_BYTES as REGISTER_BYTES

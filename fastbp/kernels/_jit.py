@@ -17,6 +17,7 @@ every call. So the kernels keep a cache of their own, through the same hooks:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -40,10 +41,6 @@ if numba.config.DISABLE_JIT:
         "unset it, and step through plain NumPy with fastbp.use_reference()"
     )
 
-# What lets a sum use vectors. "nnan" and "ninf" are left out on purpose: with them LLVM may assume that no NaN or inf
-# ever comes, and ReLU(NaN) becomes 0.
-_REORDERED = {"reassoc", "contract"}
-
 # Without it a division raises ZeroDivisionError, unlike NumPy, and loops with one are 9 times slower.
 _ERROR_MODEL = "numpy"
 
@@ -51,9 +48,8 @@ _ERROR_MODEL = "numpy"
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` on its first call with each set of argument types.
 
-    Its arithmetic is done as it is written. Code that LLVM may reorder it reorders differently in each place that it
-    is linked into, and which of these copies runs depends on what a process has compiled or loaded before: a network
-    had other last bits in the first process, that compiled, than in all later ones.
+    Its arithmetic is done as it is written, on every CPU and in every place that the code is linked into. A sum that is
+    to use vectors says its order itself (`fastbp.kernels.vectors`).
     """
     # Left out, the flags would be those of whichever kernel calls it first.
     return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
@@ -69,14 +65,9 @@ def inlined_kernel(function: Callable[..., Any]) -> Any:
     return njit(inline="always", fastmath=False, error_model=_ERROR_MODEL)(function)
 
 
-def summing_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` whose sums may be reordered to use vectors. It begins with `apart()`, so that all copies are alike."""
-    return _cached(njit(fastmath=_REORDERED, error_model=_ERROR_MODEL)(function))
-
-
 @intrinsic
 def apart(typingctx: Any) -> Any:
-    """Keep this kernel out of the code of its callers."""
+    """Keep this kernel out of the code of its callers, who would compile it once more."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.function.attributes.add("noinline")
@@ -88,8 +79,8 @@ def apart(typingctx: Any) -> Any:
 def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
     """The function `kernel` of a generated source, compiled for `arguments`; `.address` is where it can be called.
 
-    It is exact: sums that may be reordered say so themselves (`fastbp.kernels.generated`). Its place in the cache is
-    a digest of the source, which must be all that it depends on beside the kernel sources and `arguments`.
+    Its place in the cache is a digest of the source, which must be all that it depends on beside the kernel sources and
+    `arguments`.
     """
     namespace = {**namespace, "__name__": "fastbp.kernels.generated"}
     exec(compile(source, "<fastbp.graph>", "exec"), namespace)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.kernels._jit import apart, kernel, summing_kernel
+from fastbp.kernels._jit import apart, kernel
 from fastbp.kernels._shared import shared_kernel
 from fastbp.kernels.elementary import exp, log, logistic, maximum, one, tanh, zero
 from fastbp.kernels.pointers import at, load, shift, store
+from fastbp.kernels.vectors import sum_of, sum_of_products
 
 # What `finish` does to a block of a product; nothing where the product itself was subtracted.
 IDENTITY, RELU, SIGMOID, TANH, DERIVATIVE, SUBTRACT = 0, 1, 2, 3, 4, 8
@@ -94,22 +95,14 @@ def softmax_forward(x, out):
 @shared_kernel
 def softmax_backward(dout, out, dx):
     """dx = out·(dout - sum(dout·out)), row by row: the product with the full Jacobian diag(y) - y yᵀ."""
-    _softmax_backward_of_rows(dout, out, dx)
-
-
-@summing_kernel
-def _softmax_backward_of_rows(dout, out, dx):
-    apart()
     N, C = out.shape
     for i in range(N):
-        weighted = out.dtype.type(0)
-        for j in range(C):
-            weighted += dout[i, j] * out[i, j]
+        weighted = sum_of_products((at(dout, i * C), at(out, i * C)), (), C)
         for j in range(C):
             dx[i, j] = out[i, j] * (dout[i, j] - weighted)
 
 
-@summing_kernel
+@kernel
 def softmax_of_rows(x, y, tops, totals):
     """y = exp(x - tops)/totals, with the largest of each row of x in tops and the sums of exp(x - tops) in totals.
 
@@ -132,9 +125,7 @@ def softmax_of_rows(x, y, tops, totals):
         for k in range((stop - start) * C):
             store(shift(block, k), exp(load(shift(block, k))))
         for i in range(start, stop):
-            total = x.dtype.type(0)
-            for j in range(C):
-                total += y[i, j]
+            total = sum_of((at(y, i * C),), (), C)
             totals[i] = total
             scale = x.dtype.type(1) / total
             for j in range(C):

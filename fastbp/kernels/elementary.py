@@ -19,6 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastbp.kernels._jit import kernel
+from fastbp.kernels.vectors import MULTIPLY_ADD, declared
 
 
 def _constant(single: float, double: float) -> Any:
@@ -53,9 +54,7 @@ def _polynomial(coefficients: Sequence[float], single_terms: int) -> Any:
 
 
 def _fused(builder, kind, width, operands):
-    name = f"llvm.fmuladd.f{width}"
-    known = builder.module.globals.get(name)
-    return builder.call(known or ir.Function(builder.module, ir.FunctionType(kind, [kind] * 3), name), operands)
+    return builder.call(declared(builder.module, f"llvm.{MULTIPLY_ADD}.f{width}", kind, [kind] * 3), operands)
 
 
 @intrinsic
@@ -73,9 +72,8 @@ def maximum(typingctx, a, b):
     """The larger of a and b, or NaN if one is: unlike a comparison, this lets the largest of a row use vectors."""
 
     def codegen(context, builder, signature, args):
-        kind, name = args[0].type, f"llvm.maximum.f{a.bitwidth}"
-        known = builder.module.globals.get(name)
-        return builder.call(known or ir.Function(builder.module, ir.FunctionType(kind, [kind] * 2), name), args)
+        kind = args[0].type
+        return builder.call(declared(builder.module, f"llvm.maximum.f{a.bitwidth}", kind, [kind] * 2), args)
 
     return a(a, a), codegen
 

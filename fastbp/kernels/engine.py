@@ -18,11 +18,11 @@ import numpy as np
 from numba import carray, typeof, types
 
 from fastbp.kernels import updates
-from fastbp.kernels._jit import apart, kernel, summing_kernel, unlocked_kernel
+from fastbp.kernels._jit import kernel, unlocked_kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.kernels.activations import DERIVATIVE, IDENTITY, SUBTRACT, finish
 from fastbp.kernels.dropout import is_kept
-from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply, ones, zeros
+from fastbp.kernels.gemm import ROW_GRAIN, boundary, multiply, ones, zeros
 from fastbp.kernels.losses import (
     clipped_sigmoid_cross_entropy_of_rows,
     difference_of_rows,
@@ -32,6 +32,7 @@ from fastbp.kernels.losses import (
     squared_error_of_rows,
 )
 from fastbp.kernels.pointers import address_of, aligned, at, call_at, load, place, seen, shift, store
+from fastbp.kernels.vectors import REGISTER_BYTES, sum_in_double, sum_of_products
 
 # Columns of the table of layers: the map and the activation, the sizes (D in, M out), where W and b begin among the
 # parameters, where h in, h out, the delta and the delta before (-1: not formed) begin in the workspace, and where sums
@@ -113,8 +114,8 @@ def run_steps(
             rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count)
         else:
             in_parallel(team, rows_part, (network_at, data_at, samples, shares, count))
-        step_losses[step] = network.sample_losses[:N].sum() / count
-        step_hits[step] = network.sample_hits[:N].sum() / count
+        step_losses[step] = sum_in_double((at(network.sample_losses, 0),), (), N) / count
+        step_hits[step] = sum_in_double((at(network.sample_hits, 0),), (), N) / count
         if not keeps_bad and not np.isfinite(step_losses[step]):
             for number in range(len(network.layers)):
                 network.dropout_steps[number] -= 1
@@ -124,7 +125,8 @@ def run_steps(
         else:
             in_parallel(team, weights_part, (network_at, N, rates[step]))
         if rates[step, PENALTY] != 0:
-            step_penalties[step] = rates[step, PENALTY] / 2 * network.squares.sum()
+            squares = sum_in_double((at(network.squares, 0),), (), len(network.squares))
+            step_penalties[step] = rates[step, PENALTY] / 2 * squares
     return last - first
 
 
@@ -139,9 +141,9 @@ def rows_part(part, parts, network_at, data_at, samples, shares, count):
     layers, workspace = network.layers, network.workspace
     D, chosen = layers[0, D_IN], at(samples, 0)
     _gather_rows(at(data.x, 0), D, chosen, i0, i1, data.scale, at(workspace, layers[0, H_IN]))
-    room = aligned(at(network.room[part], 0), VECTOR_BYTES)
+    room = aligned(at(network.room[part], 0), REGISTER_BYTES)
     for number in range(len(layers)):
-        _forward(number, network_at, N, i0, i1, room)
+        _forward(number, network_at, i0, i1, room)
     given = at(data.labels, 0), at(data.targets, 0), at(data.batch_labels, 0), data.targets_at
     call_at(network.loss, loss_of_rows, (network_at, chosen, *given, np.intp(count), i0, i1))
     end = layers[len(layers) - 1]
@@ -153,7 +155,7 @@ def rows_part(part, parts, network_at, data_at, samples, shares, count):
     for number in range(len(layers) - 1, 0, -1):
         if layers[number, DELTA_BEFORE] < 0:
             return
-        _backward(number, network_at, N, i0, i1, room)
+        _backward(number, network_at, i0, i1, room)
 
 
 @kernel
@@ -188,7 +190,7 @@ def _gather_rows(x, D, samples, i0, i1, scale, out):
 
 
 @kernel
-def _forward(number, network_at, N, i0, i1, room):
+def _forward(number, network_at, i0, i1, room):
     """h out = activation(map(h in)) for rows i0:i1."""
     network = seen(network_at)
     layer = network.layers[number]
@@ -199,7 +201,7 @@ def _forward(number, network_at, N, i0, i1, room):
         W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
         product = (
             h, D, one, W, M, one, b, one, b, zero,
-            out, M, i0, i1, zero, M, D, N, M, layer[ACTIVATION], out, M, room,
+            out, M, i0, i1, zero, M, D, layer[ACTIVATION], out, M, room,
         )  # fmt: skip
         call_at(network.multiply, multiply, product)
         return
@@ -208,7 +210,7 @@ def _forward(number, network_at, N, i0, i1, room):
 
 
 @kernel
-def _backward(number, network_at, N, i0, i1, room):
+def _backward(number, network_at, i0, i1, room):
     """The delta of the layer before, from this layer's, for rows i0:i1."""
     network = seen(network_at)
     layer = network.layers[number]
@@ -221,7 +223,7 @@ def _backward(number, network_at, N, i0, i1, room):
         W = at(network.params, layer[W_AT])
         product = (
             d, M, one, W, one, M, zeros(d), zero, d, zero,
-            before, D, i0, i1, zero, D, M, N, D, action, h, D, room,
+            before, D, i0, i1, zero, D, M, action, h, D, room,
         )  # fmt: skip
         call_at(network.multiply, multiply, product)
         return
@@ -378,7 +380,7 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, rates, is_subt
     size = 0 if is_subtracted else (stop - start) * M
     dW, db = gradients[:size], gradients[size : size + M]
     h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
-    room = aligned(at(network.room[part], 0), VECTOR_BYTES)
+    room = aligned(at(network.room[part], 0), REGISTER_BYTES)
     begin = layer[W_AT] + start * M
     out, action, beside = shift(at(dW, 0), -start * M), np.intp(IDENTITY), d
     if is_subtracted:
@@ -386,7 +388,7 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, rates, is_subt
         gradients[M] = rates[RATE]
     product = (
         h, one, D, d, M, one, zeros(d), zero, at(db, 0), np.intp(start == 0), out, M,
-        start, stop, zero, M, N, D, M, action, beside, zero, room,
+        start, stop, zero, M, N, action, beside, zero, room,
     )  # fmt: skip
     call_at(network.multiply, multiply, product)
     if not is_subtracted:
@@ -397,20 +399,11 @@ def _weights_chunk(layer, part, network_at, N, D, M, start, stop, rates, is_subt
                 dW[k] += decay * W[k]
         if rates[PENALTY] != 0:
             for row in range(start, stop, ROW_GRAIN):
-                rows = W[(row - start) * M : (min(row + ROW_GRAIN, stop) - start) * M]
-                network.squares[layer[SQUARES_AT] + row // ROW_GRAIN] = _sum_of_squares(rows)
+                rows, count = at(W, (row - start) * M), (min(row + ROW_GRAIN, stop) - row) * M
+                network.squares[layer[SQUARES_AT] + row // ROW_GRAIN] = sum_of_products((rows, rows), (), count)
         call_at(network.update, update, (network_at, begin, at(dW, 0), size, at(rates, 0)))
     if start == 0:
         call_at(network.update, update, (network_at, layer[B_AT], at(db, 0), M, at(rates, 0)))
-
-
-@summing_kernel
-def _sum_of_squares(values):
-    apart()
-    total = values.dtype.type(0)
-    for i in range(values.size):  # an iterator would take no vectors
-        total += values[i] * values[i]
-    return total
 
 
 @kernel

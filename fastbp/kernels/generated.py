@@ -3,7 +3,7 @@
 A generated kernel is a C function `kernel(first, last, size, addresses)`: it computes blocks `first` to `last` of
 BLOCK elements out of `size`, on arrays whose addresses are given. So the code that shares blocks among threads is
 compiled once for all graphs. A sum is a number for each block, whoever computes it, so its bits do not depend on the
-number of threads.
+number of threads: the terms of a block are written down, and then summed in the order of `fastbp.kernels.vectors`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from fastbp.kernels import _threads
 from fastbp.kernels._jit import generated_kernel, kernel
 from fastbp.kernels._threads import in_parallel, parts_of, release_gil, take_gil
 from fastbp.kernels.elementary import exp, log, logistic, tanh
+from fastbp.kernels.pointers import allocate, release, shift
+from fastbp.kernels.vectors import sum_of
 
 # Elements to a block: small enough for the first-level cache, large enough for the loop around it not to be seen.
-BLOCK = 2048
+BLOCK = 512
 
 _ADDRESSES = types.CPointer(types.intp)
 ARGUMENTS = (types.intp, types.intp, types.intp, _ADDRESSES)
@@ -73,14 +75,10 @@ def store(typingctx: Any, pointer: Any, i: Any, value: Any, number: Any) -> Any:
     return types.void(pointer, types.intp, pointer.dtype, number), codegen
 
 
-@intrinsic
-def add_to(typingctx: Any, total: Any, x: Any) -> Any:
-    """total + x in any order, so that a loop may keep a vector of totals."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(args[0], args[1], flags=("reassoc",))
-
-    return total(total, total), codegen
+@kernel
+def total(terms, first, count):
+    """The sum of `count` elements from the first one on."""
+    return sum_of((shift(terms, first),), (), count)
 
 
 @intrinsic
@@ -134,14 +132,17 @@ _NAMES = {
     "BLOCK": BLOCK,
     "INF": np.inf,
     "NAN": np.nan,
-    "add_to": add_to,
+    "allocate": allocate,
     "array": array,
     "exp": exp,
     "load": load,
     "log": log,
+    "release": release,
     "sigmoid": logistic,
     "sqrt": np.sqrt,
     "store": store,
     "tanh": tanh,
+    "total": total,
 }
-NAMES = frozenset({"T", "i", "block", "first", "last", "size", "addresses", "scalars", "sums", "kernel", *_NAMES})
+_VARIABLES = "T i block start count room first last size addresses scalars terms sums kernel"
+NAMES = frozenset({*_VARIABLES.split(), *_NAMES})

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.kernels._jit import apart, inlined_kernel, kernel, summing_kernel
+from fastbp.kernels._jit import apart, inlined_kernel, kernel
 from fastbp.kernels._shared import WORTH_SHARING, shared_kernel
 from fastbp.kernels.activations import softmax_of_rows
 from fastbp.kernels.elementary import exp, log, log1p, logistic, one
 from fastbp.kernels.pointers import at, load, shift, store
+from fastbp.kernels.vectors import cross_entropy_of, sum_in_double, sum_of_squared_differences
 
 
 def softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
@@ -34,7 +35,7 @@ def _softmax_cross_entropy(x, t, y):
     return _mean(losses)
 
 
-@summing_kernel
+@kernel
 def softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals):
     """y = softmax(x), with the loss of each row, its largest x and the logarithm of its sum of exp(x - top)."""
     apart()
@@ -43,14 +44,10 @@ def softmax_cross_entropy_of_rows(x, t, y, losses, tops, totals):
     for i in range(N):  # a loop of its own, to take vectors of logarithms
         totals[i] = log(totals[i])
     for i in range(N):
-        top, log_total = tops[i], totals[i]
         if t.ndim == 1:
-            losses[i] = log_total - (x[i, t[i]] - top)
+            losses[i] = totals[i] - (x[i, t[i]] - tops[i])
         else:
-            losses[i] = 0
-            for j in range(C):
-                if t[i, j] != 0:
-                    losses[i] += t[i, j] * (log_total - (x[i, j] - top))
+            losses[i] = cross_entropy_of((at(t, i * C), at(x, i * C)), (tops[i], totals[i]), C)
 
 
 @shared_kernel
@@ -61,7 +58,7 @@ def _softmax_cross_entropy_of_many(x, t, y, losses, tops, totals):
 @kernel
 def _mean(losses):
     N = len(losses)
-    return losses.sum() / N if N else 0.0
+    return sum_in_double((at(losses, 0),), (), N) / N if N else 0.0
 
 
 def softmax_cross_entropy_backward(y: Any, t: Any, dout: float, dx: Any) -> None:
@@ -88,20 +85,23 @@ def _scaled_difference(y, t, factor, dx):
 difference_of_rows = _scaled_difference.kernel
 
 
-@summing_kernel
+@kernel
 def cross_entropy_forward(y, t):
     """Returns the mean of -sum(t·log(y))."""
-    apart()
-    N, C = y.shape
-    loss = 0.0
-    for i in range(N):
-        if t.ndim == 1:
-            loss -= log(y[i, t[i]])
-        else:
-            for j in range(C):
-                if t[i, j] != 0:
-                    loss -= t[i, j] * log(y[i, j])
-    return loss / N if N else 0.0
+    N = len(y)
+    terms = np.empty(t.size, y.dtype)
+    if t.ndim == 1:
+        for i in range(N):
+            terms[i] = y[i, t[i]]
+        for i in range(N):  # a loop of its own, to take vectors of logarithms
+            terms[i] = log(terms[i])
+    else:
+        targets, outputs, zero = at(t, 0), at(y, 0), y.dtype.type(0)
+        for k in range(t.size):
+            target = load(shift(targets, k))
+            term = target * log(load(shift(outputs, k)))
+            terms[k] = zero if target == zero else term
+    return -sum_in_double((at(terms, 0),), (), t.size) / N if N else 0.0
 
 
 @kernel
@@ -220,17 +220,12 @@ def squared_error_forward(y, t):
     return _mean(losses)
 
 
-@summing_kernel
+@kernel
 def squared_error_of_rows(y, t, losses):
     """Half the sum of (y - t)² over each row."""
-    apart()
     N, C = y.shape
     for i in range(N):
-        total = 0.0
-        for j in range(C):
-            difference = y[i, j] - t[i, j]
-            total += difference * difference
-        losses[i] = total / 2
+        losses[i] = sum_of_squared_differences((at(y, i * C), at(t, i * C)), (), C) / 2
 
 
 def squared_error_backward(y: Any, t: Any, dout: float, dy: Any) -> None:
@@ -247,17 +242,16 @@ def first_bad_label(t, C):
     return -1
 
 
-@summing_kernel
+@kernel
 def first_bad_distribution(t):
     """Index of the first row that is negative somewhere or does not sum to 1 within 1e-3, or -1."""
-    apart()
     N, C = t.shape
+    values, is_negative = at(t, 0), False
+    for k in range(t.size):
+        is_negative |= load(shift(values, k)) < 0
     for i in range(N):
-        total, negative = 0.0, False
-        for j in range(C):
-            total += t[i, j]
-            negative |= t[i, j] < 0
-        if negative or not abs(total - 1) <= 1e-3:
+        total = sum_in_double((at(t, i * C),), (), C)
+        if not abs(total - 1) <= 1e-3 or (is_negative and t[i].min() < 0):
             return i
     return -1
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.kernels._jit import apart, kernel, summing_kernel
+from fastbp.kernels._jit import kernel
 from fastbp.kernels._threads import WORTH_A_REGION, in_parallel, parts_of, release_gil, take_gil
 from fastbp.kernels.activations import IDENTITY, softmax_of_rows
 from fastbp.kernels.elementary import exp
-from fastbp.kernels.gemm import ROW_GRAIN, VECTOR_BYTES, boundary, multiply
+from fastbp.kernels.gemm import ROW_GRAIN, boundary, multiply
 from fastbp.kernels.pointers import aligned, at, call_at, located
+from fastbp.kernels.vectors import REGISTER_BYTES, sum_of_nothing
 
 # Columns of a table of layers: the addresses of W and b, in rows without gaps, their sizes (D, M) and the activation.
 W_AT, B_AT, D_IN, M_OUT, ACTIVATION, FIELDS = range(6)
@@ -57,26 +58,21 @@ def predict(team, multiply_at, table, x, out, rows, hidden, room):
 def _predict_part(part, parts, multiply_at, table, x, out, rows, hidden, room, is_finite):
     N = len(x)
     stop = boundary(N, ROW_GRAIN, part + 1, parts)
-    place = aligned(at(room[part], 0), VECTOR_BYTES)
+    place = aligned(at(room[part], 0), REGISTER_BYTES)
     for start in range(boundary(N, ROW_GRAIN, part, parts), stop, rows):
         block = x[start : min(start + rows, stop)]
         is_finite[part] &= _is_finite(block.reshape(-1))
-        _predict_block(multiply_at, table, block, out[start : start + len(block)], N, hidden[part], place)
-
-
-@summing_kernel
-def _is_finite(values):
-    apart()
-    zero = values.dtype.type(0)
-    total = zero
-    for i in range(values.size):  # an iterator would take no vectors
-        total += values[i] * zero  # NaN where it is not finite
-    return total == zero
+        _predict_block(multiply_at, table, block, out[start : start + len(block)], hidden[part], place)
 
 
 @kernel
-def _predict_block(multiply_at, table, x, out, N, hidden, room):
-    """The outputs of some of N rows of x. Hidden layers take turns in the two halves of `hidden`."""
+def _is_finite(values):
+    return sum_of_nothing((at(values, 0),), (), values.size) == 0
+
+
+@kernel
+def _predict_block(multiply_at, table, x, out, hidden, room):
+    """The outputs of the rows of x. Hidden layers take turns in the two halves of `hidden`."""
     zero, one = np.intp(0), np.intp(1)  # as constants they would compile `multiply` once more
     last = len(table) - 1
     h = at(x, 0)
@@ -88,7 +84,7 @@ def _predict_block(multiply_at, table, x, out, N, hidden, room):
         action = layer[ACTIVATION] if layer[ACTIVATION] < SOFTMAX else np.intp(IDENTITY)
         product = (
             h, D, one, W, M, one, b, one, b, zero,
-            target, M, zero, np.intp(len(x)), zero, M, D, N, M, action, target, M, room,
+            target, M, zero, np.intp(len(x)), zero, M, D, action, target, M, room,
         )  # fmt: skip
         call_at(multiply_at, multiply, product)
         h = target

@@ -150,7 +150,7 @@ class _Run:
             estimator.validation_loss_curve_.append(held_out_loss)
         estimator.n_iter_ += 1
         estimator.t_ += len(self._order)
-        estimator.loss_ = float(np.dot(epoch.losses, epoch.sizes) / len(self._order))
+        estimator.loss_ = float(np.sum(epoch.losses * epoch.sizes) / len(self._order))
         estimator.loss_curve_.append(estimator.loss_)
         self._show()
         if estimator.early_stopping:
