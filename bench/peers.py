@@ -1,22 +1,26 @@
-"""Steps and epochs of training against other libraries: `python -m bench.peers [--rows TEXT]`.
+"""Steps and epochs of training against other libraries: `python -m bench.peers [--rows TEXT] [--as-users]`.
 
 What `fastbp bench` compares (`fastbp.benchmark.peers`) on more networks, with the book's classes and torch.compile of
-the network with its loss. An epoch is one of 10,000 images of MNIST. Each library runs on two threads.
+the network with its loss. An epoch is one of 10,000 images of MNIST. Each library runs on two threads, after a pause
+in which the threads of the one before go to sleep. With `--as-users` there are no pauses and every call counts, as in
+a program that uses all of them, and each library takes as many threads as it likes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import statistics
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import book
-from fastbp import num_threads
+from fastbp import get_num_threads, num_threads
 from fastbp.benchmark.machine import blas_threads
 from fastbp.benchmark.peak import multiply_add_peak
 from fastbp.benchmark.peers import (
@@ -37,6 +41,7 @@ from fastbp.data import read_idx
 from fastbp.validation import Array
 
 THREADS = 2
+AS_USERS = 25  # rounds, of single calls
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 
 TASKS = (
@@ -99,17 +104,30 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Time training against other libraries.")
     parser.add_argument("--rows", metavar="TEXT", default="", help="only rows whose name contains TEXT")
-    chosen = [task for task in TASKS if parser.parse_args().rows in task.name]
-    with num_threads(THREADS), blas_threads(THREADS):
-        peak = multiply_add_peak("float32", THREADS)
-        print(f"float32, {THREADS} threads, multiply-add peak {peak / 1e9:.0f} GFLOP/s; a step in µs, an epoch in ms")
+    parser.add_argument("--as-users", action="store_true", help="no pauses, and the threads that each library takes")
+    options = parser.parse_args()
+    chosen = [task for task in TASKS if options.rows in task.name]
+    with _threads(options.as_users):
+        peak = multiply_add_peak("float32", get_num_threads())
+        how = "without pauses, threads as each library takes them" if options.as_users else f"{THREADS} threads"
+        print(f"float32, {how}; multiply-add peak {peak / 1e9:.0f} GFLOP/s; a step in µs, an epoch in ms")
         print(f"{'':<38}{''.join(f'{peer.name:>10}' for peer in PEERS)}{'ratio':>8}{'of peak':>9}", flush=True)
         reasons: dict[str, str] = {}
         for task in chosen:
-            found = seconds_in_turns(task, PEERS, _data(task), reasons, rounds=11 if task.steps else 5)
+            rounds = AS_USERS if options.as_users else 11 if task.steps else 5
+            found = seconds_in_turns(task, PEERS, _data(task), reasons, rounds, as_users=options.as_users)
             _print(task, {name: statistics.median(values) for name, values in found.items()}, peak)
     for name, reason in reasons.items():
         print(f"{name}: {reason}")
+
+
+@contextlib.contextmanager
+def _threads(as_users: bool) -> Iterator[None]:
+    if as_users:
+        yield
+        return
+    with num_threads(THREADS), blas_threads(THREADS):
+        yield
 
 
 def _data(task: Task) -> tuple[Array, Array, list[Array]]:

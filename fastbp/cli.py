@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
 
     comparing = commands.add_parser("bench", help="time training against NumPy and other libraries, in under a minute")
     comparing.set_defaults(run=_bench)
+    comparing.add_argument(
+        "--as-users", action="store_true", help="without pauses between the libraries, as in a program that uses them"
+    )
     comparing.add_argument("--json", type=Path, metavar="FILE", help="save every figure, and the machine")
     comparing.add_argument("--plot", type=Path, metavar="FILE", help="save a picture, with the machine's limit in it")
 
@@ -288,12 +291,14 @@ def _bench(options: argparse.Namespace) -> int:
         _check_picture(options.plot, require("matplotlib.figure").Figure())
     from fastbp.benchmark.comparison import Comparison  # noqa: PLC0415 - training starts sooner without it
 
-    comparison = Comparison()
+    comparison = Comparison(options.as_users)
     print(comparison.head(), flush=True)
     for row in comparison.run():
         print(comparison.line(row), flush=True)
     for name, reason in comparison.missing.items():
         print(f"{name}: {reason}")
+    for warning in comparison.warnings:
+        _complain(f"warning: {warning}")
     if options.json:
         options.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n", encoding="utf-8")
         print(f"figures saved to {options.json}")

@@ -93,6 +93,98 @@ def test_bench_prints_a_row_for_each_task_and_why_a_peer_is_missing(quick, capsy
     assert out.splitlines()[-1].startswith("PyTorch: ")
 
 
+@pytest.mark.parametrize("options", [[], ["--as-users"]])
+def test_a_turn_as_users_have_it_is_one_call_without_a_pause(options, quick, monkeypatch, capsys):
+    pauses, order = [], []
+    quiet = {"block": 0, "settling": 1e-6}
+    monkeypatch.setattr(peers, "samples", lambda functions, **given: measure.samples(functions, **quiet | given))
+    monkeypatch.setattr(measure.time, "sleep", pauses.append)
+    monkeypatch.setattr(comparison, "ROUNDS_AS_USERS", 6)
+    monkeypatch.setattr(peers, "_training", lambda peer, count: lambda: order.append(peer.name))
+    assert main(["bench", *options]) == 0
+    assert set(pauses) == ({0} if options else {measure.PAUSE})
+    first, last = order[:3], order[-3:]
+    if options:  # once to compile, then six rounds for either task
+        assert first == last == ["fastbp", "reference", "NumPy"]
+        assert order == 2 * 7 * first
+    assert ("without pauses" in capsys.readouterr().out) is bool(options)
+
+
+def row(**seconds):
+    return comparison.Row(TASK, 1e-6, {name: list(values) for name, values in seconds.items()})
+
+
+@pytest.fixture
+def rows(quick, monkeypatch):
+    """What `fastbp bench` finds, to be filled in."""
+    found = []
+    monkeypatch.setattr(comparison, "PEERS", (peers.Fastbp, peers.Reference, peers.Lean))
+    monkeypatch.setattr(comparison.Comparison, "_measured", lambda *_: found.pop(0))
+    return found
+
+
+def test_bench_warns_of_figures_that_scatter(rows, capsys):
+    """As once on a busy machine, where 15560 ± 1748 µs stood beside 821 without a word."""
+    rows += [
+        row(fastbp=[13000e-6, 13812e-6, 15560e-6, 17308e-6, 18000e-6], reference=[821e-6] * 5, NumPy=[900e-6] * 5),
+        row(fastbp=[100e-6, 101e-6, 102e-6, 103e-6, 900e-6], reference=[821e-6] * 5, NumPy=[900e-6] * 5),
+    ]
+    assert main(["bench"]) == 0
+    assert capsys.readouterr().err == (
+        "fastbp: warning: step 6-4-3, batch 5, SGD: expected 5 turns that scatter by at most 10%, got "
+        "fastbp 15560 ± 1748 µs; close other work and run again\n"
+    )
+
+
+def test_bench_warns_of_turns_that_a_busy_machine_leaves_out(rows, tmp_path, capsys):
+    rows += [
+        row(fastbp=[1e-3] * 2, reference=[1e-3] * 2),
+        row(fastbp=[1e-3] * 5, reference=[1e-3] * 5, NumPy=[1e-3] * 5),
+    ]
+    assert main(["bench", "--json", str(tmp_path / "figures.json")]) == 0
+    warning = (
+        "step 6-4-3, batch 5, SGD: expected 5 turns that scatter by at most 10%, got 2 turns, NumPy none; "
+        "close other work and run again"
+    )
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["warnings"] == [warning]
+    assert capsys.readouterr().err == f"fastbp: warning: {warning}\n"
+
+
+@pytest.mark.parametrize("step", [1e-4, 0.003, 0.03, 0.3])
+def test_bench_keeps_within_its_minute_however_busy_the_machine(step, monkeypatch):
+    """On a clock that only building and training move: a step takes `step` seconds, and building a second."""
+    now = 0.0
+
+    class Slow(peers.Peer):
+        def start(self, params):
+            self.values = params
+            self.spend(1 / step)
+
+        def spend(self, steps):
+            nonlocal now
+            now += steps * step
+
+        def steps(self, count):
+            self.spend(count)
+
+        def epochs(self, count):
+            self.spend(count * len(self.batches))
+
+        def params(self):
+            return self.values
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(comparison, "PEERS", tuple(type(name, (Slow,), {"name": name}) for name in "abc"))
+    found = comparison.Comparison(machine={"peak_flops": 1e9})
+    list(found.run())
+    assert now < 60
+    complete = [row.task.name for row in found.rows if [len(turns) for turns in row.seconds.values()] == [5] * 3]
+    doubtful = [warning.partition(":")[0] for warning in found.warnings]
+    assert sorted(complete + doubtful) == sorted(task.name for task in comparison.TASKS)
+    assert bool(doubtful) is (step > 0.001)
+
+
 def test_bench_saves_every_figure_and_the_machine(quick, tmp_path, capsys):
     assert main(["bench", "--json", str(tmp_path / "figures.json")]) == 0
     found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))

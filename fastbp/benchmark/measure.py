@@ -26,12 +26,14 @@ def samples(
     settling: float = SETTLING,
     pause: float = PAUSE,
     at_most: float = math.inf,
+    before: Callable[[], object] | None = None,
 ) -> dict[Name, list[float]]:
     """Seconds of one call of each function, once for each round.
 
     The functions take turns, round by round. Each turn is a pause, calls for `settling` seconds that do not count, and
     a block of about `block` seconds that does. After two rounds none begins that is later than `at_most` seconds.
-    Functions of one thread need no pause and little settling.
+    Functions of one thread need no pause and little settling. Without settling a turn is a single call, which counts.
+    `before` is called at the start of each turn, ahead of the pause.
     """
     found: dict[Name, list[float]] = {name: [] for name in functions}
     start = time.perf_counter()
@@ -39,12 +41,14 @@ def samples(
         if done >= 2 and time.perf_counter() - start > at_most:
             break
         for name, function in functions.items():
+            if before is not None:
+                before()
             time.sleep(pause)
-            calls = max(1, round(block * _calls_in(settling, function) / settling))
-            before = time.perf_counter()
+            calls = _calls_of(block, settling, function) if settling else 1
+            begun = time.perf_counter()
             for _ in range(calls):
                 function()
-            found[name].append((time.perf_counter() - before) / calls)
+            found[name].append((time.perf_counter() - begun) / calls)
     return found
 
 
@@ -56,10 +60,11 @@ def medians(
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _calls_in(seconds: float, function: Callable[[], object]) -> int:
-    stop = time.perf_counter() + seconds
+def _calls_of(block: float, settling: float, function: Callable[[], object]) -> int:
+    """How many calls take `block` seconds, as those of `settling` seconds have shown."""
+    start = time.perf_counter()
     calls = 0
-    while calls == 0 or time.perf_counter() < stop:
+    while calls == 0 or time.perf_counter() < start + settling:
         function()
         calls += 1
-    return calls
+    return max(1, round(block * calls / (time.perf_counter() - start)))

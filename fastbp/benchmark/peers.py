@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -364,6 +365,7 @@ def seconds_in_turns(
     reasons: dict[str, str],
     rounds: int,
     at_most: float = math.inf,
+    as_users: bool = False,
 ) -> dict[str, list[float]]:
     """Seconds of one step or epoch by peer, one figure for each of `rounds` turns.
 
@@ -378,7 +380,12 @@ def seconds_in_turns(
         By the name of a peer why it cannot run. It is left out, and others that cannot are entered.
     rounds : int
     at_most : float
-        Seconds after which no round begins, but for two that are always there.
+        Seconds after which no round begins, but for two that are always there. Where two would take longer, the
+        calls have fewer steps or epochs, and a peer that alone takes longer is left out; without the first there is
+        nothing to compare, and the result is empty.
+    as_users : bool
+        As in a program that uses all of them: nobody waits until the threads of the peer before have gone to sleep,
+        every call counts, and each library takes as many threads as it likes.
 
     Raises
     ------
@@ -387,7 +394,8 @@ def seconds_in_turns(
     FloatingPointError
         If training came to numbers that are not finite.
     """
-    peers = list(_peers(task, kinds, data, reasons))
+    begun = time.perf_counter()
+    peers = list(available(task, kinds, data, reasons))
     for peer in peers:
         peer.steps(CHECKED)
         for own, expected in zip(peer.params(), peers[0].params(), strict=True):
@@ -395,26 +403,57 @@ def seconds_in_turns(
             apart = float(np.mean(~(np.abs(own - expected) <= 1e-4)))
             if apart > 0.01:
                 raise ValueError(f"{peer.name}, {task.name}: expected fastbp's parameters, got {apart:.0%} others")
-    count = task.steps or EPOCHS
-    with blas_threads(get_num_threads()):  # also of libraries that came with a peer
-        found = samples({peer.name: _training(peer, count) for peer in peers}, rounds=rounds, at_most=at_most)
-    for peer in peers:
+    at_most = max(1.0, at_most - (time.perf_counter() - begun))  # building and checking took some of it
+    counts = _counts(peers, at_most)
+    if peers[0] not in counts:
+        return {}
+    functions = {peer.name: _training(peer, count) for peer, count in counts.items()}
+    if as_users:
+        for function in functions.values():
+            function()  # compiles
+        found = samples(functions, rounds=rounds, at_most=at_most, pause=0, settling=0)
+    else:
+        with blas_threads(get_num_threads()):  # also of libraries that came with a peer
+            found = samples(functions, rounds=rounds, at_most=at_most)
+    for peer in counts:
         if not all(np.isfinite(param).all() for param in peer.params()):
             raise FloatingPointError(
                 f"{peer.name}, {task.name}: expected finite parameters, got others; lower the rate"
             )
-    return {name: [value / count for value in values] for name, values in found.items()}
+    return {peer.name: [value / count for value in found[peer.name]] for peer, count in counts.items()}
 
 
-def _peers(
+def available(
     task: Task, kinds: Iterable[type[Peer]], data: tuple[Array, Array, list[Array]], reasons: dict[str, str]
 ) -> Iterator[Peer]:
+    """A peer of each kind that takes the task and can run here; why others cannot is entered in `reasons`."""
     for kind in kinds:
         if kind.takes(task) and kind.name not in reasons:
             try:
                 yield kind(task, *data)
             except (ImportError, UnavailableError) as error:
                 reasons[kind.name] = str(error)
+
+
+def _counts(peers: list[Peer], at_most: float) -> dict[Peer, int]:
+    """How many steps or epochs a timed call of each peer has: as many as the task says, or as `at_most` seconds allow.
+
+    A peer that two rounds alone would take longer than that is not among them.
+    """
+    task = peers[0].task
+    most = task.steps or EPOCHS
+    if math.isinf(at_most):
+        return dict.fromkeys(peers, most)
+    counts = {}
+    for peer in peers:
+        start = time.perf_counter()
+        peer.steps(CHECKED)
+        step = (time.perf_counter() - start) / CHECKED
+        one = step if task.steps else step * len(peer.batches)
+        least = 4 * one  # two rounds, in each of which a call goes before, to settle
+        if least <= at_most:
+            counts[peer] = max(1, min(most, int(at_most / len(peers) / least)))
+    return counts
 
 
 def _training(peer: Peer, count: int) -> Callable[[], None]:
