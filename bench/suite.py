@@ -160,10 +160,11 @@ class Ratio(Recorded):
     """fastbp's time as a part of NumPy's: below 1 fastbp is faster, and lower is better."""
 
     unit = "fastbp/NumPy"
+    against = "numpy"
 
     def setup(self, found, *parameters):
         seconds = self.samples(found, *parameters)
-        self.values = [own / other for own, other in zip(seconds["fastbp"], seconds["numpy"], strict=True)]
+        self.values = [own / other for own, other in zip(seconds["fastbp"], seconds[self.against], strict=True)]
 
 
 class Limit(Recorded):

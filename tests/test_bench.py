@@ -3,12 +3,13 @@
 import itertools
 import json
 import math
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from bench import cases, engine, gate, graph, imports, kernels, layers, memory, publish, suite
+from bench import busy, cases, engine, gate, graph, imports, kernels, layers, memory, mixed, publish, suite
 from fastbp.benchmark import comparison, machine, measure, peak, peers
 from fastbp.cli import main
 from tests.subprocesses import run_python
@@ -31,6 +32,14 @@ def test_functions_take_turns():
     found = measure.samples({name: lambda name=name: order.append(name) for name in "ab"}, **FAST)
     assert [name for name, _ in itertools.groupby(order)] == ["a", "b", "a", "b"]
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+
+
+def test_a_turn_begins_with_what_comes_before_and_a_pause(monkeypatch):
+    order = []
+    monkeypatch.setattr(measure.time, "sleep", order.append)
+    functions = {"f": lambda: order.append("f"), "g": lambda: order.append("g")}
+    measure.samples(functions, rounds=2, settling=0, pause=0.02, before=lambda: order.append("product"))
+    assert order == 2 * ["product", 0.02, "f", "product", 0.02, "g"]
 
 
 def test_seconds_are_those_of_one_call(monkeypatch):
@@ -219,7 +228,7 @@ def test_the_suite_times_what_the_tests_hold_equal():
     assert set(layers.Layers.params[0]) == {case.name for case in cases.LAYERS}
 
 
-@pytest.mark.parametrize("module", [engine, graph, imports, kernels, layers, memory])
+@pytest.mark.parametrize("module", [engine, graph, imports, kernels, layers, memory, mixed])
 def test_every_benchmark_names_its_parameters_and_unit(module):
     found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, suite.Recorded)]
     found = [benchmark for benchmark in found if hasattr(benchmark, "params")]
@@ -228,6 +237,143 @@ def test_every_benchmark_names_its_parameters_and_unit(module):
         assert len(benchmark.params) == len(benchmark.param_names)
         assert benchmark.unit
         assert len([name for name in vars(benchmark) if name.startswith("track_")]) == 1
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """`bench.busy` and `bench.mixed` on the smallest sizes."""
+    pytest.importorskip("sklearn")
+    for name in ("torch", "jax"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for module, sizes in {
+        busy: {"TASK": peers.Task((6, 4, 3), 5, samples=20), "LARGE": peers.Task((6, 4, 3), 10, samples=20),
+               "ROUNDS": 2, "SECONDS": 0, "PAUSE": 0, "AFTER": (0,), "COUNTING": 0.001, "_reasons": {},
+               "CLASSIFIER": {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0},
+               "digits": lambda: (np.random.default_rng(0).random((30, 4)), np.arange(30) % 3)},
+        mixed: {"SIZE": 8, "AFTER": (0,), "STEPS": 1, "PREDICTED": 3, "ROUNDS": 2},
+        engine: {"BATCHES": 1},
+    }.items():  # fmt: skip
+        for name, size in sizes.items():
+            monkeypatch.setattr(module, name, size)
+
+
+EPOCHS = ["fastbp", "1 thread", "all threads", "NumPy"]
+
+
+@pytest.mark.parametrize(
+    ("section", "rows"),
+    {
+        "quiet": [("epoch, quiet", EPOCHS)],
+        "neighbour": [("epoch, beside a spinning process", EPOCHS)],
+        "neighbours": [("epoch, beside two of them", EPOCHS)],
+        "mixed": [
+            ("epoch, 0 ms after", ["fastbp", "1 thread", "NumPy"]),
+            ("predict, 10,000, 0 ms after", ["fastbp", "1 thread", "NumPy"]),
+            ("20 steps by layers, batch 100, 0 ms after", ["fastbp", "1 thread", "NumPy"]),
+            ("estimator, 10 iterations, 0 ms after", ["fastbp", "1 thread", "scikit-learn"]),
+        ],
+        "validation": [
+            ("digits, a fold of five, quiet", ["fastbp", "1 thread", "scikit-learn"]),
+            ("the same, beside a spinning process", ["fastbp", "1 thread", "scikit-learn"]),
+        ],
+        "threads": [("two fits, one kernel thread each", ["one after the other", "in two threads"])],
+        "search": [("grid search in joblib's threads", ["serial, 1 thread", "2 jobs, 1 thread", "serial", "2 jobs"])],
+        "counting": [
+            (
+                "a thread counts, millions/s, beside",
+                ["alone", "fit, 1 thread", "fit", "layers, 1 thread", "layers"],
+            )
+        ],
+    }.items(),
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_every_section_of_a_busy_machine_has_its_rows_and_ratios(section, rows, tiny):
+    found = list(busy.SECTIONS[section]())
+    assert [(row.name, [*row.figures]) for row in found] == rows
+    for row in found:
+        assert row.ratios
+        assert all(math.isfinite(ratio.value) for ratio in row.ratios)
+        assert all(len(values) >= 2 and min(values) >= 0 for values in row.figures.values())
+
+
+def test_half_a_core_is_a_control_group_or_a_shared_core(tiny, monkeypatch, capsys):
+    for name in ("FASTBP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # threads that wait for each other may take minutes there
+    (row,) = busy.container()
+    shared = "no control group of half a core" in capsys.readouterr().out
+    assert row.name.startswith("epoch, one core shared by two" if shared else "epoch, half a core (cpu.")
+    assert [*row.figures] == EPOCHS
+
+
+def test_no_control_group_and_no_core_to_share_leave_the_container_out(monkeypatch, tmp_path, capsys):
+    places = [(tmp_path / "nowhere", "cpu.max", "50000 100000"), (tmp_path, "no/cpu.max", "50000 100000")]
+    monkeypatch.setattr(busy, "groups", lambda: iter(places))
+    monkeypatch.delattr(busy.os, "sched_setaffinity", raising=False)
+    busy.main(["container"])
+    reasons = [f"{folder}/fastbp-busy-{busy.os.getpid()}/{file}: No such file" for folder, file, _ in places]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("container: left out: ")]
+    assert all(reason in line for reason in reasons)
+    assert not list(tmp_path.iterdir())
+
+
+def test_busy_prints_one_table_and_its_bars(monkeypatch, capsys):
+    figures = {"fastbp": [0.012, 0.014, 0.016], "1 thread": [0.010] * 3}
+    row = busy.Row("epoch", figures, (busy.of_one_thread(figures, 1.15), busy.of_one_thread(figures, 1.5)))
+    monkeypatch.setattr(busy, "SECTIONS", {"one": lambda: iter([row, row]), "two": lambda: iter([row])})
+    busy.main([])
+    captured = capsys.readouterr()
+    header, *lines = captured.out.splitlines()[-4:]
+    assert header.split() == ["fastbp", "1", "thread"]
+    for line in lines:
+        assert line.split()[:7] == ["epoch", "12.4", "14", "15.6", "10", "10", "10"]
+        assert line.endswith("1.40 of 1 thread (at most 1.15: MISSED), 1.40 of 1 thread (at most 1.5: held)")
+    assert [line.split(": ")[1] for line in captured.err.splitlines()] == ["one", "two", "done"]
+    assert str(busy.Ratio(1.8, "times as fast", at_least=1.7)) == "1.80 times as fast (at least 1.7: held)"
+    assert str(busy.Ratio(1.6, "times as fast", at_least=1.7)) == "1.60 times as fast (at least 1.7: MISSED)"
+
+
+def test_busy_runs_the_sections_that_are_named(monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(busy, "SECTIONS", {name: lambda name=name: ran.append(name) or iter(()) for name in "abc"})
+    busy.main(["c", "a"])
+    assert ran == ["c", "a"]
+    with pytest.raises(SystemExit):
+        busy.main(["a", "other"])
+    assert "SECTION: expected some of a, b, c, got other" in capsys.readouterr().err
+
+
+def test_busy_leaves_out_what_would_begin_after_its_three_minutes(monkeypatch, capsys):
+    now = 0.0
+
+    def takes_long():
+        nonlocal now
+        now += busy.LAST + 1
+        return iter(())
+
+    monkeypatch.setattr(busy.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(busy, "SECTIONS", {"slow": takes_long, "late": takes_long})
+    busy.main([])
+    assert "late: left out, as 160 s are over; run it alone: python -m bench.busy late" in capsys.readouterr().out
+    assert now == busy.LAST + 1
+
+
+def test_a_spinning_process_ends_with_the_one_that_began_it():
+    done = subprocess.run([sys.executable, "-c", busy.SPIN, "0", "-1"], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_mixed_times_every_call_after_a_product(tiny, monkeypatch):
+    monkeypatch.setattr(mixed, "AFTER", (0, 1))
+    found = mixed.setup_cache()
+    assert found.keys() == {(name, after) for name in mixed.CALLS for after in (0, 1)}
+    for seconds in found.values():
+        assert {name: len(values) for name, values in seconds.items()} == {"fastbp": 2, "numpy": 2, "1 thread": 2}
+
+
+def test_a_ratio_to_one_thread_is_against_it():
+    benchmark = mixed.MixedThreadRatios()
+    benchmark.setup({("x",): {"fastbp": [3.0], "numpy": [9.0], "1 thread": [2.0]}}, "x")
+    assert benchmark.result()["samples"] == [1.5]
 
 
 def test_the_suite_needs_nothing_but_fastbp_to_be_imported():
