@@ -42,7 +42,7 @@ TASK = Task((784, 50, 10), 100)
 LARGE = Task((784, 1024, 10), 1024, samples=4096)
 ROUNDS = 12
 SECONDS = 10  # for a row, after which no round begins but for two
-LAST = 160  # seconds after which no section begins
+LAST = 160  # seconds after which no row begins
 PAUSE = 0.12  # in which the threads of a BLAS that spin go to sleep
 CLASSIFIER: dict[str, Any] = {"hidden_layer_sizes": (50, 20), "random_state": 0}
 FIT_EPOCHS = 4  # of each of two fits
@@ -106,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     columns = [*row.figures]
                     print(f"\n{'':<43}{''.join(f'{column:>18}' for column in columns)}")
                 print(_line(row), flush=True)
+                if time.perf_counter() - start > LAST:
+                    print(f"{name}: {LAST} s are over; further rows, if it has any, are left out", flush=True)
+                    break
         except (ImportError, UnavailableError) as error:
             print(f"{name}: left out: {error}", flush=True)
     for name, reason in _reasons.items():
@@ -367,7 +370,7 @@ def search() -> Iterator[Row]:
     joblib, selection = importlib.import_module("joblib"), importlib.import_module("sklearn.model_selection")
     X, y = digits()
     grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 3e-3, 1e-2]}
-    model = classifiers()["fastbp"](**CLASSIFIER | {"max_iter": 30})
+    model = classifiers()["fastbp"](**{"max_iter": 30} | CLASSIFIER)
 
     def serial() -> None:
         selection.GridSearchCV(model, grid, cv=3).fit(X, y)

@@ -345,15 +345,20 @@ def test_busy_runs_the_sections_that_are_named(monkeypatch, capsys):
 def test_busy_leaves_out_what_would_begin_after_its_three_minutes(monkeypatch, capsys):
     now = 0.0
 
-    def takes_long():
+    def slow():
         nonlocal now
-        now += busy.LAST + 1
-        return iter(())
+        for name in ("first", "second"):
+            now += busy.LAST + 1
+            yield busy.Row(name, {"fastbp": [1.0]})
 
     monkeypatch.setattr(busy.time, "perf_counter", lambda: now)
-    monkeypatch.setattr(busy, "SECTIONS", {"slow": takes_long, "late": takes_long})
+    monkeypatch.setattr(busy, "SECTIONS", {"slow": slow, "late": slow})
     busy.main([])
-    assert "late: left out, as 160 s are over; run it alone: python -m bench.busy late" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "slow: 160 s are over; further rows, if it has any, are left out" in out
+    assert "late: left out, as 160 s are over; run it alone: python -m bench.busy late" in out
+    assert "first" in out
+    assert "second" not in out
     assert now == busy.LAST + 1
 
 
