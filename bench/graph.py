@@ -23,7 +23,11 @@ from bench.scalars import Scalar
 from bench.tree import measure
 from fastbp import get_num_threads, graph
 from fastbp.graph import Variable
-from fastbp.kernels import _jit
+
+try:
+    from fastbp.kernels._shared import shared_kernel
+except ImportError:  # a commit before that module
+    from fastbp.kernels._jit import shared_kernel
 
 SIZE = 1_000_000
 SIZES = (10_000, SIZE)
@@ -163,7 +167,7 @@ def _numpy_square(x: Any, y: Any) -> Any:
     return np.dot(total, total), (2 * total, 2 * total)
 
 
-@_jit.shared_kernel
+@shared_kernel
 def _copy(a, b, c, d):
     for i in range(a.size):
         c[i] = a[i]

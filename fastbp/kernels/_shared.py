@@ -1,16 +1,17 @@
-"""Kernels whose work is shared among threads along the first axis of their arrays."""
+"""Kernels that Python calls: long work lets other Python threads run, and some is shared among fastbp's own."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from numba import types
 from numba.extending import overload
 
 from fastbp.kernels import _threads
-from fastbp.kernels._jit import kernel
+from fastbp.kernels._jit import kernel, unlocked_kernel
 from fastbp.kernels._threads import in_parallel, parts_of, release_gil, take_gil
 
 # Elements of an array from which on a pass over it may take 50 µs, as a softmax does: other Python threads then run
@@ -19,6 +20,20 @@ LONG = 20_000
 
 # Elements from which on it is shared among threads: where a pass as short as ReLU's takes 5 µs.
 WORTH_SHARING = 50_000
+
+
+def public_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` that Python calls on one thread; where its first array is long, other Python threads run beside it."""
+    short = kernel(function)
+    twin = FunctionType(function.__code__, function.__globals__, function.__name__)
+    twin.__module__, twin.__qualname__ = function.__module__, f"{function.__qualname__}.unlocked"
+    long = unlocked_kernel(twin)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return (short if arguments[0].size < LONG else long)(*arguments)
+
+    return call
 
 
 def shared_kernel(function: Callable[..., Any]) -> Any:

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from fastbp.kernels._jit import kernel
+from fastbp.kernels._shared import public_kernel
 
 # The odd number next to 2**64 divided by the golden ratio: consecutive multiples are spread evenly over 64 bits.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -18,7 +19,7 @@ _MULTIPLIER_1, _MULTIPLIER_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049
 _11, _27, _30, _31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 
 
-@kernel
+@public_kernel
 def dropout_forward(x, seed, step, ratio, out, mask):
     """mask[i] = is_kept(seed, step, i, ...); out = x/(1 - ratio) where mask, else 0."""
     zero, scale = x.dtype.type(0), x.dtype.type(1 / (1 - ratio))
@@ -28,7 +29,7 @@ def dropout_forward(x, seed, step, ratio, out, mask):
         out[i] = x[i] * scale if mask[i] else zero
 
 
-@kernel
+@public_kernel
 def dropout_backward(dout, mask, ratio, dx):
     """dx = dout/(1 - ratio) where mask, else 0."""
     zero, scale = dout.dtype.type(0), dout.dtype.type(1 / (1 - ratio))

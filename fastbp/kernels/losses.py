@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastbp.kernels._jit import apart, inlined_kernel, kernel
-from fastbp.kernels._shared import WORTH_SHARING, shared_kernel
+from fastbp.kernels._shared import WORTH_SHARING, public_kernel, shared_kernel
 from fastbp.kernels.activations import softmax_of_rows
 from fastbp.kernels.elementary import exp, log, log1p, logistic, one
 from fastbp.kernels.pointers import at, load, shift, store
@@ -28,7 +28,7 @@ def softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
     return _mean(losses)
 
 
-@kernel
+@public_kernel
 def _softmax_cross_entropy(x, t, y):
     losses = np.empty(len(x))
     softmax_cross_entropy_of_rows(x, t, y, losses, np.empty(len(x), x.dtype), np.empty(len(x), x.dtype))
@@ -85,7 +85,7 @@ def _scaled_difference(y, t, factor, dx):
 difference_of_rows = _scaled_difference.kernel
 
 
-@kernel
+@public_kernel
 def cross_entropy_forward(y, t):
     """Returns the mean of -sum(t·log(y))."""
     N = len(y)
@@ -104,7 +104,7 @@ def cross_entropy_forward(y, t):
     return -sum_in_double((at(terms, 0),), (), t.size) / N if N else 0.0
 
 
-@kernel
+@public_kernel
 def cross_entropy_backward(y, t, dout, dy):
     """dy = -t/y/N·dout, and 0 where t is 0."""
     N, C = y.shape
@@ -120,7 +120,7 @@ def cross_entropy_backward(y, t, dout, dy):
                 dy[i, j] = zero if t[i, j] == 0 else scale * t[i, j] / y[i, j]
 
 
-@kernel
+@public_kernel
 def sigmoid_cross_entropy_forward(x, t, y):
     """y = sigmoid(x); returns the sum of max(x, 0) - t·x + log(1 + exp(-|x|)) over each row, mean over the batch.
 
@@ -189,7 +189,7 @@ def _clipped(p, eps):
     return eps if p < eps else most if p > most else p
 
 
-@kernel
+@public_kernel
 def poisson_deviance_forward(x, t, y):
     """y = exp(x); returns the sum of t·log(t) - t·x - t + y over each row, mean over the batch."""
     losses = np.empty(len(x))
@@ -212,7 +212,7 @@ def poisson_deviance_of_rows(x, t, y, losses):
                 losses[i] += t[i, j] * (log(t[i, j]) - x[i, j]) - t[i, j] + y[i, j]
 
 
-@kernel
+@public_kernel
 def squared_error_forward(y, t):
     """Returns half the sum of (y - t)² over each row, mean over the batch."""
     losses = np.empty(len(y))
@@ -233,7 +233,7 @@ def squared_error_backward(y: Any, t: Any, dout: float, dy: Any) -> None:
     _scaled_difference(y, t, dout / len(y) if len(y) else 0.0, dy)
 
 
-@kernel
+@public_kernel
 def first_bad_label(t, C):
     """Index of the first label outside 0 <= t < C, or -1."""
     for i in range(t.size):
@@ -242,7 +242,7 @@ def first_bad_label(t, C):
     return -1
 
 
-@kernel
+@public_kernel
 def first_bad_distribution(t):
     """Index of the first row that is negative somewhere or does not sum to 1 within 1e-3, or -1."""
     N, C = t.shape
@@ -256,7 +256,7 @@ def first_bad_distribution(t):
     return -1
 
 
-@kernel
+@public_kernel
 def first_bad_probability(t):
     """Index of the first element of flat t that is not in 0 <= t <= 1, or -1."""
     for i in range(t.size):
