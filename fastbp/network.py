@@ -99,6 +99,9 @@ class Parameters(MutableMapping[str, Array]):
 class Sequential:
     """A stack of layers, each fed the output of the one before, and a loss at its end.
 
+    A network belongs to one Python thread at a time, as its layers keep what `backward` needs. Different networks may
+    be used by different threads at once, also where they share `W` and `b` and nobody updates them.
+
     Parameters
     ----------
     layers : sequence or mapping of str to layer

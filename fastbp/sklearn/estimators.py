@@ -31,7 +31,10 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 
 
 class _OnKernels:
-    """What the estimators have in common."""
+    """What the estimators have in common.
+
+    A fitted estimator may predict in several Python threads at once. `fit` and `partial_fit` need it alone.
+    """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "activation": [StrOptions(set(HIDDEN)), "array-like"],
