@@ -33,13 +33,13 @@ import numpy as np
 
 from bench import mixed
 from fastbp import get_num_threads, num_threads
+from fastbp.benchmark import peers
 from fastbp.benchmark.machine import blas
 from fastbp.benchmark.measure import samples
-from fastbp.benchmark.peers import Fastbp, JaxScan, Lean, Task, Torch, UnavailableError, available, noise
 
 ROOT = Path(__file__).resolve().parents[1]
-TASK = Task((784, 50, 10), 100)
-LARGE = Task((784, 1024, 10), 1024, samples=4096)
+TASK = peers.Task((784, 50, 10), 100)
+LARGE = peers.Task((784, 1024, 10), 1024, samples=4096)
 ROUNDS = 12
 SECONDS = 10  # for a row, after which no round begins but for two
 LAST = 160  # seconds after which no row begins
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if time.perf_counter() - start > LAST:
                     print(f"{name}: {LAST} s are over; further rows, if it has any, are left out", flush=True)
                     break
-        except (ImportError, UnavailableError) as error:
+        except (ImportError, peers.UnavailableError) as error:
             print(f"{name}: left out: {error}", flush=True)
     for name, reason in _reasons.items():
         print(f"{name}: {reason}")
@@ -142,16 +142,16 @@ _reasons: dict[str, str] = {}  # why a library is missing, by its name
 
 
 @functools.cache
-def epochs(task: Task) -> Functions:
+def epochs(task: peers.Task) -> Functions:
     """An epoch by column, each called once, which compiles."""
-    data = noise(task)
-    own = {name: Fastbp(task, *data) for name in ("fastbp", mixed.ONE, "all threads")}
+    data = peers.noise(task)
+    own = {name: peers.Fastbp(task, *data) for name in ("fastbp", mixed.ONE, "all threads")}
     functions: Functions = {
         "fastbp": functools.partial(own["fastbp"].epochs, 1),
         mixed.ONE: mixed.on_one_thread(functools.partial(own[mixed.ONE].epochs, 1)),
         "all threads": functools.partial(own["all threads"].steps, task.samples // task.batch),
     }
-    for peer in available(task, (Lean, Torch, JaxScan), data, _reasons):
+    for peer in peers.available(task, (peers.Lean, peers.Torch, peers.JaxScan), data, _reasons):
         functions[peer.name] = functools.partial(peer.epochs, 1)
     for function in functions.values():
         function()
@@ -213,7 +213,7 @@ def container() -> Iterator[Row]:
     """A process with half a core from its start: by a control group, or else as one of two on a core."""
     try:
         group, quota = make_group()
-    except UnavailableError as error:
+    except peers.UnavailableError as error:
         yield from _on_a_shared_core(str(error))
         return
     try:
@@ -226,7 +226,7 @@ def container() -> Iterator[Row]:
 
 def _on_a_shared_core(reason: str) -> Iterator[Row]:
     if not hasattr(os, "sched_setaffinity"):
-        raise UnavailableError(f"{reason}; and no process can be bound to a core here")
+        raise peers.UnavailableError(f"{reason}; and no process can be bound to a core here")
     cpu = min(os.sched_getaffinity(0))
     with spinning(1, cpu):
         found = _in_a_process([], f"import os; os.sched_setaffinity(0, {{{cpu}}})")
@@ -250,7 +250,7 @@ def make_group() -> tuple[Path, str]:
             reasons.append(f"{group / file}: {error.strerror}")
         else:
             return group, file
-    raise UnavailableError("; ".join(reasons) or "no control groups are mounted")
+    raise peers.UnavailableError("; ".join(reasons) or "no control groups are mounted")
 
 
 def groups() -> Iterator[tuple[Path, str, str]]:
@@ -285,7 +285,7 @@ print(json.dumps(busy.in_turns(busy.epochs({TASK!r}))))
 """
     done = subprocess.run([*before, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UnavailableError(done.stderr.strip())
+        raise peers.UnavailableError(done.stderr.strip())
     found: Seconds = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -385,7 +385,8 @@ def search() -> Iterator[Row]:
         "serial": serial,
         "2 jobs": in_threads,
     }
-    found = samples(functions, rounds=4, block=0, settling=0.01, pause=PAUSE, at_most=SECONDS)
+    in_threads()
+    found = samples(functions, rounds=4, settling=0, pause=PAUSE, at_most=SECONDS)
     faster = Ratio(ratio(found, "serial, 1 thread", "2 jobs, 1 thread"), "times serial on 1 thread", at_least=1.6)
     yield Row(
         "grid search in joblib's threads", found, (faster, Ratio(ratio(found, "serial", "2 jobs"), "times serial"))
@@ -397,16 +398,16 @@ def search() -> Iterator[Row]:
 
 def threads() -> Iterator[Row]:
     """Two fits of one kernel thread each."""
-    peers = [Fastbp(TASK, *noise(TASK)) for _ in range(2)]
+    pair = [peers.Fastbp(TASK, *peers.noise(TASK)) for _ in range(2)]
 
-    def fit(peer: Fastbp) -> None:
+    def fit(peer: peers.Fastbp) -> None:
         peer.epochs(FIT_EPOCHS)
 
     with ThreadPoolExecutor(2) as pool, num_threads(1):
         found = in_turns(
             {
-                "one after the other": lambda: [fit(peer) for peer in peers],
-                "in two threads": lambda: list(pool.map(fit, peers)),
+                "one after the other": lambda: [fit(peer) for peer in pair],
+                "in two threads": lambda: list(pool.map(fit, pair)),
             }
         )
     faster = Ratio(ratio(found, "one after the other", "in two threads"), "times as fast", at_least=1.7)
@@ -415,7 +416,7 @@ def threads() -> Iterator[Row]:
 
 def counting() -> Iterator[Row]:
     """How fast a Python thread counts; where the kernel has as many threads as there are cores, they share one."""
-    peer = Fastbp(LARGE, *noise(LARGE))
+    peer = peers.Fastbp(LARGE, *peers.noise(LARGE))
     (x, t), *_ = peer.batches
 
     def by_layers() -> None:

@@ -41,7 +41,8 @@ def save(comparison: Comparison, path: Path) -> None:
         axes.axhline(place + 0.5, color="0.9", linewidth=1)
     machine = comparison.machine
     axes.set_title(
-        f"{machine['processor']}, {machine['threads']} threads, {machine['peak_flops'] / 1e9:.0f} GFLOP/s in float32",
+        f"{machine['processor']}, {machine['threads']} threads, {machine['peak_flops'] / 1e9:.0f} GFLOP/s in float32"
+        f"{', in turns without pauses' if comparison.as_users else ''}",
         fontsize="medium",
     )
     figure.legend(loc="outside lower center", ncols=len(PEERS), frameon=False)
