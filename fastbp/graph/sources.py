@@ -102,7 +102,7 @@ class _Writer:
             "    blocks = (size + BLOCK - 1) // BLOCK",
             *(f"    {name} = load(scalars, {k})" for k, name in enumerate(numbers)),
             "    room = min(size, BLOCK)",
-            f"    terms = allocate(scalars, {len(sums)} * room)",
+            *([f"    terms = allocate(scalars, {len(sums)} * room)"] if sums else []),
             "    for block in range(first, last):",
             "        start = block * BLOCK",
             "        count = min(room, size - start)",
@@ -121,7 +121,7 @@ class _Writer:
                 f"        store(sums, {k} * blocks + block, total(terms, {k} * room, count), {written})"
                 for k in range(len(sums))
             ),
-            "    release(terms)",
+            *(["    release(terms)"] if sums else []),
         ]
         return Code("\n".join([*lines, ""]), self._dtype, outputs, sums, cost)
 
