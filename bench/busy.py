@@ -141,11 +141,21 @@ def of_one_thread(figures: Seconds, at_most: float | None = None) -> Ratio:
 _reasons: dict[str, str] = {}  # why a library is missing, by its name
 
 
+class _AllThreads:
+    """In place of the engine's own choice: all threads, whatever they cost."""
+
+    def next(self, steps: int) -> tuple[bool, int]:
+        return True, steps
+
+    def note(self, seconds: float, steps: int) -> None: ...
+
+
 @functools.cache
 def epochs(task: peers.Task) -> Functions:
     """An epoch by column, each called once, which compiles."""
     data = peers.noise(task)
     own = {name: peers.Fastbp(task, *data) for name in ("fastbp", mixed.ONE, "all threads")}
+    own["all threads"].engine.choice = _AllThreads()
     functions: Functions = {
         "fastbp": functools.partial(own["fastbp"].epochs, 1),
         mixed.ONE: mixed.on_one_thread(functools.partial(own[mixed.ONE].epochs, 1)),

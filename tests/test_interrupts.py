@@ -279,3 +279,34 @@ def test_an_estimator_that_is_interrupted_in_its_first_iteration_keeps_what_it_h
     assert model._optimizer.t == 1
     assert model.n_iter_ == 0
     assert model.predict(X).shape == (20,)
+
+
+@pytest.mark.parametrize("evaluation", [1, 2, 7, 12])
+def test_lbfgs_is_left_at_a_finished_iteration(monkeypatch, evaluation):
+    MLPClassifier = pytest.importorskip("fastbp.sklearn").MLPClassifier
+    Samples = pytest.importorskip("fastbp.sklearn.networks").Samples
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    evaluations, train = [], Samples.train
+
+    def interrupted(*arguments):
+        evaluations.append(None)
+        if len(evaluations) == evaluation:
+            signal.raise_signal(signal.SIGINT)
+        return train(*arguments)
+
+    monkeypatch.setattr(Samples, "train", interrupted)
+    model = MLPClassifier((5,), solver="lbfgs", max_iter=40, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    monkeypatch.undo()
+    assert model.n_iter_ < 40
+    if not model.n_iter_:
+        return
+    unbroken = MLPClassifier((5,), solver="lbfgs", max_iter=model.n_iter_, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of too few iterations
+        unbroken.fit(X, y)
+    for a, b in zip(model.coefs_ + model.intercepts_, unbroken.coefs_ + unbroken.intercepts_, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert model.loss_ == unbroken.loss_

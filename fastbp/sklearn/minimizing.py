@@ -11,6 +11,7 @@ from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
 from fastbp.engine import Gradients
+from fastbp.interrupts import Interrupts
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.validation import FLOAT64, Array
 
@@ -26,20 +27,43 @@ def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: 
     objective = _Objective(estimator, activations, Samples(dense, y, weights, estimator, FLOAT64), len(y))
     options = {"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol}
     options |= _get_additional_lbfgs_options_dict("iprint", 1 if estimator.verbose >= 1 else -1)
-    result = scipy.optimize.minimize(objective, objective.start(), method="L-BFGS-B", jac=True, options=options)
+    with objective.interrupts:
+        try:
+            result = scipy.optimize.minimize(
+                objective, objective.start(), method="L-BFGS-B", jac=True, options=options, callback=objective.keep
+            )
+        except KeyboardInterrupt:
+            estimator.n_iter_, estimator.loss_ = objective.iterations, objective.loss
+            objective.put(objective.reached)
+            raise
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     estimator.loss_ = result.fun
     objective.put(result.x)
 
 
 class _Objective:
-    """The loss and its gradient by all parameters in one vector: coefs, then intercepts."""
+    """The loss and its gradient by all parameters in one vector: coefs, then intercepts.
+
+    Attributes
+    ----------
+    interrupts : Interrupts
+        Ctrl-C comes between two evaluations.
+    iterations, loss, reached : int, float, ndarray
+        Of the last finished iteration: how many there were, its loss and its parameters.
+    """
 
     def __init__(self, estimator: Any, activations: list[str], samples: Samples, count: int) -> None:
         self._samples, self._epoch = samples, samples.epoch(np.arange(count), count)
         self._engine = engine_of(estimator, activations, Gradients(), count)
         self._engine.read()
         self._index = self._engine.index(parameter_names(len(estimator.coefs_)))
+        self.interrupts = Interrupts()
+        self.iterations, self.loss, self.reached = 0, np.inf, self.start()
+
+    def keep(self, intermediate_result: Any) -> None:
+        """Note the end of an iteration."""
+        self.iterations += 1
+        self.loss, self.reached = float(intermediate_result.fun), intermediate_result.x.copy()
 
     def start(self) -> Array:
         """The estimator's parameters."""
@@ -53,6 +77,7 @@ class _Objective:
 
     def __call__(self, vector: Array) -> tuple[float, Array]:
         """The loss and the gradient at a vector."""
+        self.interrupts.deliver()
         self._engine.flat[self._index] = vector
         self._samples.train(self._engine, self._epoch, 0, 1, True)
         return float(self._epoch.losses[0]), self._engine.states[0][self._index]
