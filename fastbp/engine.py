@@ -262,6 +262,8 @@ class Engine:
         """Do steps `first` to `last` by `run`, on all threads or on one; returns how many are done."""
         _threads.start()
         team, alone = _threads.team(self._threads), _threads.team(1)
+        if first == last:
+            return run(alone, first, last)  # compiles what steps need
         step = first
         while step < last:
             is_all, count = self.choice.next(last - step) if team[0] > 1 else (False, last - step)

@@ -11,6 +11,7 @@ import pytest
 
 from fastbp import Sequential, StopTraining, interrupts
 from fastbp.interrupts import Interrupts
+from fastbp.kernels import engine as engine_kernels
 from fastbp.layers import Affine, Dropout, ReLU, SoftmaxWithLoss
 from fastbp.optimizers import Adam
 from tests.subprocesses import run_python
@@ -310,3 +311,17 @@ def test_lbfgs_is_left_at_a_finished_iteration(monkeypatch, evaluation):
     for a, b in zip(model.coefs_ + model.intercepts_, unbroken.coefs_ + unbroken.intercepts_, strict=True):
         np.testing.assert_array_equal(a, b)
     assert model.loss_ == unbroken.loss_
+
+
+def test_what_steps_need_is_compiled_before_ctrl_c_is_held_back(monkeypatch):
+    handlers, run_steps, before = [], engine_kernels.run_steps, signal.getsignal(signal.SIGINT)
+
+    def noted(*arguments):
+        handlers.append(signal.getsignal(signal.SIGINT) is before)
+        return run_steps(*arguments)
+
+    monkeypatch.setattr(engine_kernels, "run_steps", noted)
+    rng = np.random.default_rng(0)
+    network = Sequential([Affine(rng.standard_normal((4, 3)), np.zeros(3))], SoftmaxWithLoss())
+    network.fit(rng.random((20, 4)), rng.integers(0, 3, 20), batch_size=5)
+    assert handlers[0] and not any(handlers[1:]) and len(handlers) > 1
