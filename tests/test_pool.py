@@ -1,5 +1,6 @@
 """The pool of threads: every part of a region is done once, whoever does it."""
 
+import os
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from numba import njit
 from fastbp.kernels import _pool
 from fastbp.kernels._threads import in_parallel
 from fastbp.kernels.pointers import at, load, shift, store
+from tests.subprocesses import run_python
 
 
 @njit
@@ -72,3 +74,26 @@ def test_helpers_that_sleep_are_woken(pool):
         threading.Event().wait(0.002)  # longer than they spin
         _run_regions(pool(64).ctypes.data, 1, counts, 1000)
         np.testing.assert_array_equal(counts, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="another process cannot stop this one")
+def test_a_process_that_was_stopped_has_its_threads_again_soon():
+    code = """
+import os, signal, subprocess, sys, time
+import numpy as np
+from fastbp.kernels import _pool
+from tests.test_pool import _run_regions
+pool = _pool.Pool()
+pool.start(1)
+team, counts = np.array([64, pool.address], np.intp), np.zeros(64)
+alone = []
+for _ in range(3):
+    wake = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -CONT {os.getpid()}"])
+    _run_regions(team.ctypes.data, 100, counts, 1000)
+    os.kill(os.getpid(), signal.SIGSTOP)  # while the helper spins
+    time.sleep(0.05)
+    alone.append((int(pool._words[_pool.ALONE_UNTIL]) - time.monotonic_ns()) / 1e9)
+    wake.wait()
+print(max(alone) <= 1)
+"""
+    assert run_python(code) == "True"

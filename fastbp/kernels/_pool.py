@@ -52,9 +52,13 @@ TURNS, CONTESTED = 64, 200_000
 # begin later and find cold caches: on a quiet machine the wait is up to 3 times the work then.
 LATE, LATE_FROM_SLEEP = 3, 12
 
-# Time alone after a late region, in multiples of the wait; and in nanoseconds after a helper woke on the caller's core,
-# as it does where the others are busy: it sleeps again, or the caller would wait for it.
-PATIENCE, CROWDED = 20, 5_000_000
+# Time alone in multiples of what was lost, and in nanoseconds at most: a process that was stopped for an hour has its
+# threads again soon after.
+PATIENCE, LONGEST_ALONE = 20, 1_000_000_000
+
+# Time alone in nanoseconds after a helper woke on the caller's core, as it does where the others are busy: it sleeps
+# again, or the caller would wait for it.
+CROWDED = 5_000_000
 
 # Whether the system tells which core a thread runs on.
 TELLS_CORES = sys.platform != "darwin"
@@ -330,7 +334,7 @@ def region(pool, function, parts, data):
         _await_parts(pool, parts)
         waited = _now(pool) - waits_from
         if 2 * waited > late * (waits_from - begin):
-            _put(pool, ALONE_UNTIL, waits_from + (PATIENCE + 1) * waited)
+            _put(pool, ALONE_UNTIL, _now(pool) + min(PATIENCE * waited, LONGEST_ALONE))
     _put(pool, TAKEN, 0)
 
 
@@ -390,7 +394,7 @@ def help_always(pool):
             if spins % TURNS == 0:
                 before, looked = looked, _now(pool)
                 if looked - before > CONTESTED:
-                    _put(pool, ALONE_UNTIL, looked + PATIENCE * (looked - before))
+                    _put(pool, ALONE_UNTIL, looked + min(PATIENCE * (looked - before), LONGEST_ALONE))
                     spins = SPINS
 
 
