@@ -153,26 +153,22 @@ def _get(typingctx: Any, pool: Any, field: Any) -> Any:
     return types.intp(types.intp, types.intp), codegen
 
 
-@intrinsic
-def _put(typingctx: Any, pool: Any, field: Any, value: Any) -> Any:
-    """Store a word."""
+def _store(ordering: str) -> Any:
+    """The intrinsic that stores a word."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[2], _place(builder, *args[:2]), "seq_cst", 8)
-        return context.get_dummy_value()
+    @intrinsic
+    def store(typingctx: Any, pool: Any, field: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.store_atomic(args[2], _place(builder, *args[:2]), ordering, 8)
+            return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp), codegen
+        return types.void(types.intp, types.intp, types.intp), codegen
+
+    return store
 
 
-@intrinsic
-def _prepare(typingctx: Any, pool: Any, field: Any, value: Any) -> Any:
-    """Store a word that others read after a later `_put`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[2], _place(builder, *args[:2]), "monotonic", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), codegen
+# Others may read what was prepared once they see what was put after it.
+_put, _prepare = _store("seq_cst"), _store("monotonic")
 
 
 @intrinsic
