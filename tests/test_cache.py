@@ -332,6 +332,7 @@ except KeyboardInterrupt: print("stopped")
 
 def compiled_signatures():
     """How many there are of all compiled functions in this process, loaded ones among them."""
+    gc.collect()  # functions of earlier tests
     return sum(len(thing.overloads) for thing in gc.get_objects() if isinstance(thing, Dispatcher))
 
 

@@ -466,18 +466,6 @@ def test_a_checkpoint_is_not_put_into_a_parameter_that_cannot_be_written(tmp_pat
     assert_same_parameters(net, network())
 
 
-class Lying(np.random.Generator):
-    """A generator that draws places where no sample is."""
-
-    def permutation(self, x, axis=0):
-        return np.arange(x) + 10**9
-
-
-def test_an_order_of_samples_that_do_not_exist_is_refused():
-    with pytest.raises(ValueError, match="seed: expected a generator whose permutation"):
-        network().fit(X, T, seed=Lying(np.random.PCG64(0)))
-
-
 def test_an_optimizer_of_another_network_is_refused():
     optimizer = Adam(0.1)
     TwoLayerNet(6, 5, 3, seed=0).fit(X, T, optimizer=optimizer)
