@@ -131,6 +131,25 @@ def test_an_element_has_the_same_bits_whichever_way_it_goes(M, K, N, form, dtype
     np.testing.assert_array_equal(part, C[rows, columns])
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    M=st.integers(0, 40),
+    K=st.integers(0, 40) | st.integers(0, 2),
+    N=st.integers(0, 40),
+    form=st.sampled_from([*FORMS.values()]),
+    has_start=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_nothing_is_written_beside_the_result(M, K, N, form, has_start, dtype):
+    beside = 64
+    memory = np.full(M * N + 2 * beside, 12345, dtype)
+    A, B, start = operands(M, K, N, form, dtype)
+    C = memory[beside : beside + M * N].reshape(M, N)
+    gemm.product(A, B, start if has_start else None, C, form | (gemm.FROM_ROW if has_start else 0))
+    assert np.all(memory[:beside] == 12345)
+    assert np.all(memory[beside + M * N :] == 12345)
+
+
 @BY_DTYPE
 @pytest.mark.parametrize("N", [1, 3, 50, 300])
 def test_sums_of_columns_come_with_the_product(dtype, N):

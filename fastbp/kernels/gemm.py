@@ -275,7 +275,7 @@ def multiply(
         vectors_left -= vectors
     if rest:
         b_rest, start_rest, c_rest = shift(b, stop * b_col), shift(start, stop * start_col), shift(c, stop)
-        if a_col == 1:
+        if _is_turned(a_col, M, K, V):
             _rest_turned(a, a_row, b_rest, b_row, b_col, start_rest, start_col, c_rest, c_row, i0, i1, rest, K, V, room)
         else:
             _rest_transposed(a, a_col, b_rest, b_row, b_col, c_rest, c_row, i0, i1, rest, K, V, subtracts, beside, room)
@@ -330,11 +330,19 @@ def _rest(a_row, a_col, start_col, M, N, K, V):
     register comes almost free, as a tile of one has twice as many broadcasts to load as products to form.
     """
     rest = N % V
-    turned = a_col == 1 and K >= V and M >= TURNED * V
-    transposed = a_row == 1 and M > 1 and start_col == 0
-    if rest <= V // 4 and not V < N < 2 * V and (turned or transposed):
+    is_transposed = a_row == 1 and M > 1 and start_col == 0
+    if rest <= V // 4 and not V < N < 2 * V and (_is_turned(a_col, M, K, V) or is_transposed):
         return rest
     return 0
+
+
+@kernel
+def _is_turned(a_col, M, K, V):
+    """Whether the last columns go by rows of A that are turned; else, if they do not go by tiles, transposed.
+
+    The other way is for columns of A in one piece. A single column (K = 1) is in one piece either way.
+    """
+    return a_col == 1 and K >= V and M >= TURNED * V
 
 
 @kernel

@@ -56,9 +56,14 @@ def _softmax_cross_entropy_of_many(x, t, y, losses, tops, totals):
 
 
 @kernel
+def _sum(values):
+    # In a kernel of its own: Numba frees an array of the caller's after its last use, which a pointer to it is not.
+    return sum_in_double((at(values, 0),), (), len(values))
+
+
+@kernel
 def _mean(losses):
-    N = len(losses)
-    return sum_in_double((at(losses, 0),), (), N) / N if N else 0.0
+    return _sum(losses) / len(losses) if len(losses) else 0.0
 
 
 def softmax_cross_entropy_backward(y: Any, t: Any, dout: float, dx: Any) -> None:
@@ -101,7 +106,7 @@ def cross_entropy_forward(y, t):
             target = load(shift(targets, k))
             term = target * log(load(shift(outputs, k)))
             terms[k] = zero if target == zero else term
-    return -sum_in_double((at(terms, 0),), (), t.size) / N if N else 0.0
+    return -_sum(terms) / N if N else 0.0
 
 
 @public_kernel
