@@ -283,7 +283,7 @@ def test_an_estimator_that_is_interrupted_in_its_first_iteration_keeps_what_it_h
 
 
 @pytest.mark.parametrize("evaluation", [1, 2, 7, 12])
-def test_lbfgs_is_left_at_a_finished_iteration(monkeypatch, evaluation):
+def test_lbfgs_is_left_at_a_finished_iteration(monkeypatch, handler, evaluation):
     MLPClassifier = pytest.importorskip("fastbp.sklearn").MLPClassifier
     Samples = pytest.importorskip("fastbp.sklearn.networks").Samples
     rng = np.random.default_rng(0)
@@ -313,11 +313,11 @@ def test_lbfgs_is_left_at_a_finished_iteration(monkeypatch, evaluation):
     assert model.loss_ == unbroken.loss_
 
 
-def test_what_steps_need_is_compiled_before_ctrl_c_is_held_back(monkeypatch):
-    handlers, run_steps, before = [], engine_kernels.run_steps, signal.getsignal(signal.SIGINT)
+def test_what_steps_need_is_compiled_before_ctrl_c_is_held_back(monkeypatch, handler):
+    handlers, run_steps = [], engine_kernels.run_steps
 
     def noted(*arguments):
-        handlers.append(signal.getsignal(signal.SIGINT) is before)
+        handlers.append(signal.getsignal(signal.SIGINT) is handler)
         return run_steps(*arguments)
 
     monkeypatch.setattr(engine_kernels, "run_steps", noted)
