@@ -20,6 +20,10 @@ WARMING = 0.0005
 # The share of the time that tries take. The first comes after so many steps all the same, as it may save much.
 SHARE, FIRST_STEPS = 0.02, 10
 
+# Seconds over which the time of a step is averaged. The first steps of a run find cold caches, and would count against
+# the choice that it began with.
+RECENT = 0.01
+
 # Seconds after which what was measured says nothing any more.
 MEMORY = 1.0
 
@@ -33,7 +37,7 @@ class ThreadChoice:
         self._waits = {True: FIRST, False: FIRST}
         self._rates: dict[bool, float] = {}
         self._tries = self._warms = False
-        self._seconds, self._steps = 0.0, 0
+        self._seconds, self._steps, self._recent = 0.0, 0, 0.0
 
     def next(self, steps: int) -> tuple[bool, int]:
         """Whether to take all threads, and for how many of so many steps."""
@@ -57,7 +61,9 @@ class ThreadChoice:
             self._judge(seconds / steps)
             return
         self._seconds += seconds
+        weight = min(1.0, seconds / RECENT) if self._steps else 1.0
         self._steps += steps
+        self._recent += weight * (seconds / steps - self._recent)
 
     def _is_time_to_try(self) -> bool:
         if self._steps < (1 if self._rates else FIRST_STEPS):
@@ -67,13 +73,12 @@ class ThreadChoice:
 
     def _other_rate(self) -> float:
         """Seconds that a step of the other choice took, or may take."""
-        return self._rates.get(not self.is_all, 2 * self._seconds / self._steps)
+        return self._rates.get(not self.is_all, 2 * self._recent)
 
     def _judge(self, rate: float) -> None:
         """Keep the faster; the slower waits twice as long for its next try."""
-        now = self._seconds / self._steps
-        self._rates = {self.is_all: now, not self.is_all: rate}
-        if rate < now:
+        self._rates = {self.is_all: self._recent, not self.is_all: rate}
+        if rate < self._recent:
             self.is_all = not self.is_all
         else:
             self._waits[self.is_all] = FIRST

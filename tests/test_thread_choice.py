@@ -38,6 +38,15 @@ def test_looking_costs_less_than_three_hundredths(ratio):
     assert sum(spent.values()) < 1.03 * steps * ratio * 1e-4
 
 
+def test_cold_caches_at_the_beginning_do_not_count():
+    choice = ThreadChoice()
+    for _ in range(15):
+        choice.next(1)
+        choice.note(3e-3, 1)
+    spent = run(choice, {True: 7e-4, False: 1e-3}, 1)
+    assert spent[False] < 0.03 * sum(spent.values())
+
+
 def test_it_changes_its_mind_within_seconds():
     choice = ThreadChoice()
     run(choice, {True: 1e-3, False: 5e-4}, 10)
