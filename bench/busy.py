@@ -3,8 +3,8 @@
 What an epoch of 784-50-10 takes (10,000 images, batches of 100, SGD, float32) with the threads that `fit` takes by
 itself, on one thread, in NumPy, PyTorch and JAX: on a quiet machine, beside processes that only spin, with half a
 core, and soon after a product of NumPy in the same process. Then cross-validation, two fits at once, a grid search in
-threads, and a Python thread that counts beside a large step. `all threads` are steps without `fit`, which leave it no
-choice. Within a row everything takes turns. A row shows the 10th, 50th and 90th percentile, then ratios of the
+threads, and a Python thread that counts beside a large step. `all threads` are the same epochs without the choice that
+`fit` has. Within a row everything takes turns. A row shows the 10th, 50th and 90th percentile, then ratios of the
 medians, and whether they hold what is promised. scikit-learn and its company are imported in functions: asv imports
 this file where they are not installed.
 """
@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -150,16 +151,23 @@ class _AllThreads:
     def note(self, seconds: float, steps: int) -> None: ...
 
 
+def _on_all_threads(function: Callable[[], object]) -> Callable[[], object]:
+    def call() -> None:
+        with mock.patch("fastbp.engine.choice_for", return_value=_AllThreads()):
+            function()
+
+    return call
+
+
 @functools.cache
 def epochs(task: peers.Task) -> Functions:
     """An epoch by column, each called once, which compiles."""
     data = peers.noise(task)
     own = {name: peers.Fastbp(task, *data) for name in ("fastbp", mixed.ONE, "all threads")}
-    own["all threads"].engine.choice = _AllThreads()
     functions: Functions = {
         "fastbp": functools.partial(own["fastbp"].epochs, 1),
         mixed.ONE: mixed.on_one_thread(functools.partial(own[mixed.ONE].epochs, 1)),
-        "all threads": functools.partial(own["all threads"].steps, task.samples // task.batch),
+        "all threads": _on_all_threads(functools.partial(own["all threads"].epochs, 1)),
     }
     for peer in peers.available(task, (peers.Lean, peers.Torch, peers.JaxScan), data, _reasons):
         functions[peer.name] = functools.partial(peer.epochs, 1)

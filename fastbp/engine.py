@@ -111,11 +111,6 @@ class Engine:
     gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
     `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At most `threads` threads
     work, or as many as `set_num_threads` says; fewer where that is faster.
-
-    Attributes
-    ----------
-    choice : ThreadChoice
-        Of all these threads or one, for the next steps.
     """
 
     def __init__(
@@ -171,7 +166,7 @@ class Engine:
         )
         self._network = network._replace(update=kernels.address_of_update(update, network))
         self._batch_labels = np.zeros(batch_size, np.intp)
-        self.choice = choice_for((table.tobytes(), batch_size, dtype))
+        self._choice = choice_for((table.tobytes(), batch_size, dtype))
 
     @property
     def flat(self) -> Array:
@@ -266,12 +261,12 @@ class Engine:
             return run(alone, first, last)  # compiles what steps need
         step = first
         while step < last:
-            is_all, count = self.choice.next(last - step) if team[0] > 1 else (False, last - step)
+            is_all, count = self._choice.next(last - step) if team[0] > 1 else (False, last - step)
             began = time.perf_counter()
             done = run(team if is_all else alone, step, step + count)
             step += done
             if team[0] > 1:
-                self.choice.note(time.perf_counter() - began, done)
+                self._choice.note(time.perf_counter() - began, done)
             if done < count:
                 break
         return step - first

@@ -25,7 +25,10 @@ SHARE, FIRST_STEPS = 0.02, 10
 RECENT = 0.01
 
 # Seconds after which what was measured says nothing any more.
-MEMORY = 1.0
+MEMORY = 10.0
+
+# The other choice is taken where a step takes less than so much of the time: a try is of a few steps, and they scatter.
+CLEARLY = 0.95
 
 
 class ThreadChoice:
@@ -78,7 +81,7 @@ class ThreadChoice:
     def _judge(self, rate: float) -> None:
         """Keep the faster; the slower waits twice as long for its next try."""
         self._rates = {self.is_all: self._recent, not self.is_all: rate}
-        if rate < self._recent:
+        if rate < CLEARLY * self._recent:
             self.is_all = not self.is_all
         else:
             self._waits[self.is_all] = FIRST
