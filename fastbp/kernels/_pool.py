@@ -264,14 +264,14 @@ def _wake(typingctx: Any, pool: Any, field: Any, most: Any) -> Any:
 
 @intrinsic
 def _now(typingctx: Any, pool: Any) -> Any:
-    """The time in nanoseconds, or in the ticks of the system."""
+    """The time in nanoseconds."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pair = cgutils.alloca_once(builder, ir.ArrayType(_WORD, 2))
         words = [cgutils.gep_inbounds(builder, pair, 0, i) for i in range(2)]
         if sys.platform == "win32":
             _call_system(builder, args[0], CLOCK, [words[0]])
-            return builder.load(words[0])
+            return builder.mul(builder.load(words[0]), _WORD(100))  # Windows 10 and 11 count in tenths of a microsecond
         monotonic = _I32(6 if sys.platform == "darwin" else 1)
         _call_system(builder, args[0], CLOCK, [monotonic, words[0]])
         seconds, nanoseconds = (builder.load(word) for word in words)
