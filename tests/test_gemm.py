@@ -182,6 +182,23 @@ def test_threads_do_not_change_a_bit(form, dtype, shape):
         np.testing.assert_array_equal(C, results[0])
 
 
+@BY_FORM
+@BY_DTYPE
+def test_a_product_too_large_for_every_cache_is_that_of_its_rows(form, dtype):
+    K, N, rows = 700, 43, 50
+    M = gemm.LARGE_BYTES // (K * np.dtype(dtype).itemsize) + 1
+    A, B, start = operands(M, K, N, form, dtype)
+    whole = np.empty((M, N), dtype)
+    for first in (0, M // 2, M - rows):
+        part = np.empty((rows, N), dtype)
+        selected = np.s_[:, first : first + rows] if form == gemm.A_TRANSPOSED else np.s_[first : first + rows]
+        gemm.product(np.ascontiguousarray(A[selected]), B, start, part, form | gemm.FROM_ROW)
+        for n in (1, 2):
+            with num_threads(n):
+                gemm.product(A, B, start, whole, form | gemm.FROM_ROW)
+            np.testing.assert_array_equal(whole[first : first + rows], part)
+
+
 @BY_DTYPE
 @pytest.mark.parametrize("shape", [(2, 1, 1), (784, 100, 50), (50, 100, 10), (13, 7, 82), (25, 300, 130)], ids=str)
 def test_a_product_is_subtracted_where_it_is_summed(dtype, shape):

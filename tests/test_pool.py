@@ -8,7 +8,7 @@ import pytest
 from numba import njit
 
 from fastbp.kernels import _pool
-from fastbp.kernels._threads import in_parallel
+from fastbp.kernels._threads import in_parallel, parts_of
 from fastbp.kernels.pointers import at, load, shift, store
 from tests.subprocesses import run_python
 
@@ -26,7 +26,7 @@ def _count(part, parts, counts, work):
 @njit(nogil=True)
 def _run_regions(team, regions, counts, work):
     for _ in range(regions):
-        in_parallel(team, _count, (counts, work))
+        in_parallel(team, parts_of(team), _count, (counts, work))
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def shared_kernel(function: Callable[..., Any]) -> Any:
         if parts_of(team) == 1 or arguments[0].size < WORTH_SHARING:
             whole(*arguments)
         else:
-            done = in_parallel(team, share, (arguments,))
+            done = in_parallel(team, parts_of(team), share, (arguments,))
         take_gil(gil)
         return done
 

@@ -51,15 +51,15 @@ def parts_of(typingctx: Any, team: Any) -> Any:
 
 
 @intrinsic
-def in_parallel(typingctx: Any, team: Any, function: Any, arguments: Any) -> Any:
+def in_parallel(typingctx: Any, team: Any, parts: Any, function: Any, arguments: Any) -> Any:
     """Call `function(part, parts, *arguments)` for each part, a kernel that returns nothing; False before `start`."""
     called = function.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        parts, pool = (_word(builder, args[0], number) for number in range(2))
+        parts, pool = args[1], _word(builder, args[0], 1)
         started = builder.icmp_signed("!=", pool, _WORD(0))
         with builder.if_then(started):
-            values = [parts, *cgutils.unpack_tuple(builder, args[2])]
+            values = [parts, *cgutils.unpack_tuple(builder, args[3])]
             record = cgutils.pack_struct(builder, values)
             data = cgutils.alloca_once(builder, record.type)
             builder.store(record, data)
@@ -70,7 +70,7 @@ def in_parallel(typingctx: Any, team: Any, function: Any, arguments: Any) -> Any
             _call_region(context, builder, [pool, task_at, parts, data_at])
         return started
 
-    return types.boolean(types.intp, function, arguments), codegen
+    return types.boolean(types.intp, types.intp, function, arguments), codegen
 
 
 def _task(context: Any, module: Any, compiled: Any, record: Any) -> Any:

@@ -113,7 +113,7 @@ def run_steps(
         if not is_shared:
             rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count)
         else:
-            in_parallel(team, rows_part, (network_at, data_at, samples, shares, count))
+            in_parallel(team, parts_of(team), rows_part, (network_at, data_at, samples, shares, count))
         step_losses[step] = sum_in_double((at(network.sample_losses, 0),), (), N) / count
         step_hits[step] = sum_in_double((at(network.sample_hits, 0),), (), N) / count
         if not keeps_bad and not np.isfinite(step_losses[step]):
@@ -123,7 +123,7 @@ def run_steps(
         if not is_shared:
             weights_part(np.intp(0), np.intp(1), network_at, N, rates[step])
         else:
-            in_parallel(team, weights_part, (network_at, N, rates[step]))
+            in_parallel(team, parts_of(team), weights_part, (network_at, N, rates[step]))
         if rates[step, PENALTY] != 0:
             squares = sum_in_double((at(network.squares, 0),), (), len(network.squares))
             step_penalties[step] = rates[step, PENALTY] / 2 * squares

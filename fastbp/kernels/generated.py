@@ -110,7 +110,7 @@ def _run(team, address, size, addresses, work):
     if parts_of(team) == 1 or not is_long:
         _run_part(zero, one, address, size, addresses)
     else:
-        done = in_parallel(team, _run_part, (address, size, addresses))
+        done = in_parallel(team, parts_of(team), _run_part, (address, size, addresses))
     take_gil(gil)
     return done
 

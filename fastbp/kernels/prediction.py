@@ -49,7 +49,7 @@ def predict(team, multiply_at, table, x, out, rows, hidden, room):
     if not is_long or not 1 < parts_of(team) <= len(room):
         _predict_part(zero, one, multiply_at, table, x, out, rows, hidden, room, is_finite)
     else:
-        in_parallel(team, _predict_part, (multiply_at, table, x, out, rows, hidden, room, is_finite))
+        in_parallel(team, parts_of(team), _predict_part, (multiply_at, table, x, out, rows, hidden, room, is_finite))
     take_gil(gil)
     return is_finite.all()
 
