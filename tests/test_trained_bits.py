@@ -47,7 +47,7 @@ except ImportError:
     MLPClassifier = MLPRegressor = None
 
 TABLE = Path(__file__).parent / "fixtures" / "trained_bits.json"
-FUSES = get_host_cpu_features().get("fma", False) or platform.machine() in ("aarch64", "arm64")
+FUSES = platform.machine().lower() in ("aarch64", "arm64") or get_host_cpu_features().get("fma", False)
 
 SAMPLES, FEATURES, CLASSES = 45, 20, 5
 LABELS, DISTRIBUTIONS = "labels", "distributions"
