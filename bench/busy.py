@@ -1,12 +1,12 @@
-"""fastbp where others work too: `python -m bench.busy [SECTION ...]`, under three minutes for all sections.
+"""fastbp beside other work: `python -m bench.busy [SECTION ...]`, under three minutes for all sections.
 
-What an epoch of 784-50-10 takes (10,000 images, batches of 100, SGD, float32) with the threads that `fit` takes by
-itself, on one thread, in NumPy, PyTorch and JAX: on a quiet machine, beside processes that only spin, with half a
-core, and soon after a product of NumPy in the same process. Then cross-validation, two fits at once, a grid search in
-threads, and a Python thread that counts beside a large step. `all threads` are the same epochs without the choice that
-`fit` has. Within a row everything takes turns. A row shows the 10th, 50th and 90th percentile, then ratios of the
-medians, and whether they hold what is promised. scikit-learn and its company are imported in functions: asv imports
-this file where they are not installed.
+The first sections time an epoch of 784-50-10 (10,000 images, batches of 100, SGD, float32). Its columns are fastbp with
+the threads that `fit` chooses, with one thread and with all threads, then NumPy, PyTorch and JAX. The machine is quiet,
+or has processes that only spin, or gives half a core, or has just finished a product of NumPy in the same process.
+Further sections time cross-validation, two fits at once, a grid search in threads, and a Python thread that counts
+beside a large step. All cells of a row are measured in turns. A cell has the 10th, 50th and 90th percentile. Ratios of
+the medians follow, each with its bar. Functions import scikit-learn and joblib, because asv imports this file where
+they are not installed.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from unittest import mock
 
 import numpy as np
 
-from bench import mixed
-from fastbp import get_num_threads, num_threads
+from bench import mixed, processes
+from bench.sklearn import bundled, classifiers
+from bench.table import Ratio, Table, digits, print_machine
+from fastbp import num_threads
 from fastbp.benchmark import peers
-from fastbp.benchmark.machine import blas
 from fastbp.benchmark.measure import samples
 
-ROOT = Path(__file__).resolve().parents[1]
 TASK = peers.Task((784, 50, 10), 100)
 LARGE = peers.Task((784, 1024, 10), 1024, samples=4096)
 ROUNDS = 12
-SECONDS = 10  # for a row, after which no round begins but for two
+SECONDS = 10  # for a row; after two rounds none begins later
 LAST = 160  # seconds after which no row begins
-PAUSE = 0.12  # in which the threads of a BLAS that spin go to sleep
+PAUSE = 0.12  # seconds in which the spinning threads of a BLAS go to sleep
 CLASSIFIER: dict[str, Any] = {"hidden_layer_sizes": (50, 20), "random_state": 0}
-FIT_EPOCHS = 4  # of each of two fits
-COUNTING = 0.15  # seconds that the counting thread has for itself
+FIT_EPOCHS = 4  # of each of the two fits
+COUNTING = 0.15  # seconds in which the thread counts alone
 AFTER = (0, 20, 60, 100, 300)  # milliseconds after a product; the last two only for epochs
 
 Functions = dict[str, Callable[[], object]]
@@ -55,26 +55,8 @@ Seconds = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A figure against another, and the bar that it is held to, if any."""
-
-    value: float
-    of: str
-    at_most: float | None = None
-    at_least: float | None = None
-
-    def __str__(self) -> str:
-        text = f"{self.value:.2f} {self.of}"
-        if self.at_most is not None:
-            return f"{text} (at most {self.at_most}: {'held' if self.value <= self.at_most else 'MISSED'})"
-        if self.at_least is not None:
-            return f"{text} (at least {self.at_least}: {'held' if self.value >= self.at_least else 'MISSED'})"
-        return text
-
-
-@dataclass(frozen=True)
 class Row:
-    """Figures by column, and the ratios that matter; `scale` makes milliseconds of seconds."""
+    """Figures by column, and ratios; `scale` turns seconds into milliseconds."""
 
     name: str
     figures: Seconds
@@ -89,12 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments).sections
     if unknown := [name for name in chosen if name not in SECTIONS]:
         parser.error(f"SECTION: expected some of {', '.join(SECTIONS)}, got {', '.join(unknown)}")
-    warnings.simplefilter("ignore")  # that an optimization hasn't converged yet
+    warnings.simplefilter("ignore")  # optimizations that have not converged
     start = time.perf_counter()
-    print(f"{os.cpu_count()} cores, fastbp takes {get_num_threads()} threads; NumPy {np.__version__} with {blas()}")
-    if hasattr(os, "getloadavg"):
-        print(f"load before the run: {os.getloadavg()[0]:.1f} (what is called quiet here is quiet if this is near 0)")
-    print("10th, 50th and 90th percentile, ms", flush=True)
+    load = [f"load before the run: {os.getloadavg()[0]:.1f} (quiet: near 0)"] if hasattr(os, "getloadavg") else []
+    print_machine(*load, "10th, 50th and 90th percentile, ms")
     columns: list[str] = []
     for name in chosen or SECTIONS:
         print(f"{time.perf_counter() - start:4.0f} s: {name}", file=sys.stderr, flush=True)
@@ -105,8 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in SECTIONS[name]():
                 if [*row.figures] != columns:
                     columns = [*row.figures]
-                    print(f"\n{'':<43}{''.join(f'{column:>18}' for column in columns)}")
-                print(_line(row), flush=True)
+                    print()
+                    table = Table(columns, names=43, width=18)
+                table.row(
+                    row.name, *(_percentiles(values, row.scale) for values in row.figures.values()), notes=row.ratios
+                )
                 if time.perf_counter() - start > LAST:
                     print(f"{name}: {LAST} s are over; further rows, if it has any, are left out", flush=True)
                     break
@@ -117,18 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{time.perf_counter() - start:4.0f} s: done", file=sys.stderr)
 
 
-def _line(row: Row) -> str:
-    cells = "".join(f"{_cell(values, row.scale):>18}" for values in row.figures.values())
-    return f"{row.name:<43}{cells}   {', '.join(map(str, row.ratios))}".rstrip()
-
-
-def _cell(values: list[float], scale: float) -> str:
-    percentiles = np.percentile(np.array(values) * scale, [10, 50, 90])
-    return " ".join(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in percentiles)
+def _percentiles(values: list[float], scale: float) -> str:
+    return " ".join(map(digits, np.percentile(np.array(values) * scale, [10, 50, 90])))
 
 
 def ratio(figures: Seconds, one: str, other: str) -> float:
-    """The median of one column against that of another."""
+    """The median of one column divided by the median of another."""
     return float(np.median(figures[one]) / np.median(figures[other]))
 
 
@@ -136,14 +113,14 @@ def of_one_thread(figures: Seconds, at_most: float | None = None) -> Ratio:
     return Ratio(ratio(figures, "fastbp", mixed.ONE), "of 1 thread", at_most)
 
 
-# Epochs, beside processes that spin and with half a core.
+# Epochs on a quiet machine, beside processes that spin, and with half a core.
 
 
-_reasons: dict[str, str] = {}  # why a library is missing, by its name
+_reasons: dict[str, str] = {}  # the reason why a library is missing, by its name
 
 
 class _AllThreads:
-    """In place of the engine's own choice: all threads, whatever they cost."""
+    """Replaces the choice of `fit`: all threads, whatever they cost."""
 
     def next(self, steps: int) -> tuple[bool, int]:
         return True, steps
@@ -161,7 +138,7 @@ def _on_all_threads(function: Callable[[], object]) -> Callable[[], object]:
 
 @functools.cache
 def epochs(task: peers.Task) -> Functions:
-    """An epoch by column, each called once, which compiles."""
+    """An epoch by column; the first call of each compiles it."""
     data = peers.noise(task)
     own = {name: peers.Fastbp(task, *data) for name in ("fastbp", mixed.ONE, "all threads")}
     functions: Functions = {
@@ -177,7 +154,7 @@ def epochs(task: peers.Task) -> Functions:
 
 
 def in_turns(functions: Functions) -> Seconds:
-    """Seconds of single calls, each after a pause and a call that does not count."""
+    """Seconds of single calls; a pause and an uncounted call come before each."""
     return samples(functions, rounds=ROUNDS, block=0, settling=0.01, pause=PAUSE, at_most=SECONDS)
 
 
@@ -206,7 +183,7 @@ import os, sys
 parent, cpu = map(int, sys.argv[1:])
 if cpu >= 0:
     os.sched_setaffinity(0, {cpu})
-while os.getppid() == parent:  # it ends with the process that began it, however that ends
+while os.getppid() == parent:  # it ends when its parent has ended
     for _ in range(1_000_000):
         pass
 """
@@ -214,7 +191,7 @@ while os.getppid() == parent:  # it ends with the process that began it, however
 
 @contextlib.contextmanager
 def spinning(count: int, cpu: int = -1) -> Iterator[None]:
-    """`count` processes that only spin, on one core if it is named."""
+    """Run `count` processes that only spin, all on core `cpu` if that is given."""
     command = [sys.executable, "-c", SPIN, str(os.getpid()), str(cpu)]
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -228,7 +205,7 @@ def spinning(count: int, cpu: int = -1) -> Iterator[None]:
 
 
 def container() -> Iterator[Row]:
-    """A process with half a core from its start: by a control group, or else as one of two on a core."""
+    """A process with half a core: in a control group, or else on a core that it shares with a spinning process."""
     try:
         group, quota = make_group()
     except peers.UnavailableError as error:
@@ -248,12 +225,12 @@ def _on_a_shared_core(reason: str) -> Iterator[Row]:
     cpu = min(os.sched_getaffinity(0))
     with spinning(1, cpu):
         found = _in_a_process([], f"import os; os.sched_setaffinity(0, {{{cpu}}})")
-    print(f"no control group of half a core: {reason}; one core is shared with a spinning process in its place")
+    print(f"no control group of half a core: {reason}; a spinning process shares one core instead")
     yield Row("epoch, one core shared by two", found, (of_one_thread(found, 1.15),))
 
 
 def make_group() -> tuple[Path, str]:
-    """A new control group with half a core, and the file that says so."""
+    """A new control group with half a core, and the name of the file that sets its share."""
     reasons = []
     for parent, file, quota in groups():
         group = parent / f"fastbp-busy-{os.getpid()}"
@@ -272,7 +249,7 @@ def make_group() -> tuple[Path, str]:
 
 
 def groups() -> Iterator[tuple[Path, str, str]]:
-    """Folders in which a group might be made, the file of its share, and half a core as that file has it."""
+    """Folders that may take a new group, the name of the file that sets its share, and the text for half a core."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
         own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
@@ -293,7 +270,7 @@ def _in(folder: str, path: str) -> Path:
 
 
 def _in_a_process(before: list[str], first: str) -> Seconds:
-    """What `in_turns` finds in a new process, which is in its container when it imports fastbp."""
+    """The figures of `in_turns` in a new process, which enters its container before it imports fastbp."""
     code = f"""{first}
 import json
 from bench import busy
@@ -301,20 +278,20 @@ from fastbp.benchmark.peers import Task
 busy.ROUNDS, busy.SECONDS, busy.PAUSE = {ROUNDS}, {SECONDS}, {PAUSE}
 print(json.dumps(busy.in_turns(busy.epochs({TASK!r}))))
 """
-    done = subprocess.run([*before, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise peers.UnavailableError(done.stderr.strip())
-    found: Seconds = json.loads(done.stdout.splitlines()[-1])
+    try:
+        found: Seconds = json.loads(processes.run(code, before).splitlines()[-1])
+    except RuntimeError as error:
+        raise peers.UnavailableError(str(error)) from None
     return found
 
 
-# In turns with NumPy in one process, without pauses.
+# Soon after a product of NumPy in the same process.
 
 
 def after_products() -> Iterator[Row]:
     functions = {name: function for name, function in epochs(TASK).items() if name != "all threads"}
     yield from _after("epoch", functions, AFTER)
-    for name in [*mixed.CALLS][1:]:  # the first is an epoch too
+    for name in [*mixed.CALLS][1:]:  # the first is an epoch as well
         calls = mixed.functions(name)
         yield from _after(
             name, {"fastbp": calls["fastbp"], mixed.ONE: calls[mixed.ONE], "NumPy": calls["numpy"]}, mixed.AFTER
@@ -333,33 +310,24 @@ def _after(name: str, functions: Functions, after: tuple[int, ...]) -> Iterator[
         yield Row(f"{name}, {milliseconds} ms after", found, (of_one_thread(found, 1.1 if held else None), to_other))
 
 
-# scikit-learn's own data and tools.
-
-
-def classifiers() -> dict[str, Any]:
-    modules = {"fastbp": "fastbp.sklearn", "scikit-learn": "sklearn.neural_network"}
-    return {name: importlib.import_module(module).MLPClassifier for name, module in modules.items()}
-
-
-def digits() -> tuple[Any, Any]:
-    found: tuple[Any, Any] = importlib.import_module("sklearn.datasets").load_digits(return_X_y=True)
-    return found
+# scikit-learn's data and tools.
 
 
 def fits(**settings: Any) -> Functions:
     """A fit of the digits by column."""
-    X, y = digits()
+    X, y = bundled("digits")
     return _by_column(lambda model: functools.partial(model.fit, X, y), **settings)
 
 
 def _by_column(make: Callable[[Any], Callable[[], object]], **settings: Any) -> Functions:
-    own, theirs = (classifier(**CLASSIFIER | settings) for classifier in classifiers().values())
+    kinds = classifiers()
+    own, theirs = (kinds[name](**CLASSIFIER | settings) for name in ("fastbp", "scikit-learn"))
     return {"fastbp": make(own), mixed.ONE: mixed.on_one_thread(make(own)), "scikit-learn": make(theirs)}
 
 
 def validation() -> Iterator[Row]:
-    """The five folds of a cross-validation; the ratios are those of their sums."""
-    X, y = digits()
+    """The five folds of a cross-validation; the ratios are those of the sums."""
+    X, y = bundled("digits")
     folds = list(importlib.import_module("sklearn.model_selection").StratifiedKFold(5).split(X, y))
 
     def next_fold(model: Any) -> Callable[[], object]:
@@ -384,9 +352,9 @@ def validation() -> Iterator[Row]:
 
 
 def search() -> Iterator[Row]:
-    """A grid search of 18 fits and one more, in joblib's threads and without."""
+    """A grid search of 18 fits and a final one, in joblib's threads and without them."""
     joblib, selection = importlib.import_module("joblib"), importlib.import_module("sklearn.model_selection")
-    X, y = digits()
+    X, y = bundled("digits")
     grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 3e-3, 1e-2]}
     model = classifiers()["fastbp"](**{"max_iter": 30} | CLASSIFIER)
 
@@ -415,7 +383,7 @@ def search() -> Iterator[Row]:
 
 
 def threads() -> Iterator[Row]:
-    """Two fits of one kernel thread each."""
+    """Two fits with one kernel thread each."""
     pair = [peers.Fastbp(TASK, *peers.noise(TASK)) for _ in range(2)]
 
     def fit(peer: peers.Fastbp) -> None:
@@ -433,7 +401,7 @@ def threads() -> Iterator[Row]:
 
 
 def counting() -> Iterator[Row]:
-    """How fast a Python thread counts; where the kernel has as many threads as there are cores, they share one."""
+    """How fast a Python thread counts; it shares a core where the kernel has a thread for each core."""
     peer = peers.Fastbp(LARGE, *peers.noise(LARGE))
     (x, t), *_ = peer.batches
 
@@ -462,7 +430,7 @@ def counting() -> Iterator[Row]:
 
 
 def counted_beside(work: Callable[[], object]) -> float:
-    """How many times in a second a Python thread counts on while `work` runs."""
+    """How many times a Python thread counts in a second while `work` runs."""
     count, stopped = 0, False
 
     def on() -> None:

@@ -1,7 +1,7 @@
-"""One table of cases: what the tests hold equal to the reference is what the benchmarks time.
+"""The table of cases that the tests compare with the reference and the benchmarks time.
 
-A kernel case makes the arguments of one kernel and its NumPy twin; a layer case makes a layer, its inputs and the
-gradient that comes back to it.
+A kernel case makes the arguments of one kernel and its NumPy twin. A layer case makes a layer, its inputs, and the
+gradient that its `backward` takes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OUTPUT = (100, 50, 10)
 
 
 class Draw:
-    """Draws the arrays of one case, from one seed, in one dtype."""
+    """Draws the arrays of one case from one seed, in one dtype."""
 
     def __init__(self, dtype: str, size: tuple[int, int, int], seed: int = 0) -> None:
         self.N, self.D, self.M = size
@@ -34,7 +34,7 @@ class Draw:
         return self._rng.standard_normal(shape).astype(self._dtype)
 
     def weights(self) -> Any:
-        """(D, M), so that x·W is about as large as x."""
+        """(D, M); the elements of x·W are about as large as those of x."""
         return self.normal(self.D, self.M) / float(max(1, self.D)) ** 0.5
 
     def positive(self, *shape: int) -> Any:
@@ -50,7 +50,7 @@ class Draw:
         return self._rng.dirichlet(np.ones(shape[-1]), shape[:-1]).reshape(shape).astype(self._dtype)
 
     def losses(self) -> Any:
-        """Room for the loss of each sample, which is a float64 whatever the dtype."""
+        """An array for the loss of each sample, which is float64 for any dtype."""
         return np.full(self.N, 7.0)
 
     def labels(self) -> Any:
@@ -59,7 +59,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class KernelCase:
-    """A kernel by its name, and its arguments, results among them."""
+    """The name of a kernel and its arguments, with the arrays that take the results."""
 
     kernel: str
     arguments: Callable[[Draw], tuple[Any, ...]]
@@ -77,7 +77,7 @@ def _affine_backward(d: Draw) -> tuple[Any, ...]:
 
 
 def _activated(name: str) -> tuple[KernelCase, KernelCase]:
-    """An affine layer with an activation after it, and one with an activation before it backward."""
+    """Forward of an affine layer with an activation after it, and backward with an activation before it."""
     number = lambda: getattr(activations, name.upper())  # noqa: E731
     forward = lambda d: (d.normal(d.N, d.D), d.weights(), d.normal(d.M), d.empty(d.N, d.M), number())  # noqa: E731
     backward = lambda d: (  # noqa: E731
@@ -217,7 +217,7 @@ KERNELS = (
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A layer, what goes forward into it, and what comes back (nothing for a loss)."""
+    """A layer, its inputs, and the gradient for its `backward` (none for a loss)."""
 
     name: str
     layer: Callable[[Draw], Any]

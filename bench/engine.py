@@ -1,7 +1,6 @@
 """Training steps: the book's loop over layers, and whole epochs of `fit`, on one thread and on two.
 
-An epoch goes once through fifty batches. Its limit is the time that the multiply-adds of its products take at the
-machine's peak; the gradient by the samples is not needed and not counted.
+An epoch goes once through fifty batches. Its limit is the time of its products at the machine's peak.
 """
 
 import functools
@@ -9,11 +8,12 @@ import itertools
 
 import numpy as np
 
-from fastbp import Sequential, TwoLayerNet, layers, use_reference
+from fastbp import Sequential, TwoLayerNet, layers
 from fastbp.optimizers import SGD, Adam
 
+from . import flops
 from .cases import DTYPES, HIDDEN, Draw
-from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, in_turns, missing_from, threads
+from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, in_turns, missing_from, on_both, threads
 from .tree import peak
 
 THREADS = (1, 2)
@@ -34,16 +34,10 @@ def setup_cache():
         for name, (widths, batch, _) in NETWORKS.items():
             for dtype in DTYPES:
                 cases[name, dtype, n] = functools.partial(epoch, name, dtype)
-                least[name, dtype, n] = BATCHES * operations(widths, batch) / peak.multiply_add_peak(dtype, n)
+                least[name, dtype, n] = flops.of_training(widths, BATCHES * batch) / peak.multiply_add_peak(dtype, n)
         with threads(n):
             found |= in_turns(cases, rounds=7)
     return {**found, "least": least}
-
-
-def operations(widths, batch):
-    """Floating-point operations of the products of a step."""
-    sizes = [D * M for D, M in itertools.pairwise(widths)]
-    return 2 * batch * (3 * sum(sizes) - sizes[0])
 
 
 def step(dtype):
@@ -78,25 +72,11 @@ def epoch(name, dtype):
     return on_both(fit)
 
 
-def on_both(make):
-    """What `make` returns, made once for the kernels and once for the reference."""
-    compiled, plain = make(), make()
-
-    def on_reference():
-        with use_reference():
-            plain()
-
-    return dict(zip(IMPLEMENTATIONS, (compiled, on_reference), strict=True))
-
-
 class Training(Time):
     """A step layer by layer, or an epoch of `fit`."""
 
     params = ((STEP, *NETWORKS), DTYPES, THREADS, IMPLEMENTATIONS)
     param_names = ("network", "dtype", "threads", "impl")
-
-    def track_time(self, *_):
-        return self.result()
 
 
 class TrainingRatios(Ratio):
@@ -105,15 +85,9 @@ class TrainingRatios(Ratio):
     params = ((STEP, *NETWORKS), DTYPES, THREADS)
     param_names = ("network", "dtype", "threads")
 
-    def track_ratio(self, *_):
-        return self.result()
-
 
 class TrainingLimits(Limit):
     """An epoch of `fit` against the multiply-add peak of as many cores."""
 
     params = (tuple(NETWORKS), DTYPES, THREADS)
     param_names = ("network", "dtype", "threads")
-
-    def track_times_limit(self, *_):
-        return self.result()

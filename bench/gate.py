@@ -1,8 +1,8 @@
-"""What must hold of the benchmarks before a change lands: `python -m bench.gate`.
+"""What the benchmarks must show before a change lands: `python -m bench.gate`.
 
-Every benchmark of the suite runs, through asv and with the fastbp that is installed, and measures something. And for
-some calls fastbp's time is held to NumPy's, measured in turns in one process. The bounds are two to four times what is
-usual: they hold on any machine, however busy, and are broken when a kernel is no longer worth having.
+asv runs every benchmark of the suite once, with the fastbp that is installed, and each must return a figure. Some calls
+have a bound for fastbp's time divided by NumPy's, measured in turns in one process. The bounds are two to four times
+the usual figures. They hold on any machine, however busy, and a kernel beyond its bound is no longer worth having.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import engine, graph, kernels, layers, suite
+from bench.table import Ratio, Table
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIES = 3
 
-# The most that fastbp may take of NumPy's time, on one thread.
+# The most that fastbp's time on one thread may be, divided by NumPy's.
 BOUNDS = {
     "affine_forward, float32": (1.5, lambda: _kernel("affine_forward", "float32")),
     "affine_forward, float64": (1.5, lambda: _kernel("affine_forward", "float64")),
@@ -44,7 +45,7 @@ BOUNDS = {
 
 
 def main() -> int:
-    """Print what is wrong, and return 1 if anything is."""
+    """Print the faults, and return 1 if there are any."""
     faults = [*unmeasured(), *slow()]
     for fault in faults:
         print(f"bench.gate: {fault}", file=sys.stderr)
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def unmeasured() -> Iterator[str]:
-    """Run every benchmark once, and tell which of them have no figure."""
+    """Run every benchmark once, and name those without a figure."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "asv.conf.json")
         settings = json.loads((ROOT / "asv.conf.json").read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def unmeasured() -> Iterator[str]:
 
 
 def _without_figure(path: Path) -> Iterator[str]:
-    # Here, as asv imports all files of the suite where only its runner is installed.
+    # asv imports all files of the suite where only its runner is installed.
     from asv.benchmarks import Benchmarks  # noqa: PLC0415
     from asv.config import Config  # noqa: PLC0415
     from asv.results import iter_results  # noqa: PLC0415
@@ -89,18 +90,18 @@ def _without_figure(path: Path) -> Iterator[str]:
 
 
 def slow() -> Iterator[str]:
-    """Print fastbp's times as parts of NumPy's, and tell which of them are beyond their bounds at every try."""
-    left = dict(BOUNDS)
+    """Print fastbp's times divided by NumPy's, and name those that are beyond their bounds at every try."""
+    left, table = dict(BOUNDS), Table((), names=40)
     for attempt in range(TRIES):
         with suite.threads(1):
             found = suite.in_turns({(name,): build for name, (_, build) in left.items()}, rounds=7, block=0.01, pause=0)
         for name, (bound, _) in list(left.items()):
-            ratio = _ratio(found[name,])
-            print(f"{name:<40}{ratio:>6.2f} of NumPy's time, at most {bound}", flush=True)
-            if ratio <= bound:
+            ratio = Ratio(_ratio(found[name,]), "of NumPy's time", at_most=bound)
+            table.row(name, notes=[ratio])
+            if ratio.is_held:
                 del left[name]
             elif attempt == TRIES - 1:
-                reason = found[name,] if isinstance(found[name,], Exception) else f"got {ratio:.2f}"
+                reason = found[name,] if isinstance(found[name,], Exception) else f"got {ratio.value:.2f}"
                 yield f"{name}: expected at most {bound} of NumPy's time, {reason}"
         if not left:
             return

@@ -1,17 +1,14 @@
-"""Graphs, compiled and eager: for the suite, and `python -m bench.graph` prints fastbp against NumPy, JAX and Python.
+"""Compiled and eager graphs: a part of the suite, and `python -m bench.graph` against NumPy, JAX and plain Python.
 
-JAX is a peer, not a requirement; where it is not installed its column is empty. Figures of a row are measured in
+JAX is a peer, not a requirement; its column is empty where it is not installed. All figures of a row are measured in
 turns in one run.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +16,12 @@ import numpy as np
 
 from bench import suite
 from bench.cases import DTYPES
+from bench.processes import empty_and_warm, seconds
 from bench.scalars import Scalar
+from bench.table import Table, digits, duration, print_machine
 from bench.tree import measure
-from fastbp import get_num_threads, graph
+from fastbp import graph
 from fastbp.graph import Variable
-
-try:
-    from fastbp.kernels._shared import shared_kernel
-except ImportError:  # a commit before that module
-    from fastbp.kernels._jit import shared_kernel
 
 SIZE = 1_000_000
 SIZES = (10_000, SIZE)
@@ -36,18 +30,14 @@ ROUNDS = 7
 HIDDEN = 16
 POINTS = 100
 
-# Numba needs 0.2 to 0.3 s in every process before its first kernel runs, whatever that is: ReLU's here.
-FIRST_CALLS = """
-import time
+# ReLU is called first, because Numba needs 0.2 to 0.3 s in every process before its first kernel runs.
+PREPARATION = """
 import numpy as np
 from bench.graph import expression
 from fastbp import functions, graph
 a, b = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
-for call in (lambda: functions.relu(a), lambda: graph.compile(expression).value_and_grad(a, b)):
-    start = time.perf_counter()
-    call()
-    print(time.perf_counter() - start)
 """
+FIRST_CALLS = ("functions.relu(a)", "graph.compile(expression).value_and_grad(a, b)")
 
 
 def expression(a: Any, b: Any) -> Any:
@@ -59,7 +49,7 @@ def square(x: Any, y: Any) -> Any:
 
 
 def setup_cache():
-    """A compiled graph on one thread and on two, and an eager one of numbers on a tenth of the points."""
+    """A compiled graph on one thread and on two, and an eager graph of numbers on a tenth of the points."""
     found = {}
     for threads in THREADS:
         with suite.threads(threads):
@@ -78,28 +68,19 @@ class Compiled(suite.Time):
     params = (SIZES, DTYPES, THREADS, suite.IMPLEMENTATIONS)
     param_names = ("size", "dtype", "threads", "impl")
 
-    def track_time(self, *_):
-        return self.result()
-
 
 class CompiledRatios(suite.Ratio):
-    """A compiled expression against the same in NumPy, written by hand."""
+    """A compiled expression against NumPy code written by hand."""
 
     params = (SIZES, DTYPES, THREADS)
     param_names = ("size", "dtype", "threads")
 
-    def track_ratio(self, *_):
-        return self.result()
-
 
 class Eager(suite.Time):
-    """Loss and gradients of a small network of single numbers; `numpy` stands for scalars in plain Python."""
+    """Loss and gradients of a small network of single numbers; `numpy` means scalars in plain Python."""
 
     params = (("eager",), suite.IMPLEMENTATIONS)
     param_names = ("graph", "impl")
-
-    def track_time(self, *_):
-        return self.result()
 
 
 class EagerRatios(suite.Ratio):
@@ -107,9 +88,6 @@ class EagerRatios(suite.Ratio):
 
     params = (("eager",),)
     param_names = ("graph",)
-
-    def track_ratio(self, *_):
-        return self.result()
 
 
 def functions(size: int, dtype: str) -> dict[str, Callable[[], Any]]:
@@ -121,38 +99,32 @@ def functions(size: int, dtype: str) -> dict[str, Callable[[], Any]]:
 
 def main() -> None:
     """Print the table."""
-    print(f"{get_num_threads()} threads; NumPy {np.__version__}{_jax_version()}")
-    print(f"{f'{SIZE:,} elements, value and both gradients':<52}{'fastbp':>10}{'NumPy':>10}{'JAX jit':>10}  ratios")
+    print_machine()
+    table = Table(("fastbp", "NumPy", "JAX jit"), f"{SIZE:,} elements, value and both gradients", names=50)
     for dtype in DTYPES:
-        _elementwise(f"exp(-ab)/(1+exp(-a))·tanh(b) summed, {dtype}", expression, _numpy_expression, dtype)
+        _elementwise(table, f"exp(-ab)/(1+exp(-a))·tanh(b) summed, {dtype}", expression, _numpy_expression, dtype)
     for dtype in DTYPES:
-        _elementwise(f"(x+y)² summed, {dtype}", square, _numpy_square, dtype, bandwidth=True)
+        _elementwise(table, f"(x+y)² summed, {dtype}", square, _numpy_square, dtype)
     _first_calls()
     _network()
 
 
-def _elementwise(name: str, f: Any, numpy: Any, dtype: str, bandwidth: bool = False) -> None:
+def _elementwise(table: Table, name: str, f: Any, numpy: Any, dtype: str) -> None:
     a, b = np.random.default_rng(0).standard_normal((2, SIZE)).astype(dtype)
     g = graph.compile(f)
     functions: dict[str, Callable[[], Any]] = {"fastbp": lambda: g.value_and_grad(a, b), "NumPy": lambda: numpy(a, b)}
     jax = _jax(f, a, b)
     if jax is not None:
         functions["JAX"] = jax
-    if bandwidth:
-        da, db = np.empty_like(a), np.empty_like(b)
-        functions["copy"] = lambda: _copy(a, b, da, db)
+    if f is square:
+        functions["copy"] = _copy(a, b)
     seconds = measure.medians(functions, rounds=ROUNDS)
-    ratios = [f"NumPy {seconds['NumPy'] / seconds['fastbp']:.1f}"]
-    if jax is not None:
-        ratios.append(f"JAX {seconds['JAX'] / seconds['fastbp']:.1f}")
-    if bandwidth:
-        moved = 4 * a.nbytes / 1e9
-        ratios.append(
-            f"{moved / seconds['fastbp']:.0f} GB/s, {seconds['copy'] / seconds['fastbp']:.0%} of what a copy of both "
-            f"inputs on all threads reaches"
-        )
-    shown = "".join(f"{seconds[n] * 1e3:7.2f} ms" if n in seconds else f"{'-':>10}" for n in ("fastbp", "NumPy", "JAX"))
-    print(f"{name:<52}{shown}  {', '.join(ratios)}")
+    own = seconds["fastbp"]
+    notes = [f"{peer} {digits(seconds[peer] / own)}" for peer in ("NumPy", "JAX") if peer in seconds]
+    if f is square:
+        speed = f"{4 * a.nbytes / own / 1e9:.0f} GB/s"
+        notes.append(f"{speed}, {seconds['copy'] / own:.0%} of a copy of both inputs on all threads")
+    table.row(name, *(duration(seconds.get(peer)) for peer in ("fastbp", "NumPy", "JAX")), notes=notes)
 
 
 def _numpy_expression(a: Any, b: Any) -> Any:
@@ -167,11 +139,17 @@ def _numpy_square(x: Any, y: Any) -> Any:
     return np.dot(total, total), (2 * total, 2 * total)
 
 
-@shared_kernel
-def _copy(a, b, c, d):
-    for i in range(a.size):
-        c[i] = a[i]
-        d[i] = b[i]
+def _copy(a: Any, b: Any) -> Callable[[], object]:
+    # asv imports this file beside commits that have no such module.
+    from fastbp.kernels._shared import shared_kernel  # noqa: PLC0415
+
+    @shared_kernel
+    def copy(a, b, c, d):
+        for i in range(a.size):
+            c[i] = a[i]
+            d[i] = b[i]
+
+    return functools.partial(copy, a, b, np.empty_like(a), np.empty_like(b))
 
 
 def _jax(f: Any, a: Any, b: Any) -> Callable[[], Any] | None:
@@ -180,44 +158,26 @@ def _jax(f: Any, a: Any, b: Any) -> Callable[[], Any] | None:
     except ImportError:
         return None
     jax.config.update("jax_enable_x64", True)
-    formulas = {expression: _jax_expression, square: lambda x, y: ((x + y) ** 2).sum()}
-    jitted = jax.jit(jax.value_and_grad(formulas[f], argnums=(0, 1)))
+
+    def jax_expression(a: Any, b: Any) -> Any:
+        return (jax.numpy.exp(-a * b) / (1 + jax.numpy.exp(-a)) * jax.numpy.tanh(b)).sum()
+
+    jitted = jax.jit(jax.value_and_grad(jax_expression if f is expression else f, argnums=(0, 1)))
     x, y = jax.numpy.asarray(a), jax.numpy.asarray(b)
     return lambda: jax.block_until_ready(jitted(x, y))
 
 
-def _jax_expression(a: Any, b: Any) -> Any:
-    import jax.numpy as jnp  # noqa: PLC0415
-
-    return (jnp.exp(-a * b) / (1 + jnp.exp(-a)) * jnp.tanh(b)).sum()
-
-
-def _jax_version() -> str:
-    try:
-        import jax  # noqa: PLC0415
-    except ImportError:
-        return ""
-    return f", JAX {jax.__version__}"
-
-
 def _first_calls() -> None:
-    runs: list[list[float]] = []
-    for _ in range(3):
-        with tempfile.TemporaryDirectory() as cache:
-            runs.append([*_first_calls_in_a_process(cache), *_first_calls_in_a_process(cache)])
-    start, empty, warm_start, warm = (1e3 * statistics.median(column) for column in zip(*runs, strict=True))
-    print("compile and first call of the expression, float32, in a new process (ReLU's first call before it):")
-    print(f"  from nothing {empty:.0f} ms ({start:.0f} ms), from the cache {warm:.0f} ms ({warm_start:.0f} ms)")
-
-
-def _first_calls_in_a_process(cache: str) -> list[float]:
-    command = [sys.executable, "-c", FIRST_CALLS]
-    done = subprocess.run(command, env=os.environ | {"FASTBP_CACHE": cache}, stdout=subprocess.PIPE, check=True)
-    return [float(line) for line in done.stdout.split()]
+    measured = functools.partial(seconds, *FIRST_CALLS, preparation=PREPARATION)
+    runs = [empty_and_warm(measured, runs=1) for _ in range(3)]
+    table = Table(("empty cache", "warm cache"), "compile and first call in a new process", names=50, width=13)
+    for number, name in enumerate(("ReLU, first of all", "the expression, after ReLU, float32")):
+        empty, warm = zip(*((empty[number], warm[0][number]) for empty, warm in runs), strict=True)
+        table.row(name, duration(statistics.median(empty)), duration(statistics.median(warm)))
 
 
 def network(relu: Callable[[Any], Any], inputs: list[Any], parameters: Any) -> Any:
-    """A 2-16-16-1 network on single numbers, or on whatever stands for them."""
+    """A 2-16-16-1 network on single numbers, or on arrays of them."""
     for outputs in (HIDDEN, HIDDEN, 1):
         sums = []
         for _ in range(outputs):
@@ -234,12 +194,11 @@ def _network() -> None:
     agree = [function() for function in functions.values()]
     np.testing.assert_allclose(agree, agree[0], rtol=1e-10)
     seconds = measure.medians(functions, rounds=5)
-    print(f"a 2-{HIDDEN}-{HIDDEN}-1 network of single numbers on {POINTS} points, loss and all gradients, float64:")
-    print(
-        f"  plain Python {seconds['numpy'] * 1e3:.0f} ms, eager variables {seconds['fastbp'] * 1e3:.0f} ms "
-        f"({seconds['numpy'] / seconds['fastbp']:.1f} times as fast), compiled over arrays "
-        f"{seconds['compiled'] * 1e6:.0f} µs ({seconds['fastbp'] / seconds['compiled']:,.0f} times as fast as eager)"
-    )
+    plain, eager, compiled = (seconds[name] for name in ("numpy", "fastbp", "compiled"))
+    head = f"2-{HIDDEN}-{HIDDEN}-1 of numbers, {POINTS} points, float64"
+    table = Table(("plain Python", "eager", "compiled"), head, names=50, width=13)
+    notes = [f"eager {digits(plain / eager)} times as fast", f"compiled {digits(eager / compiled)} times as fast again"]
+    table.row("loss and all gradients", duration(plain), duration(eager), duration(compiled), notes=notes)
 
 
 def _on_numbers(points: int) -> dict[str, Callable[[], float]]:
@@ -264,7 +223,7 @@ def _on_numbers(points: int) -> dict[str, Callable[[], float]]:
 
 
 def _over_arrays() -> Callable[[], float]:
-    """The same by a compiled graph over the arrays of all points."""
+    """The same by a compiled graph on the arrays of all points."""
     x, t, parameters = _points_and_parameters(POINTS)
     columns = x[:, 0].copy(), x[:, 1].copy()
 

@@ -1,8 +1,9 @@
-"""What a new process waits for: the import, and the first call and first training from an empty and a warm cache."""
+"""Cold starts: the import, and the first call and the first training with an empty and a warm cache."""
 
-import tempfile
+import functools
 
-from .suite import Recorded, in_a_process
+from .processes import empty_and_warm, seconds
+from .suite import Recorded
 
 PREPARATION = """
 import numpy, fastbp
@@ -10,7 +11,7 @@ from fastbp import functions
 rng = numpy.random.default_rng(0)
 network = fastbp.TwoLayerNet(784, 50, 10, seed=0)
 """
-# What comes before the clock starts, and what it times.
+# The code before the clock starts, and the code that it times.
 CALLS = {
     "import": ("", "import fastbp"),
     "ReLU": (PREPARATION, "functions.relu(numpy.zeros(1000))"),
@@ -21,27 +22,26 @@ RUNS = 5
 
 
 def setup_cache():
-    found = {}
-    with tempfile.TemporaryDirectory() as cache:
-        found["import",] = [seconds("import", cache) for _ in range(RUNS)]
-        for call in ("ReLU", "fit"):
-            found[f"{call}, empty cache",] = [seconds(call, cache)]  # once: it takes seconds, and fills the cache
-            found[f"{call}, warm cache",] = [seconds(call, cache) for _ in range(RUNS)]
+    found = {("import",): [waiting("import") for _ in range(RUNS)]}
+    for call in ("ReLU", "fit"):
+        empty, warm = empty_and_warm(functools.partial(waiting, call), RUNS)
+        found |= {(f"{call}, empty cache",): [empty], (f"{call}, warm cache",): warm}
     return found
 
 
-def seconds(call, cache):
-    """Seconds that one process waits, with the cache of kernels in this folder."""
+def waiting(call, **environment):
+    """Seconds that one new process waits for a call."""
     preparation, timed = CALLS[call]
-    code = f"import time\n{preparation}\nstart = time.perf_counter()\n{timed}\nprint(time.perf_counter() - start)"
-    return float(in_a_process(code, FASTBP_CACHE=cache))
+    (found,) = seconds(timed, preparation=preparation, **environment)
+    return found
 
 
 class Waiting(Recorded):
-    """Seconds of the import, or of the first call after it, in a process of its own."""
+    """Seconds of the import, or of the first call after it, in a new process."""
 
     params = (WAITS,)
     param_names = ("first",)
+    version = "2"
     unit = "seconds"
     type = "time"
 

@@ -1,9 +1,10 @@
-"""Each kernel and its NumPy twin, at the book's sizes, on one thread; products also against the machine's limit."""
+"""Each kernel and its NumPy twin at the book's sizes on one thread; products also against the machine's limit."""
 
 import functools
 
 from fastbp import kernels, reference
 
+from . import flops
 from .cases import DTYPES, KERNELS, Draw
 from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, in_processes, missing_from, on_one_thread, placed
 from .tree import peak
@@ -26,12 +27,12 @@ def measured():
         speed = peak.multiply_add_peak(dtype)
         for name, (N, D, M) in PRODUCTS.items():
             cases[name, dtype] = functools.partial(functions, CASES["affine_forward"], dtype, (N, D, M))
-            least[name, dtype] = 2 * N * D * M / speed
+            least[name, dtype] = flops.of_product(N, D, M) / speed
     return {**on_one_thread(cases), "least": least}
 
 
 def functions(case, dtype, size=None):
-    """One call of the kernel and of its twin, each with arguments of its own."""
+    """One call of the kernel and one of its twin; each has its own arguments."""
     found = {}
     for implementation, module in zip(IMPLEMENTATIONS, (kernels, reference), strict=True):
         missing_from(module, case.kernel)
@@ -46,9 +47,6 @@ class Kernels(Time):
     params = (list(CASES), DTYPES, IMPLEMENTATIONS)
     param_names = ("kernel", "dtype", "impl")
 
-    def track_time(self, *_):
-        return self.result()
-
 
 class KernelRatios(Ratio):
     """A kernel against its NumPy twin."""
@@ -56,15 +54,9 @@ class KernelRatios(Ratio):
     params = (list(CASES), DTYPES)
     param_names = ("kernel", "dtype")
 
-    def track_ratio(self, *_):
-        return self.result()
-
 
 class ProductLimits(Limit):
     """An affine layer forward against the multiply-add peak of one core."""
 
     params = (list(PRODUCTS), DTYPES)
     param_names = ("size", "dtype")
-
-    def track_times_limit(self, *_):
-        return self.result()

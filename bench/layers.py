@@ -1,14 +1,14 @@
-"""Each layer, forward and backward, on the kernels and on the reference, on one thread.
+"""Each layer forward and backward, on the kernels and on the reference, on one thread.
 
-Batches of one sample show what a call costs, batches of 100 what it computes.
+A batch of one sample shows the cost of a call. A batch of 100 shows the cost of the computation.
 """
 
 import functools
 
-from fastbp import layers, use_reference
+from fastbp import layers
 
 from .cases import DTYPES, LAYERS, Draw
-from .suite import IMPLEMENTATIONS, Ratio, Time, in_processes, missing_from, on_one_thread
+from .suite import IMPLEMENTATIONS, Ratio, Time, in_processes, missing_from, on_both, on_one_thread
 
 CASES = {case.name: case for case in LAYERS}
 BATCHES = (1, 100)
@@ -31,7 +31,7 @@ def measured():
 
 
 def functions(case, batch, dtype):
-    """One forward and backward on the kernels and on the reference, each with a layer of its own."""
+    """One forward and backward on the kernels, and one on the reference; each has its own layer."""
     missing_from(layers, case.name)
 
     def both_ways():
@@ -44,13 +44,7 @@ def functions(case, batch, dtype):
 
         return call
 
-    compiled, plain = both_ways(), both_ways()
-
-    def on_reference():
-        with use_reference():
-            plain()
-
-    return dict(zip(IMPLEMENTATIONS, (compiled, on_reference), strict=True))
+    return on_both(both_ways)
 
 
 class Layers(Time):
@@ -59,15 +53,9 @@ class Layers(Time):
     params = (list(CASES), BATCHES, DTYPES, IMPLEMENTATIONS)
     param_names = ("layer", "batch", "dtype", "impl")
 
-    def track_time(self, *_):
-        return self.result()
-
 
 class LayerRatios(Ratio):
     """A layer on the kernels against the same layer on the reference."""
 
     params = (list(CASES), BATCHES, DTYPES)
     param_names = ("layer", "batch", "dtype")
-
-    def track_ratio(self, *_):
-        return self.result()

@@ -1,7 +1,7 @@
-"""The most memory that a process takes to train a network, from its start to its end.
+"""The peak memory of a process that trains a network.
 
-`python -m bench.memory` prints what `fit` itself takes: for a large network, beside the least that it needs (one copy
-of the parameters, the optimizer's state and what belongs to one batch), and for a memory-mapped file.
+`python -m bench.memory` prints the memory that `fit` adds to it. One table row compares it with the least that training
+needs: one copy of the parameters, the state of the optimizer and one batch. The last row trains on a mapped file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .suite import IMPLEMENTATIONS, Recorded, in_a_process
+from .processes import run
+from .suite import IMPLEMENTATIONS, Recorded
+from .table import Table, print_machine
 
 TRAINING = """
 import contextlib, resource, sys
@@ -29,8 +31,8 @@ with fastbp.use_reference() if {reference} else contextlib.nullcontext():
     network.fit(x, t, epochs=1, batch_size=200, optimizer=Adam(0.001), verbose=False)
 status = Path("/proc/self/status")
 if status.exists():
-    # Not the files that are mapped, libraries above all: how much of them is in memory is the system's affair, and
-    # differs by 48 MB from time to time. The figure of resource would have in it what the process was forked from.
+    # Mapped files, mostly libraries, do not count: the system decides how much of them is in memory, and this differs
+    # by 48 MB between runs. The figure of `resource` would include the process that this one was forked from.
     found = dict(line.split(":") for line in status.read_text().splitlines())
     print(1024 * (int(found["VmHWM"].split()[0]) - int(found["RssFile"].split()[0])))
 else:
@@ -39,7 +41,7 @@ else:
 
 
 class Peak(Recorded):
-    """Peak memory of a process with `fit` of a 784-256-10 network in float32, the samples and imports with it."""
+    """Peak memory of a process that fits a 784-256-10 network in float32, with its samples and imports."""
 
     params = ((10_000, 40_000), IMPLEMENTATIONS)
     param_names = ("samples", "impl")
@@ -49,15 +51,15 @@ class Peak(Recorded):
 
     def setup(self, samples, impl):
         code = TRAINING.format(samples=samples, reference=impl == "numpy")
-        in_a_process(code)  # what compiles is not counted
-        self.values = [int(in_a_process(code)) for _ in range(3)]
+        run(code)  # compiles the kernels, whose memory does not count
+        self.values = [int(run(code)) for _ in range(3)]
 
     def track_peak(self, *_):
         return self.result()
 
 
-# Prints by how many bytes the most memory that the process had is above what it had before `fit`. A small fit goes
-# first: the threads and the compiled code are not counted.
+# Prints the peak memory of the process minus its memory before `fit`, in bytes. A small fit runs first, so that threads
+# and compiled code do not count.
 GROWTH = """
 from pathlib import Path
 import numpy, fastbp
@@ -83,8 +85,7 @@ trained.fit(x, t, batch_size={batch_size}, optimizer="adam")
 print(figure("VmHWM") - before)
 """
 
-# Fits a file of bytes with as much memory of its own as `limit` says beside what the process has, and prints how much
-# more of it there was than before.
+# Fits a mapped file of bytes with at most `limit` bytes of new memory, and prints how many bytes of it remain in use.
 MAPPED = """
 import resource
 from pathlib import Path
@@ -105,43 +106,41 @@ print(data_size() - before)
 
 
 def growth(widths: tuple[int, ...], samples: int, batch_size: int) -> int:
-    """The bytes that `fit` of a float32 network by Adam takes at most beside network and data."""
-    return int(in_a_process(GROWTH.format(widths=widths, samples=samples, batch_size=batch_size)))
+    """The peak bytes of `fit` of a float32 network by Adam, without network and data."""
+    return int(run(GROWTH.format(widths=widths, samples=samples, batch_size=batch_size)))
 
 
 def least(widths: tuple[int, ...], batch_size: int) -> int:
-    """The bytes of the parameters, of Adam's two kinds of state, and of a batch: x, and an output and delta a layer."""
+    """The bytes of the parameters, of Adam's two states, and of a batch: x, and output and delta of each layer."""
     parameters = sum((D + 1) * M for D, M in itertools.pairwise(widths))
     return 4 * (3 * parameters + batch_size * (widths[0] + 2 * sum(widths[1:])))
 
 
 def write_images(path: Path, samples: int, features: int) -> None:
-    """A file of so many images of bytes, all 0 and most of it a hole, that `np.load` maps."""
+    """Write a file of images of zero bytes that `np.load` can map; it is sparse."""
     np.lib.format.open_memmap(path, "w+", np.uint8, (samples, features)).flush()
 
 
 def growth_of_mapped(path: Path, limit: int) -> int:
-    """The bytes of its own that a process has more after a fit of a mapped file; it may not have more than `limit`."""
-    return int(in_a_process(MAPPED.format(path=str(path), limit=limit)))
+    """The bytes that a process keeps after a fit of a mapped file, within `limit` bytes of new memory."""
+    return int(run(MAPPED.format(path=str(path), limit=limit)))
 
 
 def main() -> None:
-    """Print both."""
+    """Print the table."""
+    print_machine("Adam, float32; MB", "least: parameters × (1 + slots) + batch")
+    table = Table(("fit takes", "least", "data"))
     for widths, samples, batch_size in (((784, 50, 10), 20_000, 100), ((4000, 4000, 1000, 10), 5_000, 100)):
-        took, needed = growth(widths, samples, batch_size), least(widths, batch_size)
-        print(
-            f"{'-'.join(map(str, widths))}, batch {batch_size}, Adam, float32: fit takes {took / 1e6:.1f} MB, "
-            f"parameters × (1 + slots) + batch is {needed / 1e6:.1f} MB, x is {samples * widths[0] * 4 / 1e6:.0f} MB"
-        )
+        sizes = growth(widths, samples, batch_size), least(widths, batch_size), samples * widths[0] * 4
+        table.row(f"{'-'.join(map(str, widths))}, batch {batch_size}", *(size / 1e6 for size in sizes))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         write_images(path, 2_000_000, 784)
-        took = growth_of_mapped(path, 200_000_000)
-        size = path.stat().st_size
-    print(
-        f"784-50-10 on a memory-mapped file of {size / 1e6:.0f} MB, with 200 MB of data more than before allowed "
-        f"(RLIMIT_DATA): done, {took / 1e6:.1f} MB more afterwards"
-    )
+        sizes = growth_of_mapped(path, 200_000_000), least((784, 50, 10), 100), path.stat().st_size
+    table.row(
+        "784-50-10, memory-mapped bytes, kept after fit", *(size / 1e6 for size in sizes),
+        notes=["200 MB of new memory allowed (RLIMIT_DATA)"],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Calls as a program makes them that uses NumPy too: begun soon after a product, without pauses.
+"""Calls in a program that uses NumPy too: each begins soon after a product, without a pause.
 
-The threads of NumPy's BLAS go on spinning for a tenth of a second after their work, on the cores that fastbp's threads
-want; the other files of the suite pause until they sleep. Here a product of 600×600 comes before each call, and both
-libraries have the threads that they take by themselves. `1 thread` is fastbp held to one.
+The threads of NumPy's BLAS spin for a tenth of a second after their work, on cores that fastbp's threads want. The
+other files of the suite pause until they sleep. Here a product of 600×600 runs before each call, and both libraries
+choose their threads. `1 thread` is fastbp on one thread.
 """
 
 import functools
@@ -13,12 +13,12 @@ import fastbp
 from fastbp import TwoLayerNet
 
 from . import engine
-from .suite import IMPLEMENTATIONS, Ratio, Time, in_turns
+from .suite import IMPLEMENTATIONS, Ratio, Recorded, Time, in_turns, on_both
 
 SIZE = 600  # of the product
 AFTER = (0, 20, 60)  # milliseconds from the end of the product to the call
 ROUNDS = 9
-SECONDS = 20  # for all rounds of one delay, on a machine that is busy
+SECONDS = 20  # for all rounds of one delay on a busy machine
 STEPS = 20  # by layers, in one call
 PREDICTED = 10_000
 ONE = "1 thread"
@@ -26,7 +26,7 @@ ONE = "1 thread"
 
 def predict():
     x = np.random.default_rng(0).random((PREDICTED, 784), np.float32)
-    return engine.on_both(lambda: functools.partial(TwoLayerNet(784, 50, 10, dtype="float32", seed=0).predict, x))
+    return on_both(lambda: functools.partial(TwoLayerNet(784, 50, 10, dtype="float32", seed=0).predict, x))
 
 
 def steps():
@@ -56,13 +56,13 @@ def setup_cache():
 
 
 def after_a_product(milliseconds):
-    """Settings of `measure.samples`: single calls, so long after a product and without a further pause."""
+    """Settings of `measure.samples` for single calls that begin so long after a product."""
     a = np.ones((SIZE, SIZE))
     return {"before": lambda: np.dot(a, a), "pause": milliseconds / 1e3, "settling": 0}
 
 
 def functions(name):
-    """A call on fastbp's threads, on one of them, and in NumPy, each with a network of its own."""
+    """A call on fastbp's threads, on one thread, and in NumPy; each has its own network."""
     return {**CALLS[name](), ONE: on_one_thread(CALLS[name]()["fastbp"])}
 
 
@@ -75,13 +75,10 @@ def on_one_thread(function):
 
 
 class MixedTimes(Time):
-    """A call begun so many milliseconds after a product of NumPy in the same process."""
+    """A call that begins so many milliseconds after a product of NumPy in the same process."""
 
     params = (tuple(CALLS), AFTER, (*IMPLEMENTATIONS, ONE))
     param_names = ("call", "ms after a product", "impl")
-
-    def track_time(self, *_):
-        return self.result()
 
 
 class MixedRatios(Ratio):
@@ -90,17 +87,15 @@ class MixedRatios(Ratio):
     params = (tuple(CALLS), AFTER)
     param_names = ("call", "ms after a product")
 
-    def track_ratio(self, *_):
-        return self.result()
 
-
-class MixedThreadRatios(Ratio):
-    """fastbp's own threads after a product against one thread: above 1 they are a loss."""
+class MixedThreadRatios(Recorded):
+    """fastbp's choice of threads after a product against one thread: above 1 the choice is a loss."""
 
     params = (tuple(CALLS), AFTER)
     param_names = ("call", "ms after a product")
     unit = "fastbp/fastbp on 1 thread"
     against = ONE
+    setup = Ratio.setup
 
     def track_ratio_to_one_thread(self, *_):
         return self.result()

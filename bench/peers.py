@@ -1,9 +1,9 @@
 """Steps and epochs of training against other libraries: `python -m bench.peers [--rows TEXT] [--as-users]`.
 
-What `fastbp bench` compares (`fastbp.benchmark.peers`) on more networks, with the book's classes and torch.compile of
-the network with its loss. An epoch is one of 10,000 images of MNIST. Each library runs on two threads, after a pause
-in which the threads of the one before go to sleep. With `--as-users` there are no pauses and every call counts, as in
-a program that uses all of them, and each library takes as many threads as it likes.
+The table has the peers of `fastbp bench` (`fastbp.benchmark.peers`) and two more: the book's classes, and torch.compile
+of a network with its loss. It has more networks. An epoch has 10,000 images of MNIST. Each library runs on two threads,
+after a pause in which the threads of the library before go to sleep. With `--as-users` there are no pauses, every call
+counts, and each library chooses its threads, as in a program that uses all of them.
 """
 
 from __future__ import annotations
@@ -12,37 +12,18 @@ import argparse
 import contextlib
 import importlib
 import statistics
-import types
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench import book
-from fastbp import get_num_threads, num_threads
-from fastbp.benchmark.machine import blas_threads
+from bench import book, mnist
+from bench.suite import threads
+from bench.table import Table, duration, print_machine
+from fastbp import get_num_threads
+from fastbp.benchmark import peers
 from fastbp.benchmark.peak import multiply_add_peak
-from fastbp.benchmark.peers import (
-    Fastbp,
-    Jax,
-    JaxScan,
-    Lean,
-    Peer,
-    ScikitLearn,
-    Task,
-    Torch,
-    UnavailableError,
-    noise,
-    parameters,
-    seconds_in_turns,
-)  # fmt: skip
-from fastbp.data import read_idx
-from fastbp.validation import Array
+from fastbp.benchmark.peers import Peer, Task
 
 THREADS = 2
-AS_USERS = 25  # rounds, of single calls
-MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+AS_USERS = 25  # rounds of single calls
 
 TASKS = (
     Task((784, 50, 10), 100, steps=50),
@@ -57,15 +38,6 @@ TASKS = (
 )
 
 
-class BookTanh:
-    def forward(self, x: Array) -> Array:
-        self.out = np.tanh(x)
-        return self.out
-
-    def backward(self, dout: Array) -> Array:
-        return dout * (1 - self.out**2)
-
-
 class Book(Peer):
     name = "book"
 
@@ -73,17 +45,16 @@ class Book(Peer):
     def takes(task: Task) -> bool:
         return len(task.widths) == 3 and task.optimizer == "SGD"
 
-    def start(self, params: list[Array]) -> None:
-        relu = book.Relu if self.task.activation == "relu" else BookTanh
-        kinds = types.SimpleNamespace(Affine=book.Affine, Relu=relu, SoftmaxWithLoss=book.SoftmaxWithLoss)
-        self.network = book.TwoLayerNet(dict(zip(("W1", "b1", "W2", "b2"), params, strict=True)), kinds)
+    def start(self, params: list[Any]) -> None:
+        named = dict(zip(("W1", "b1", "W2", "b2"), params, strict=True))
+        self.network = book.TwoLayerNet(named, book, self.task.activation.capitalize())
         self.step = self.network.step
 
-    def params(self) -> list[Array]:
+    def params(self) -> list[Any]:
         return list(self.network.params.values())
 
 
-class TorchCompile(Torch):
+class TorchCompile(peers.Torch):
     name = "t.compile"
 
     def compiled(self, loss: Any) -> Any:
@@ -93,58 +64,44 @@ class TorchCompile(Torch):
         try:
             compiled(*self.batches[0])
         except torch._dynamo.exc.TorchDynamoException as error:
-            raise UnavailableError(str(error).strip().splitlines()[0]) from None
+            raise peers.UnavailableError(str(error).strip().splitlines()[0]) from None
         return compiled
 
 
-PEERS = (Fastbp, Lean, Book, Torch, TorchCompile, Jax, JaxScan, ScikitLearn)
+PEERS = (
+    peers.Fastbp, peers.Lean, Book, peers.Torch, TorchCompile, peers.Jax, peers.JaxScan, peers.ScikitLearn,
+)  # fmt: skip
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Time training against other libraries.")
     parser.add_argument("--rows", metavar="TEXT", default="", help="only rows whose name contains TEXT")
-    parser.add_argument("--as-users", action="store_true", help="no pauses, and the threads that each library takes")
+    parser.add_argument("--as-users", action="store_true", help="no pauses, and the threads that each library chooses")
     options = parser.parse_args()
-    chosen = [task for task in TASKS if options.rows in task.name]
-    with _threads(options.as_users):
+    with contextlib.nullcontext() if options.as_users else threads(THREADS):
         peak = multiply_add_peak("float32", get_num_threads())
-        how = "without pauses, threads as each library takes them" if options.as_users else f"{THREADS} threads"
-        print(f"float32, {how}; multiply-add peak {peak / 1e9:.0f} GFLOP/s; a step in µs, an epoch in ms")
-        print(f"{'':<38}{''.join(f'{peer.name:>10}' for peer in PEERS)}{'ratio':>8}{'of peak':>9}", flush=True)
+        how = "no pauses, each library chooses its threads" if options.as_users else f"{THREADS} threads"
+        print_machine(f"float32, {how}, peak {peak / 1e9:.0f} GFLOP/s; ratio: the fastest other library to fastbp")
+        table = Table((*(peer.name for peer in PEERS), "ratio", "of peak"), names=38)
         reasons: dict[str, str] = {}
-        for task in chosen:
-            rounds = AS_USERS if options.as_users else 11 if task.steps else 5
-            found = seconds_in_turns(task, PEERS, _data(task), reasons, rounds, as_users=options.as_users)
-            _print(task, {name: statistics.median(values) for name, values in found.items()}, peak)
+        for task in TASKS:
+            if options.rows in task.name:
+                rounds = AS_USERS if options.as_users else 11 if task.steps else 5
+                found = peers.seconds_in_turns(task, PEERS, _data(task), reasons, rounds, as_users=options.as_users)
+                seconds = {name: statistics.median(values) for name, values in found.items()}
+                own, *others = seconds.values()
+                cells = (duration(seconds.get(peer.name)) for peer in PEERS)
+                table.row(task.name, *cells, min(others) / own, task.flops / own / peak)
     for name, reason in reasons.items():
         print(f"{name}: {reason}")
 
 
-@contextlib.contextmanager
-def _threads(as_users: bool) -> Iterator[None]:
-    if as_users:
-        yield
-        return
-    with num_threads(THREADS), blas_threads(THREADS):
-        yield
-
-
-def _data(task: Task) -> tuple[Array, Array, list[Array]]:
-    """Images of MNIST where its files are and fit the task, else noise; parameters to start with."""
-    if task.widths[0] != 784 or not MNIST.is_dir():
-        return noise(task)
-    samples = task.steps * task.batch or task.samples
-    images, labels = (read_idx(MNIST / f"t10k-{file}-ubyte.gz") for file in ("images-idx3", "labels-idx1"))
-    x = images[:samples].reshape(samples, -1) / np.float32(255)
-    return x, labels[:samples].astype(np.intp), parameters(task)
-
-
-def _print(task: Task, seconds: dict[str, float], peak: float) -> None:
-    unit = 1e6 if task.steps else 1e3
-    columns = "".join(f"{seconds[peer.name] * unit:>10.1f}" if peer.name in seconds else f"{'-':>10}" for peer in PEERS)
-    own, *others = seconds.values()
-    print(f"{task.name:<38}{columns}{min(others) / own:>8.2f}{task.flops / own / peak:>9.2f}", flush=True)
+def _data(task: Task) -> tuple[Any, Any, list[Any]]:
+    """Images where they fit the task, else noise; parameters to start with."""
+    if task.widths[0] != 784:
+        return peers.noise(task)
+    return *mnist.images("float32", task.steps * task.batch or task.samples), peers.parameters(task)
 
 
 if __name__ == "__main__":

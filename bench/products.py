@@ -1,26 +1,25 @@
 """The matrix product against NumPy's BLAS and, where installed, PyTorch: `python -m bench.products`.
 
-Every figure of a row is measured in turns in one run, and held to `fastbp.benchmark.peak`; those of AVX2 have a run and
-a peak of their own on a CPU with AVX-512.
+All figures of a row are measured in turns in one run and compared with `fastbp.benchmark.peak`. On a CPU with AVX-512 a
+second process measures AVX2 and its peak.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import statistics
 from typing import Any
 
 import numpy as np
 
-from fastbp import num_threads
-from fastbp.benchmark.machine import blas_threads
+from bench import flops, processes
+from bench.suite import threads as on_threads
+from bench.table import Table, machine, print_machine
 from fastbp.benchmark.measure import medians
 from fastbp.benchmark.peak import multiply_add_peak
-from fastbp.kernels import REGISTER_BYTES, gemm
+from fastbp.kernels import gemm
 
-# (M, K, N, form): the products of small networks, larger ones, and single rows.
+# (M, K, N, form): products of small networks, larger ones, and single rows.
 SHAPES = (
     (100, 784, 50, gemm.PLAIN),
     (784, 100, 50, gemm.A_TRANSPOSED),
@@ -37,62 +36,55 @@ SHAPES = (
     (100, 50, 10, gemm.PLAIN),
 )
 FORMS = {gemm.PLAIN: "A·B", gemm.A_TRANSPOSED: "Aᵀ·B", gemm.B_TRANSPOSED: "A·Bᵀ"}
+COLUMNS = ("fastbp", "NumPy", "PyTorch", "to NumPy", "of peak", "AVX2 to NumPy", "AVX2 of peak")
 
-
-# What Numba compiles for where AVX2 is asked for on a CPU that has AVX-512.
+# Numba then compiles for AVX2 on a CPU that has AVX-512.
 AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
 
 
 def main() -> None:
-    """Print the table for one thread and two, each for float32 and float64."""
-    if len(sys.argv) > 1:
-        print(json.dumps(_measured(int(sys.argv[1]), sys.argv[2])))
-        return
+    """Print the tables for one thread and two, each for float32 and float64."""
+    print_machine()
     for threads in (1, 2):
         for dtype in ("float32", "float64"):
-            _table(threads, dtype)
+            _print_table(threads, dtype)
 
 
-def _table(threads: int, dtype: str) -> None:
-    peak, rows = _measured(threads, dtype)
-    peak_avx2, rows_avx2 = (peak, rows) if REGISTER_BYTES == 32 else _measured_with_avx2(threads, dtype)
+def _print_table(threads: int, dtype: str) -> None:
+    peak, rows = measured(threads, dtype)
+    peak_avx2, rows_avx2 = (peak, rows) if machine()["vector_bits"] == 256 else _measured_with_avx2(threads, dtype)
     print(f"\n{dtype}, {threads} thread(s), GFLOP/s; multiply-add peak {peak:.0f}, with AVX2 {peak_avx2:.0f}")
-    print(f"{'':<49}{'to NumPy':>10}{'of peak':>9}{'to NumPy':>12}{'of peak':>11}")
-    print(f"{'M×K×N':<22}{'fastbp':>9}{'NumPy':>9}{'PyTorch':>9}{'':>19}{'with AVX2':>12}{'with AVX2':>11}")
+    table = Table(COLUMNS, "M×K×N", names=22, width=15)
     for (M, K, N, form), speed, avx2 in zip(SHAPES, rows, rows_avx2, strict=True):
-        torch = f"{speed['PyTorch']:9.1f}" if "PyTorch" in speed else f"{'-':>9}"
-        print(
-            f"{f'{M}×{K}×{N} {FORMS[form]}':<22}{speed['fastbp']:9.1f}{speed['NumPy']:9.1f}{torch}"
-            f"{_to_numpy(speed):10.2f}{speed['fastbp'] / peak:9.2f}"
-            f"{_to_numpy(avx2):12.2f}{avx2['fastbp'] / peak_avx2:11.2f}"
-        )
-    means = [np.exp(np.mean(np.log([_to_numpy(speed) for speed in table]))) for table in (rows, rows_avx2)]
-    print(f"geometric mean to NumPy {means[0]:.2f}, with AVX2 {means[1]:.2f}")
+        speeds = (speed.get(name) for name in COLUMNS[:3])
+        ratios = _to_numpy(speed), speed["fastbp"] / peak, _to_numpy(avx2), avx2["fastbp"] / peak_avx2
+        table.row(f"{M}×{K}×{N} {FORMS[form]}", *speeds, *ratios)
+    means = [statistics.geometric_mean(map(_to_numpy, found)) for found in (rows, rows_avx2)]
+    table.row("geometric mean", "", "", "", means[0], "", means[1])
 
 
 def _to_numpy(speed: dict[str, float]) -> float:
     return speed["fastbp"] / speed["NumPy"]
 
 
-def _measured(threads: int, dtype: str) -> tuple[float, list[dict[str, float]]]:
-    """The peak and the speed of every product, in GFLOP/s."""
+def measured(threads: int, dtype: str) -> tuple[float, list[dict[str, float]]]:
+    """The peak, and the speed of every product in GFLOP/s."""
     peak = multiply_add_peak(dtype, threads) / 1e9
     rows = []
     for M, K, N, form in SHAPES:
         functions = _functions(M, K, N, form, dtype, threads)
-        with num_threads(threads), blas_threads(threads):
+        with on_threads(threads):
             seconds = medians(functions, rounds=5)
-        rows.append({name: 2e-9 * M * K * N / value for name, value in seconds.items()})
+        rows.append({name: flops.of_product(M, K, N) / value / 1e9 for name, value in seconds.items()})
     return peak, rows
 
 
 def _measured_with_avx2(threads: int, dtype: str) -> tuple[float, list[dict[str, float]]]:
-    """The same in a process of its own that compiles for AVX2; no numbers where the CPU lacks it."""
-    if REGISTER_BYTES < 32:
+    """The same in a new process that compiles for AVX2; the figures are NaN where the CPU lacks it."""
+    if machine()["vector_bits"] < 256:
         return np.nan, [dict.fromkeys(("fastbp", "NumPy"), np.nan)] * len(SHAPES)
-    command = [sys.executable, "-m", "bench.products", str(threads), dtype]
-    done = subprocess.run(command, env=os.environ | AVX2, stdout=subprocess.PIPE, check=True)
-    peak, rows = json.loads(done.stdout)
+    code = f"import json; from bench import products; print(json.dumps(products.measured({threads}, {dtype!r})))"
+    peak, rows = json.loads(processes.run(code, **AVX2))
     return peak, rows
 
 

@@ -1,7 +1,7 @@
 """`asv publish` with its scripts beside the page: `python -m bench.publish`.
 
-The page that asv publishes loads its scripts from other sites, and is empty where those cannot be reached. This copies
-them from npm packages into the published folder, `vendor/`, and lets the page load them from there.
+The page of asv loads its scripts from other sites, and is empty where those cannot be reached. This command copies the
+scripts from npm packages into `vendor/` in the published folder, and the page loads them from there.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What the page loads, by the end of its address: an npm package and a file in it. Where that is not minified, nothing
-# but its size differs; stupidtable 1.0.1 is not on npm, and 1.1.3 does the same for a plain table.
+# The npm package and the file for each address that the page loads, by the end of the address. Some files are not
+# minified, and differ in size alone. stupidtable 1.0.1 is not on npm; 1.1.3 does the same for a plain table.
 SCRIPTS = {
     "/jquery-3.3.1.min.js": ("jquery@3.3.1", "dist/jquery.min.js"),
     "/flot/0.8.3/jquery.flot.min.js": ("jquery.flot@0.8.3", "jquery.flot.js"),
@@ -31,7 +31,7 @@ SCRIPTS = {
     "/bootstrap@3.1.1/dist/js/bootstrap.min.js": ("bootstrap@3.1.1", "dist/js/bootstrap.min.js"),
     "/bootstrap@3.1.1/dist/css/bootstrap.min.css": ("bootstrap@3.1.1", "dist/css/bootstrap.min.css"),
 }
-# Folders that a style sheet needs beside it.
+# Folders that a style sheet needs.
 FOLDERS = {"bootstrap@3.1.1": "dist/fonts"}
 
 _ELSEWHERE = re.compile(r'<(?:script|link)\b[^>]*?(?:src|href)="(https?://[^"]+)"[^>]*>')

@@ -1,6 +1,6 @@
-"""Scalars that remember how they were computed, in the fewest lines of plain Python: what eager scalars are held to.
+"""Scalars in plain Python that remember how they were computed; eager variables are compared with them.
 
-The style of teaching code: an object and a closure for each operation, recursion for the order.
+The style is that of teaching code: an object and a closure for each operation, and recursion for the order.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""What the files of the suite share: fastbp and NumPy timed in turns, before asv asks for one figure after another.
+"""What the files of the suite share: fastbp and NumPy are timed in turns, before asv asks for the figures one by one.
 
-asv alone would time fastbp and NumPy in two processes, some time apart, and call by call with a clock reading and a
-`setup` between. So each file has a `setup_cache`, which asv runs once for a commit in a process of its own: it builds
-every case, calls it once, which compiles and touches every page, and then times all of them, round by round. The
-benchmarks only hand out what it found, as samples, from which asv has the statistics that it makes of its own timings.
+asv alone would time fastbp and NumPy in two processes, one after the other. It would also read the clock and run
+`setup` for each call. So each file has a `setup_cache`, which asv runs once for a commit in a process of its own.
+`setup_cache` builds every case and calls it once, which compiles it and touches its pages. Then it times all cases,
+round by round. The benchmarks return these figures as samples, and asv computes its usual statistics from them.
 """
 
+import abc
 import contextlib
 import os
 import pickle
 import statistics
-import subprocess
-import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -20,13 +19,14 @@ import numpy as np
 
 import fastbp
 
+from .processes import run
 from .tree import measure
 
 IMPLEMENTATIONS = ("fastbp", "numpy")
 PROCESSES = 3
 PAGE, LINE = 4096, 64  # bytes
 
-# The suite is imported by its folder alone: beside that lies a fastbp, which need not be the one to measure.
+# A process finds the suite by its own folder. The parent folder has a fastbp too, which need not be the one to measure.
 MEASURED = """
 import importlib.util, pickle, sys
 from pathlib import Path
@@ -39,7 +39,7 @@ Path({path!r}).write_bytes(pickle.dumps(file.measured()))
 
 
 def missing_from(module, name):
-    """The benchmark is not available, rather than failed, for a commit whose `module` has no `name`."""
+    """Mark the benchmark as not available, not as failed, where the `module` of a commit has no `name`."""
     if not hasattr(module, name):
         raise NotImplementedError(f"{module.__name__} has no {name}")
 
@@ -54,10 +54,10 @@ def threads(n):
 
 
 def in_turns(cases, rounds=11, **settings):
-    """Seconds of a call by case and implementation, one figure for each round; `FASTBP_BENCH_ROUNDS` says how many.
+    """Seconds of a call by case and implementation, one figure for each round; `FASTBP_BENCH_ROUNDS` sets the rounds.
 
-    `cases` has functions that return the function to time of each implementation. In the place of a case that could
-    not be built or called stands the reason.
+    `cases` holds functions that return one function for each implementation. A case that cannot be built or called
+    has the reason in place of its figures.
     """
     rounds = int(os.environ.get("FASTBP_BENCH_ROUNDS", rounds))
     functions, found = {}, {}
@@ -68,7 +68,7 @@ def in_turns(cases, rounds=11, **settings):
                 functions[case, implementation] = function
         except NotImplementedError as error:
             found[case] = error
-        except Exception:  # whatever is wrong with one case, asv shows it there, and the others are timed
+        except Exception:  # asv shows the fault of this case, and the other cases are timed
             found[case] = RuntimeError(traceback.format_exc())
     timed = {key: function for key, function in functions.items() if key[0] not in found}
     for (case, implementation), seconds in measure.samples(timed, rounds=rounds, **settings).items():
@@ -77,21 +77,21 @@ def in_turns(cases, rounds=11, **settings):
 
 
 def on_one_thread(cases):
-    """`in_turns` for functions that take microseconds, which need no pause for other threads."""
+    """`in_turns` for functions that take microseconds on one thread and need no pause."""
     with threads(1):
         return in_turns(cases, rounds=4, block=0.004, settling=0.001, pause=0)
 
 
 def in_processes(file):
-    """What `measured` of a file of the suite finds in each of three new processes, the figures of a case joined.
+    """The figures of `measured` of a file of the suite, joined from three new processes.
 
-    Where a process has its code and its memory may change the time of a kernel by 20%, for as long as it lives.
+    The addresses of code and memory change the time of a kernel by up to 20%, and a process keeps them all its life.
     """
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "found")
         for _ in range(PROCESSES):
-            in_a_process(MEASURED.format(root=str(Path(__file__).parent), file=file, path=str(path)))
+            run(MEASURED.format(root=str(Path(__file__).parent), file=file, path=str(path)))
             for case, seconds in pickle.loads(path.read_bytes()).items():
                 if case == "least" or isinstance(seconds, Exception) or isinstance(found.get(case), Exception):
                     found.setdefault(case, seconds)
@@ -102,42 +102,46 @@ def in_processes(file):
     return found
 
 
-def placed(arguments):
-    """The arguments with copies of the arrays, which lie at the same place of a page in every process.
+def on_both(make):
+    """Two functions from `make`: one runs on the kernels, the other on the reference."""
+    compiled, plain = make(), make()
 
-    Where NumPy puts them differs from process to process, and with it the time of the shortest kernels, by up to 24%.
+    def on_reference():
+        with fastbp.use_reference():
+            plain()
+
+    return dict(zip(IMPLEMENTATIONS, (compiled, on_reference), strict=True))
+
+
+def placed(arguments):
+    """The arguments with copies of the arrays, which have the same offset in a page in every process.
+
+    NumPy's offsets differ from process to process, and change the time of the shortest kernels by up to 24%.
     """
     found = list(arguments)
     for number, argument in enumerate(arguments):
         if isinstance(argument, np.ndarray):
-            room = np.empty(argument.nbytes + 2 * PAGE, np.uint8)
-            # Arrays at one and the same place of their pages would seem to a core to overlap.
-            start = -room.ctypes.data % PAGE + 5 * LINE * number
-            found[number] = room[start : start + argument.nbytes].view(argument.dtype).reshape(argument.shape)
+            buffer = np.empty(argument.nbytes + 2 * PAGE, np.uint8)
+            # Arrays with equal offsets in their pages would look to a core as if they overlapped.
+            start = -buffer.ctypes.data % PAGE + 5 * LINE * number
+            found[number] = buffer[start : start + argument.nbytes].view(argument.dtype).reshape(argument.shape)
             found[number][...] = argument
     return found
 
 
-def in_a_process(code, **environment):
-    """What `code` prints in a new process, which has the fastbp that this one has."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(Path(fastbp.__file__).parents[1])} | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr)
-    return done.stdout
+class Recorded(abc.ABC):
+    """A benchmark whose figures come from `setup_cache`; asv treats them as samples of its own timings."""
 
-
-class Recorded:
-    """A benchmark whose figures were found by `setup_cache`; asv takes `samples` as it takes those of its timings."""
-
-    version = "1"  # to be raised when a benchmark begins to measure something else
+    version = "1"  # raise it when a benchmark begins to measure something else
     timeout = 600
 
+    @property
+    @abc.abstractmethod
+    def params(self):
+        """Every benchmark has them; asv leaves abstract classes out."""
+
     def samples(self, found, *case):
-        """What was found, or what kept it from being found."""
+        """The figures of a case; the reason is raised where there are none."""
         if isinstance(found[case], Exception):
             raise found[case]
         return found[case]
@@ -155,9 +159,12 @@ class Time(Recorded):
     def setup(self, found, *parameters):
         self.values = self.samples(found, *parameters[:-1])[parameters[-1]]
 
+    def track_time(self, *_):
+        return self.result()
+
 
 class Ratio(Recorded):
-    """fastbp's time as a part of NumPy's: below 1 fastbp is faster, and lower is better."""
+    """fastbp's time divided by NumPy's: fastbp is faster below 1, and lower is better."""
 
     unit = "fastbp/NumPy"
     against = "numpy"
@@ -166,16 +173,22 @@ class Ratio(Recorded):
         seconds = self.samples(found, *parameters)
         self.values = [own / other for own, other in zip(seconds["fastbp"], seconds[self.against], strict=True)]
 
+    def track_ratio(self, *_):
+        return self.result()
+
 
 class Limit(Recorded):
-    """fastbp's time as a multiple of the least that its multiply-adds can take: 1 is the limit, and lower is better."""
+    """fastbp's time divided by the least that its multiply-adds can take: 1 is the limit, and lower is better."""
 
     unit = "times the limit"
 
     def setup(self, found, *parameters):
         self.values = [value / found["least"][parameters] for value in self.samples(found, *parameters)["fastbp"]]
 
+    def track_times_limit(self, *_):
+        return self.result()
+
 
 def median_ratio(seconds):
-    """fastbp's median time as a part of NumPy's."""
+    """fastbp's median time divided by NumPy's."""
     return statistics.median(seconds["fastbp"]) / statistics.median(seconds["numpy"])

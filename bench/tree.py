@@ -1,6 +1,6 @@
-"""Two modules of `fastbp.benchmark`, as they are in this tree.
+"""Two modules of `fastbp.benchmark` as they are in this tree.
 
-asv runs this suite beside the fastbp of any commit, which may not have them, or not these.
+asv runs this suite beside the fastbp of any commit, which may lack them or have others.
 """
 
 import importlib.util

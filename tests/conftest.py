@@ -1,12 +1,9 @@
 """What several test files need."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+from bench.mnist import FOLDER
 
 
 @pytest.fixture
@@ -16,7 +13,6 @@ def rng():
 
 @pytest.fixture(scope="session")
 def mnist_folder():
-    folder = Path(os.environ.get("FASTBP_MNIST_DIR") or SHARED_MNIST)
-    if not folder.is_dir():
-        pytest.skip(f"no MNIST files in {folder}; set FASTBP_MNIST_DIR to their folder")
-    return folder
+    if not FOLDER.is_dir():
+        pytest.skip(f"no MNIST files in {FOLDER}; set FASTBP_MNIST_DIR to their folder")
+    return FOLDER

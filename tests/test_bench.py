@@ -1,5 +1,7 @@
 """Timing: what `fastbp bench` prints and saves, the peak it is held to, and the suite that asv runs."""
 
+import functools
+import inspect
 import itertools
 import json
 import math
@@ -9,7 +11,24 @@ import sys
 import numpy as np
 import pytest
 
-from bench import busy, cases, engine, gate, graph, imports, kernels, layers, memory, mixed, publish, suite
+from bench import (
+    busy,
+    cases,
+    engine,
+    flops,
+    gate,
+    graph,
+    imports,
+    kernels,
+    layers,
+    memory,
+    mixed,
+    mnist,
+    processes,
+    publish,
+    suite,
+    table,
+)
 from fastbp.benchmark import comparison, machine, measure, peak, peers
 from fastbp.cli import main
 from tests.subprocesses import run_python
@@ -231,12 +250,12 @@ def test_the_suite_times_what_the_tests_hold_equal():
 @pytest.mark.parametrize("module", [engine, graph, imports, kernels, layers, memory, mixed])
 def test_every_benchmark_names_its_parameters_and_unit(module):
     found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, suite.Recorded)]
-    found = [benchmark for benchmark in found if hasattr(benchmark, "params")]
+    found = [benchmark for benchmark in found if not inspect.isabstract(benchmark)]
     assert found
     for benchmark in found:
         assert len(benchmark.params) == len(benchmark.param_names)
         assert benchmark.unit
-        assert len([name for name in vars(benchmark) if name.startswith("track_")]) == 1
+        assert len([name for name in dir(benchmark) if name.startswith("track_")]) == 1
 
 
 @pytest.fixture
@@ -249,7 +268,7 @@ def tiny(monkeypatch):
         busy: {"TASK": peers.Task((6, 4, 3), 5, samples=20), "LARGE": peers.Task((6, 4, 3), 10, samples=20),
                "ROUNDS": 2, "SECONDS": 0, "PAUSE": 0, "AFTER": (0,), "COUNTING": 0.001, "_reasons": {},
                "CLASSIFIER": {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0},
-               "digits": lambda: (np.random.default_rng(0).random((30, 4)), np.arange(30) % 3)},
+               "bundled": lambda name: (np.random.default_rng(0).random((30, 4)), np.arange(30) % 3)},
         mixed: {"SIZE": 8, "AFTER": (0,), "STEPS": 1, "PREDICTED": 3, "ROUNDS": 2},
         engine: {"BATCHES": 1},
     }.items():  # fmt: skip
@@ -305,7 +324,15 @@ def test_half_a_core_is_a_control_group_or_a_shared_core(tiny, monkeypatch, caps
     assert [*row.figures] == EPOCHS
 
 
-def test_no_control_group_and_no_core_to_share_leave_the_container_out(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def any_machine(monkeypatch):
+    """A machine that takes no time to describe."""
+    described = {"processor": "a CPU", "cores": 2, "vector_bits": 256, "threads": 2, "peak_flops": 2.34e11,
+                 "libraries": {"numpy": "2.4", "numba": "0.68"}, "blas": "openblas"}  # fmt: skip
+    monkeypatch.setattr(table, "machine", lambda: described)
+
+
+def test_no_control_group_and_no_core_to_share_leave_the_container_out(any_machine, monkeypatch, tmp_path, capsys):
     places = [(tmp_path / "nowhere", "cpu.max", "50000 100000"), (tmp_path, "no/cpu.max", "50000 100000")]
     monkeypatch.setattr(busy, "groups", lambda: iter(places))
     monkeypatch.delattr(busy.os, "sched_setaffinity", raising=False)
@@ -316,7 +343,7 @@ def test_no_control_group_and_no_core_to_share_leave_the_container_out(monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_busy_prints_one_table_and_its_bars(monkeypatch, capsys):
+def test_busy_prints_one_table_and_its_bars(any_machine, monkeypatch, capsys):
     figures = {"fastbp": [0.012, 0.014, 0.016], "1 thread": [0.010] * 3}
     row = busy.Row("epoch", figures, (busy.of_one_thread(figures, 1.15), busy.of_one_thread(figures, 1.5)))
     monkeypatch.setattr(busy, "SECTIONS", {"one": lambda: iter([row, row]), "two": lambda: iter([row])})
@@ -328,11 +355,83 @@ def test_busy_prints_one_table_and_its_bars(monkeypatch, capsys):
         assert line.split()[:7] == ["epoch", "12.4", "14", "15.6", "10", "10", "10"]
         assert line.endswith("1.40 of 1 thread (at most 1.15: MISSED), 1.40 of 1 thread (at most 1.5: held)")
     assert [line.split(": ")[1] for line in captured.err.splitlines()] == ["one", "two", "done"]
-    assert str(busy.Ratio(1.8, "times as fast", at_least=1.7)) == "1.80 times as fast (at least 1.7: held)"
-    assert str(busy.Ratio(1.6, "times as fast", at_least=1.7)) == "1.60 times as fast (at least 1.7: MISSED)"
 
 
-def test_busy_runs_the_sections_that_are_named(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (table.Ratio(1.8, "times as fast"), "1.80 times as fast"),
+        (table.Ratio(1.7, "times as fast", at_least=1.7), "1.70 times as fast (at least 1.7: held)"),
+        (table.Ratio(1.6, "times as fast", at_least=1.7), "1.60 times as fast (at least 1.7: MISSED)"),
+        (table.Ratio(1.1, "of 1 thread", at_most=1.1), "1.10 of 1 thread (at most 1.1: held)"),
+        (table.Ratio(1.2, "of 1 thread", at_most=1.1), "1.20 of 1 thread (at most 1.1: MISSED)"),
+        (table.Ratio(math.nan, "of 1 thread", at_most=1.1), "nan of 1 thread (at most 1.1: MISSED)"),
+    ],
+)
+def test_a_ratio_tells_whether_it_holds_its_bar(ratio, text):
+    assert str(ratio) == text
+    assert ratio.is_held is ("MISSED" not in text)
+
+
+def test_a_table_shows_the_machine_and_its_columns_and_rows(any_machine, capsys):
+    table.print_machine("float32")
+    shown = table.Table(("NumPy", "fastbp", "ratio"), "a call", names=12, width=9)
+    shown.row("ReLU", table.duration(0.0123), table.duration(4.56789e-6), 2692.7, notes=["1 thread", "in turns"])
+    shown.row("Affine", table.duration(2.5), table.duration(None), 0.12345)
+    assert capsys.readouterr().out.splitlines() == [
+        "a CPU, 2 cores, 256-bit vectors, 2 threads; multiply-add peak 234 GFLOP/s in float32",
+        "numpy 2.4, numba 0.68; BLAS: openblas",
+        "float32",
+        "a call          NumPy   fastbp    ratio",
+        "ReLU          12.3 ms  4.57 µs     2693  1 thread, in turns",
+        "Affine          2.5 s        -    0.123",
+    ]
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_suite_and_fastbp_count_the_same_operations(steps):
+    task = peers.Task((6, 4, 3), 5, steps=steps, samples=20)
+    samples = task.batch if steps else task.samples
+    assert flops.of_training(task.widths, samples) == task.flops
+    # x·W and the gradient of W in either layer, and the gradient by the second layer's input.
+    assert task.flops == 2 * samples * (2 * 6 * 4 + 3 * 4 * 3)
+
+
+def test_the_tables_train_on_the_test_images(mnist_folder, monkeypatch):
+    monkeypatch.setattr(mnist, "FOLDER", mnist_folder)
+    x, t = mnist.images("float32", 200)
+    assert (x.shape, x.dtype, x.min(), x.max()) == ((200, 784), np.float32, 0, 1)
+    assert t[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_noise_replaces_images_that_are_not_there(dtype, monkeypatch, tmp_path):
+    monkeypatch.setattr(mnist, "FOLDER", tmp_path / "nowhere")
+    x, t = mnist.images(dtype, 50)
+    assert (x.shape, x.dtype, t.shape) == ((50, 784), dtype, (50,))
+    assert len(set(t.tolist())) > 5
+
+
+def test_a_new_process_times_its_steps_one_after_another():
+    first, second = processes.seconds("x = 1", "time.sleep(0.05 * x + y)", preparation="y = 0.01")
+    assert 0 < first < second
+    assert second >= 0.06
+
+
+def test_a_process_that_fails_raises_what_it_printed():
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        processes.run("1 / 0")
+
+
+def test_a_warm_cache_is_the_one_that_was_filled():
+    code = (
+        "import os, pathlib; path = pathlib.Path(os.environ['FASTBP_CACHE'], 'a'); print(path.exists()); path.touch()"
+    )
+    empty, warm = processes.empty_and_warm(functools.partial(processes.run, code), runs=2)
+    assert (empty, warm) == ("False\n", ["True\n", "True\n"])
+
+
+def test_busy_runs_the_sections_that_are_named(any_machine, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(busy, "SECTIONS", {name: lambda name=name: ran.append(name) or iter(()) for name in "abc"})
     busy.main(["c", "a"])
@@ -342,7 +441,7 @@ def test_busy_runs_the_sections_that_are_named(monkeypatch, capsys):
     assert "SECTION: expected some of a, b, c, got other" in capsys.readouterr().err
 
 
-def test_busy_leaves_out_what_would_begin_after_its_three_minutes(monkeypatch, capsys):
+def test_busy_leaves_out_what_would_begin_after_its_three_minutes(any_machine, monkeypatch, capsys):
     now = 0.0
 
     def slow():
@@ -402,7 +501,7 @@ def test_a_case_that_fails_is_told_and_the_others_are_timed():
     }
     found = suite.in_turns(cases, **FAST)
     assert found["good",].keys() == {"fastbp", "numpy"}
-    benchmark = suite.Ratio()
+    benchmark = kernels.KernelRatios()
     benchmark.setup(found, "good")
     assert len(benchmark.result()["samples"]) == 2
     with pytest.raises(RuntimeError, match="ValueError: broken"):
@@ -423,15 +522,15 @@ def test_arrays_of_a_kernel_lie_at_the_same_place_of_a_page():
 
 
 def test_a_ratio_is_fastbps_time_against_numpys():
-    benchmark = suite.Ratio()
+    benchmark = kernels.KernelRatios()
     benchmark.setup({("x",): {"fastbp": [1.0, 2.0], "numpy": [4.0, 4.0]}}, "x")
-    assert benchmark.result()["samples"] == [0.25, 0.5]
+    assert benchmark.track_ratio("x")["samples"] == [0.25, 0.5]
 
 
 def test_a_limit_is_a_multiple_of_the_least_time():
-    benchmark = suite.Limit()
+    benchmark = kernels.ProductLimits()
     benchmark.setup({("x",): {"fastbp": [1.0, 2.0]}, "least": {("x",): 0.5}}, "x")
-    assert benchmark.result()["samples"] == [2.0, 4.0]
+    assert benchmark.track_times_limit("x")["samples"] == [2.0, 4.0]
 
 
 @pytest.mark.parametrize(
