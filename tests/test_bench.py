@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -239,7 +240,7 @@ def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(opti
     assert main(["bench", option, str(tmp_path / "nowhere" / "a.svg")]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"fastbp: error: {option}: expected a folder {tmp_path}/nowhere, got none there")
+    assert captured.err.startswith(f"fastbp: error: {option}: expected a folder {tmp_path / 'nowhere'}, got none there")
 
 
 def test_the_suite_times_what_the_tests_hold_equal():
@@ -315,6 +316,7 @@ def test_every_section_of_a_busy_machine_has_its_rows_and_ratios(section, rows, 
         assert all(len(values) >= 2 and min(values) >= 0 for values in row.figures.values())
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to a core")
 def test_half_a_core_is_a_control_group_or_a_shared_core(tiny, monkeypatch, capsys):
     for name in ("FASTBP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # threads that wait for each other may take minutes there
@@ -337,7 +339,7 @@ def test_no_control_group_and_no_core_to_share_leave_the_container_out(any_machi
     monkeypatch.setattr(busy, "groups", lambda: iter(places))
     monkeypatch.delattr(busy.os, "sched_setaffinity", raising=False)
     busy.main(["container"])
-    reasons = [f"{folder}/fastbp-busy-{busy.os.getpid()}/{file}: No such file" for folder, file, _ in places]
+    reasons = [f"{folder / f'fastbp-busy-{busy.os.getpid()}' / file}: " for folder, file, _ in places]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("container: left out: ")]
     assert all(reason in line for reason in reasons)
     assert not list(tmp_path.iterdir())
@@ -414,7 +416,7 @@ def test_noise_replaces_images_that_are_not_there(dtype, monkeypatch, tmp_path):
 
 def test_a_new_process_times_its_steps_one_after_another():
     first, second = processes.seconds("x = 1", "time.sleep(0.05 * x + y)", preparation="y = 0.01")
-    assert 0 < first < second
+    assert 0 <= first < second
     assert second >= 0.06
 
 
