@@ -58,7 +58,8 @@ def unmeasured() -> Iterator[str]:
         path = Path(folder, "asv.conf.json")
         settings = json.loads((ROOT / "asv.conf.json").read_text(encoding="utf-8"))
         folders = {"repo": str(ROOT), "benchmark_dir": str(ROOT / "bench"), "results_dir": f"{folder}/results"}
-        path.write_text(json.dumps(settings | folders), encoding="utf-8")
+        # A checkout of a pull request has no branch main.
+        path.write_text(json.dumps(settings | folders | {"branches": ["HEAD"]}), encoding="utf-8")
         if not Path("~/.asv-machine.json").expanduser().exists():
             _asv("machine", "--yes", "--config", str(path))
         status = _asv(
