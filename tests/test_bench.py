@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -546,6 +547,19 @@ def test_the_gate_names_a_call_that_takes_too_much_of_numpys_time_at_every_try(t
     monkeypatch.setattr(gate, "BOUNDS", {"f": (3, dict)})
     assert list(gate.slow()) == faults
     assert next(seconds, None) is None
+
+
+def test_the_gate_runs_where_no_branch_is_checked_out(monkeypatch):
+    def run(command, *arguments):
+        if command == "run":
+            settings.update(json.loads(Path(arguments[-1]).read_text(encoding="utf-8")))
+        return 0
+
+    settings = {}
+    monkeypatch.setattr(gate, "_asv", run)
+    monkeypatch.setattr(gate, "_without_figure", lambda path: iter(()))
+    assert list(gate.unmeasured()) == []
+    assert settings["branches"] == ["HEAD"]
 
 
 def test_the_gate_names_a_call_that_fails(monkeypatch, capsys):
