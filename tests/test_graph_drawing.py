@@ -11,7 +11,7 @@ from fastbp import graph
 from fastbp.cli import main
 from fastbp.graph import Variable, figures
 from fastbp.graph.layout import crossings
-from fastbp.graph.nodes import behind
+from fastbp.graph.structure import behind
 from tests.subprocesses import run_python
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,8 +38,8 @@ def tangle(count, rng):
     for _ in range(count - 1):
         i, j = rng.integers(0, len(pool), 2)
         pool.append(pool[i] * pool[j] if rng.random() < 0.5 else graph.tanh(pool[i] + 0 * pool[j].value))
-    used = {id(operand) for variable in pool for operand in variable._operands}
-    ends = [variable for variable in pool if variable._operation is not None and id(variable) not in used]
+    used = {id(operand) for variable in pool for operand in variable.operands}
+    ends = [variable for variable in pool if variable.operation is not None and id(variable) not in used]
     return sum(ends[1:], ends[0])
 
 
@@ -232,7 +232,7 @@ def test_a_figure_has_the_chapters_numbers(name):
     y.backward(1 if y.grad is None else y.grad)
     if value is not None:
         np.testing.assert_allclose(y.value, value, rtol=1e-14)
-    found = {v.name: v.grad for v in behind(y)[1] if v._operation is None}
+    found = {v.name: v.grad for v in behind(y)[1] if v.operation is None}
     for variable, gradient in gradients.items():
         np.testing.assert_allclose(found[variable], gradient, rtol=1e-12)
 

@@ -6,15 +6,15 @@ import pytest
 from fastbp import graph, layers
 from fastbp.graph import Variable, composites
 from fastbp.graph import operations as graph_operations
-from fastbp.graph.nodes import behind
+from fastbp.graph.structure import behind
 
 
 def operations(y):
-    return sorted(type(variable._operation).__name__ for variable in behind(y)[0])
+    return sorted(type(variable.operation).__name__ for variable in behind(y)[0])
 
 
 def leaves(y):
-    return {v.name: v for v in behind(y)[1] if v._operation is None}
+    return {v.name: v for v in behind(y)[1] if v.operation is None}
 
 
 @pytest.mark.parametrize(

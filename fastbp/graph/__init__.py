@@ -6,42 +6,65 @@
     >>> total.backward()
     >>> total.draw("apples.svg")
 
-Where things are: `nodes` has `Variable` and the chain rule, `operations` each operation with its local derivative,
-`composites` the layers as nodes, `drawing` (with `layout` and `pictures`) the drawings, `figures` those of the
-chapter, `compiling` (with `expressions` and `sources`) the compiler.
+The modules in their order. Each imports only from modules above it in this list:
+
+- `layout`: the places of the nodes and arrows of a drawing;
+- `pictures`: shapes and texts, and their file formats;
+- `expressions`: symbols, which record the arithmetic that is done on them;
+- `elementwise`: functions of numbers, arrays and symbols;
+- `sources`: the source of a kernel, from expressions;
+- `operations`: each operation with its local derivative, and the table of the elementwise operations;
+- `structure`: nodes, the walks over their operands, and the chain rule;
+- `nodes`: `Variable`, a node with arithmetic;
+- `composites`: the layers as nodes, and the table of these;
+- `functions`: the functions of variables, from both tables;
+- `opening`: composite nodes replaced by what is inside them;
+- `compiling`: a graph as one kernel;
+- `diagrams`: the content of a drawing;
+- `drawing`: `draw`, and the drawing in each format;
+- `figures`: the figures of the chapter.
+
+This module puts the package together: it gives `Variable` its functions and its drawing.
 """
 
-from fastbp.graph import figures
-from fastbp.graph.compiling import Compiled, compile  # noqa: A004
-from fastbp.graph.composites import affine, cross_entropy, opened, softmax, softmax_with_loss
-from fastbp.graph.drawing import draw
-from fastbp.graph.expressions import CompileError
-from fastbp.graph.functions import exp, log, maximum, mean, relu, sigmoid, softplus, sqrt, sum, tanh  # noqa: A004
-from fastbp.graph.nodes import Variable, apply
-from fastbp.graph.operations import Operation
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
+from fastbp.graph import figures, functions
+from fastbp.graph.compiling import Compiled, compile  # noqa: A004
+from fastbp.graph.composites import LAYERS
+from fastbp.graph.drawing import draw, notebook_svg
+from fastbp.graph.expressions import CompileError
+from fastbp.graph.functions import maximum, mean, sum  # noqa: A004
+from fastbp.graph.nodes import Variable, apply
+from fastbp.graph.opening import opened
+from fastbp.graph.operations import ELEMENTWISE, Operation
+
+_FROM_TABLES = {name: getattr(functions, name) for name in (*ELEMENTWISE, *LAYERS)}
+globals().update(_FROM_TABLES)
+
+for _name in ELEMENTWISE:
+    setattr(Variable, _name, _FROM_TABLES[_name])
+Variable.sum = sum
+Variable.mean = mean
+Variable.draw = draw
+Variable._repr_svg_ = notebook_svg
+
+__all__ = [  # noqa: PLE0604 - the tables hold strings
     "CompileError",
     "Compiled",
     "Operation",
     "Variable",
-    "affine",
     "apply",
     "compile",
-    "cross_entropy",
     "draw",
-    "exp",
     "figures",
-    "log",
     "maximum",
     "mean",
     "opened",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "softmax_with_loss",
-    "softplus",
-    "sqrt",
     "sum",
-    "tanh",
+    *_FROM_TABLES,
 ]
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...

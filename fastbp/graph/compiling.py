@@ -14,10 +14,11 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from fastbp.graph.expressions import CompileError, Expression, Trace
-from fastbp.graph.nodes import Variable, apply, behind, cannot_be_fused, chain_rule, described, traced
+from fastbp.graph.expressions import CompileError, Expression, Trace, cannot_be_fused
+from fastbp.graph.nodes import Variable, apply, traced
 from fastbp.graph.operations import Operation
 from fastbp.graph.sources import VALUE, Program
+from fastbp.graph.structure import Node, behind, chain_rule, described
 from fastbp.kernels import generated
 from fastbp.validation import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, empty, finished, float_dtype, working
 
@@ -267,15 +268,15 @@ def _traced_program(f: Callable[..., Variable], names: list[str]) -> Program:
     y = f(*variables)
     if not isinstance(y, Variable):
         raise TypeError(f"f: expected it to return a Variable, got {type(y).__name__}; return the result of operations")
-    if not isinstance(y._value, Expression) or y._value.trace is not trace:
+    if not isinstance(y.data, Expression) or y.data.trace is not trace:
         raise CompileError(
             f"f: expected a result computed from its inputs, got {described(y)}, which is not; use the inputs"
         )
-    if y._operation is not None:
+    if y.operation is not None:
         for variable in behind(y)[1]:
-            if variable._operation is None and not any(variable is known for known in variables):
+            if variable.operation is None and not any(variable is known for known in variables):
                 _from_nowhere(variable)
-    return Program(trace, names, y, variables, _gradients(y))
+    return _program(trace, names, y, variables)
 
 
 def _replayed(y: Variable, inputs: list[Variable]) -> Program:
@@ -295,33 +296,43 @@ def _replayed(y: Variable, inputs: list[Variable]) -> Program:
         name = variable.name or f"x{number}"
         names.append(name if name not in names else f"{name}_{number}")
     variables = [traced(trace.symbol(name), name) for name in names]
-    copies = dict(zip(inputs, variables, strict=True))
+    copies: dict[Node, Variable] = dict(zip(inputs, variables, strict=True))
     for old in reversed(order):
         if old in copies:
             continue
-        for operand in old._operands:
+        for operand in old.operands:
             if operand is not None and operand not in copies:
                 _from_nowhere(operand)
-        operands = [a if o is None else copies[o] for o, a in zip(old._operands, old._arguments, strict=True)]
-        copies[old] = apply(cast(Operation, old._operation), *operands)
-    return Program(trace, names, copies[y], variables, _gradients(copies[y]))
+        operands = [argument if operand is None else copies[operand] for operand, argument in old.pairs]
+        copies[old] = apply(cast(Operation, old.operation), *operands)
+    return _program(trace, names, copies[y], variables)
 
 
-def _from_nowhere(variable: Variable) -> NoReturn:
+def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variable]) -> Program:
+    gradients = _gradients(y)
+    return Program(
+        names,
+        y.data,
+        [variable.data for variable in variables],
+        [trace.expression(gradients.get(variable, 0.0)) for variable in variables],
+    )
+
+
+def _from_nowhere(variable: Node) -> NoReturn:
     raise CompileError(
         f"compile: expected only the inputs and constants, got {described(variable)}, which is not among the inputs; "
         f"make it an input, or use its .value as a constant"
     )
 
 
-def _gradients(y: Variable) -> dict[Variable, Any]:
-    if y._operation is None:
+def _gradients(y: Variable) -> dict[Node, Any]:
+    if y.operation is None:
         return {y: 1.0}
     order = behind(y)[0]
     try:
         return chain_rule(y, order)
     except (TypeError, ValueError, AttributeError) as error:
-        cannot_be_fused(y._operation, error)
+        cannot_be_fused(y.operation.name, error)
 
 
 def _checked_out(out: Any) -> _Out:

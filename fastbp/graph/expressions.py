@@ -10,11 +10,23 @@ from numbers import Real
 from typing import Any, NoReturn
 
 REDUCTIONS = ("sum", "mean")
+# The symbol for 1 divided by the number of elements, which a kernel knows.
+INVERSE_SIZE = "1/size"
 COMMUTATIVE = frozenset({"+", "*", "|"})
 
 
 class CompileError(ValueError):
     """A graph that cannot become one kernel; the message names the operation."""
+
+
+def cannot_be_fused(name: str, error: Exception) -> NoReturn:
+    """Raise the `CompileError` for an operation that failed on symbols."""
+    if isinstance(error, CompileError):
+        raise error
+    raise CompileError(
+        f"{name}: expected an operation on single elements, got one that cannot be fused into a kernel; "
+        f"compile what comes before and after it ({error})"
+    ) from None
 
 
 class Trace:

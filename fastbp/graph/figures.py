@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.graph.composites import Total, opened, softmax_with_loss
+from fastbp.graph.composites import SoftmaxWithLoss
 from fastbp.graph.drawing import Drawing, draw
-from fastbp.graph.functions import exp, log, sigmoid
 from fastbp.graph.nodes import Variable, apply
+from fastbp.graph.opening import opened
+from fastbp.graph.operations import Total
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def _chain_rule() -> Figure:
     t.name = "t"
     z = t**2
     z.name = "z"
-    below = {z: "∂z/∂z", t: "∂z/∂z·∂z/∂t = 2t"}
-    for variable, name in zip(t._operands, "xy", strict=True):
+    below: dict[Any, str] = {z: "∂z/∂z", t: "∂z/∂z·∂z/∂t = 2t"}
+    for variable, name in zip(t.operands, "xy", strict=True):
         if variable is not None:
             below[variable] = f"∂z/∂z·∂z/∂t·∂t/∂{name} = 2(x+y)"
     return Figure("(x + y)² through t²: the chain rule", z, {"gradients": below})
@@ -109,7 +110,7 @@ def _square() -> Figure:
 def _sigmoid() -> Figure:
     x = Variable(1, "x")
     negated = -x
-    e = exp(negated)
+    e = negated.exp()
     u = e + 1
     y = 1 / u
     y.name = "y"
@@ -125,7 +126,7 @@ def _sigmoid() -> Figure:
 
 def _sigmoid_node() -> Figure:
     x = Variable(1, "x")
-    y = sigmoid(x)
+    y = x.sigmoid()
     y.name = "y"
     return Figure("The sigmoid as one node", y, {"gradients": {y: "∂L/∂y", x: "∂L/∂y·y(1−y)"}})
 
@@ -152,7 +153,7 @@ def _affine(*batch: int) -> Figure:
 
 def _loss() -> Variable:
     """Logits whose softmax is (0.3, 0.2, 0.5), and the second class as the right one."""
-    L = softmax_with_loss(Variable(np.log([3.0, 2.0, 5.0]), "a"), Variable(np.array([0.0, 1.0, 0.0]), "t"))
+    L = apply(SoftmaxWithLoss(), Variable(np.log([3.0, 2.0, 5.0]), "a"), Variable(np.array([0.0, 1.0, 0.0]), "t"))
     L.name = "L"
     return L
 
@@ -181,11 +182,11 @@ def _derivation(title: str = "all", step: int | None = None) -> Figure:
     values, targets = np.log([3.0, 2.0, 5.0]), (0.0, 1.0, 0.0)
     a = [Variable(value, f"a{i}") for i, value in enumerate(values, 1)]
     t = [Variable(value, f"t{i}") for i, value in enumerate(targets, 1)]
-    e = [exp(a_i) for a_i in a]
+    e = [a_i.exp() for a_i in a]
     S = apply(Total(), *e)
     S.name = "S"
     y = [e_i / S for e_i in e]
-    logs = [log(y_i) for y_i in y]
+    logs = [y_i.log() for y_i in y]
     products = [t_i * log_i for t_i, log_i in zip(t, logs, strict=True)]
     total = apply(Total(), *products)
     L = -total

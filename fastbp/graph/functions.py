@@ -1,46 +1,19 @@
-"""The functions of `fastbp.graph` on variables, numbers and arrays; each returns a variable."""
+"""The functions of `fastbp.graph` on variables, numbers and arrays; each returns a variable.
+
+The functions of the elementwise operations and of the layers come from the tables of these
+(`operations.ELEMENTWISE`, `composites.LAYERS`).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from fastbp.graph import operations
+from fastbp.graph.composites import LAYERS, LayerNode
 from fastbp.graph.nodes import Variable, apply
-
-
-def exp(x: Any) -> Variable:
-    """exp(x)."""
-    return apply(operations.EXP, x)
-
-
-def log(x: Any) -> Variable:
-    """log(x), the natural logarithm; -inf at 0, NaN below."""
-    return apply(operations.LOG, x)
-
-
-def sqrt(x: Any) -> Variable:
-    """√x, NaN below 0."""
-    return apply(operations.SQRT, x)
-
-
-def tanh(x: Any) -> Variable:
-    """tanh(x)."""
-    return apply(operations.TANH, x)
-
-
-def sigmoid(x: Any) -> Variable:
-    """1/(1 + exp(-x)), without overflow (section 5.5.2)."""
-    return apply(operations.SIGMOID, x)
-
-
-def relu(x: Any) -> Variable:
-    """0 where x <= 0, else x; the gradient at 0 is 0 (section 5.5.1)."""
-    return apply(operations.RELU, x)
-
-
-def softplus(x: Any) -> Variable:
-    """log(1 + exp(x)), exact in both tails."""
-    return apply(operations.SOFTPLUS, x)
+from fastbp.graph.operations import ELEMENTWISE, Elementwise
 
 
 def maximum(x: Any, y: Any) -> Variable:
@@ -58,3 +31,38 @@ def sum(  # noqa: A001 - NumPy's name
 def mean(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Variable:
     """The mean of all elements, or along axes."""
     return apply(operations.Mean(axis, keepdims), x)
+
+
+def _of_elements(kind: type[Elementwise]) -> Callable[..., Variable]:
+    plain = kind()
+
+    def function(x: Any, **settings: float) -> Variable:
+        return apply(kind(**settings) if settings else plain, x)
+
+    return function
+
+
+def _of_layer(kind: type[LayerNode]) -> Callable[..., Variable]:
+    def function(*operands: Any, **options: Any) -> Variable:
+        named = [options.pop(name) for name in kind.parameters[len(operands) :] if name in options]
+        return apply(kind(**options), *operands, *named)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in kind.parameters]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return function
+
+
+def _from_tables() -> dict[str, Callable[..., Variable]]:
+    functions = {name: _of_elements(kind) for name, kind in ELEMENTWISE.items()}
+    functions |= {name: _of_layer(kind) for name, kind in LAYERS.items()}
+    for name, function in functions.items():
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = (ELEMENTWISE.get(name) or LAYERS[name]).__doc__
+    return functions
+
+
+globals().update(_from_tables())
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...

@@ -54,12 +54,13 @@ Written with operators and the functions of `fastbp.graph.elementwise`, it can b
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastbp.graph.elementwise import Value, divide, exp, log, log1p, maximum, power, sigmoid, sqrt, tanh, where
-from fastbp.graph.expressions import CompileError, Expression
+from fastbp.graph.expressions import INVERSE_SIZE, CompileError, Expression
 
 Gradients = tuple[Value, ...]
 
@@ -84,6 +85,129 @@ class Operation:
     def backward(self, dout: Value, out: Value, *operands: Value) -> Gradients:
         """Return the gradient for each operand."""
         raise NotImplementedError
+
+    # `inside(*operands)` returns the same result from the operations that this one is made of; None if it is not made
+    # of others. `opened` replaces the node by that.
+    inside: Callable[..., Any] | None = None
+
+
+class Elementwise(Operation):
+    """A function of one number, applied to each element; `elementwise` makes the classes.
+
+    Keyword arguments are its settings.
+    """
+
+    name = "elementwise"
+    value: ClassVar[Callable[..., Value]]
+    gradient: ClassVar[Callable[..., Value]]
+    defaults: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, **settings: float) -> None:
+        unknown = settings.keys() - self.defaults.keys()
+        if unknown:
+            raise TypeError(
+                f"{self.name}: expected settings among ({', '.join(self.defaults)}), got {', '.join(sorted(unknown))}; "
+                f"leave it out"
+            )
+        self.settings = {name: float(value) for name, value in (self.defaults | settings).items()}
+
+    def forward(self, x: Value) -> Value:
+        """Return the value of each element."""
+        return self.value(x, **self.settings)
+
+    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
+        """Return the gradient of each element."""
+        return (self.gradient(dout, x, out, **self.settings),)
+
+
+# Every elementwise operation of one operand, by the name of its function in `fastbp.graph`.
+ELEMENTWISE: dict[str, type[Elementwise]] = {}
+
+
+def elementwise(
+    kind: str,
+    doc: str,
+    value: Callable[..., Value],
+    gradient: Callable[..., Value],
+    *,
+    name: str | None = None,
+    symbol: str | None = None,
+    settings: dict[str, float] | None = None,
+) -> type[Elementwise]:
+    """Make the class of an elementwise operation and enter it in the table.
+
+    The entry is all that there is to an operation: its node, its compiled form, its drawing, and its function and
+    method of variables come from it.
+
+    Parameters
+    ----------
+    kind : str
+        The name of the class.
+    doc : str
+        The docstring of the class and of the function.
+    value : callable
+        value(x, **settings): the result.
+    gradient : callable
+        gradient(dout, x, y, **settings): the gradient of x, where y is the result. `times(slope)` makes it from a
+        slope.
+    name : str, optional
+        The name of the function; by default `kind` in small letters.
+    symbol : str, optional
+        The text in a drawing's node; by default the name.
+    settings : dict, optional
+        The settings, with their defaults.
+
+    Notes
+    -----
+    `value` and `gradient` run on Python numbers, on arrays and on the symbols of the compiler. They are therefore
+    written with operators, constants and the functions of `fastbp.graph.elementwise` alone, with `where` in the place
+    of branches.
+    """
+    name = name or kind.lower()
+    made = type(
+        kind,
+        (Elementwise,),
+        {
+            "__doc__": doc,
+            "__module__": __name__,
+            "name": name,
+            "symbol": symbol or name,
+            "value": staticmethod(value),
+            "gradient": staticmethod(gradient),
+            "defaults": settings or {},
+        },
+    )
+    ELEMENTWISE[name] = made
+    return made
+
+
+def times(slope: Callable[..., Value]) -> Callable[..., Value]:
+    """Return gradient(dout, x, y, **settings) = dout·slope(x, y, **settings)."""
+    return lambda dout, x, y, **settings: dout * slope(x, y, **settings)
+
+
+Exp = elementwise("Exp", "exp(x).", exp, times(lambda _, y: y))
+Log = elementwise(
+    "Log", "log(x), the natural logarithm; -inf at 0, NaN below.", log, lambda dout, x, _: divide(dout, x)
+)
+Sqrt = elementwise("Sqrt", "√x, NaN below 0.", sqrt, lambda dout, _, y: divide(dout, 2.0 * y), symbol="√")
+Tanh = elementwise("Tanh", "tanh(x).", tanh, times(lambda _, y: 1.0 - y * y))
+Sigmoid = elementwise(
+    "Sigmoid", "1/(1 + exp(−x)), without overflow (section 5.5.2).", sigmoid, times(lambda _, y: y * (1.0 - y))
+)
+ReLU = elementwise(
+    "ReLU",
+    "0 where x <= 0, else x; the gradient at 0 is 0 (section 5.5.1).",
+    lambda x: where(x <= 0, 0.0, x),
+    lambda dout, x, _: where(x <= 0, 0.0, dout),
+    symbol="ReLU",
+)
+Softplus = elementwise(
+    "Softplus",
+    "log(1 + exp(x)), exact in both tails.",
+    lambda x: where(x > 0, x, 0.0) + log1p(exp(where(x > 0, -x, x))),
+    times(lambda x, _: sigmoid(x)),
+)
 
 
 class Add(Operation):
@@ -163,11 +287,7 @@ class VariablePower(Operation):
     """xʸ with a variable y; the derivative by y counts log(x) as 0 at x = 0."""
 
     symbol = "**"
-
-    @property
-    def name(self) -> str:
-        """The operation's name in messages."""
-        return "power"
+    name = "power"
 
     def forward(self, x: Value, y: Value) -> Value:
         return power(x, y)
@@ -192,90 +312,6 @@ class MatMul(Operation):
         return (dx.sum(axis=tuple(range(dx.ndim - 1))) if x.ndim == 1 else dx), (
             dy.sum(axis=(*range(dy.ndim - 2), -1)) if y.ndim == 1 else dy
         )
-
-
-class Exp(Operation):
-    """exp(x)."""
-
-    symbol = "exp"
-
-    def forward(self, x: Value) -> Value:
-        return exp(x)
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (dout * out,)
-
-
-class Log(Operation):
-    """log(x), the natural logarithm."""
-
-    symbol = "log"
-
-    def forward(self, x: Value) -> Value:
-        return log(x)
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (divide(dout, x),)
-
-
-class Sqrt(Operation):
-    """√x."""
-
-    symbol = "√"
-
-    def forward(self, x: Value) -> Value:
-        return sqrt(x)
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (divide(dout, 2.0 * out),)
-
-
-class Tanh(Operation):
-    """tanh(x)."""
-
-    symbol = "tanh"
-
-    def forward(self, x: Value) -> Value:
-        return tanh(x)
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (dout * (1.0 - out * out),)
-
-
-class Sigmoid(Operation):
-    """1/(1 + exp(−x)) (section 5.5.2)."""
-
-    symbol = "sigmoid"
-
-    def forward(self, x: Value) -> Value:
-        return sigmoid(x)
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (dout * (out * (1.0 - out)),)
-
-
-class ReLU(Operation):
-    """0 where x <= 0, else x; its gradient at 0 is 0 (section 5.5.1)."""
-
-    symbol = "ReLU"
-
-    def forward(self, x: Value) -> Value:
-        return where(x <= 0, 0.0, x)
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (where(x <= 0, 0.0, dout),)
-
-
-class Softplus(Operation):
-    """log(1 + exp(x)), exact in both tails."""
-
-    symbol = "softplus"
-
-    def forward(self, x: Value) -> Value:
-        return where(x > 0, x, 0.0) + log1p(exp(where(x > 0, -x, x)))
-
-    def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (dout * sigmoid(x),)
 
 
 class Maximum(Operation):
@@ -346,7 +382,7 @@ class Mean(_Reduction):
 
     def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
         if isinstance(x, Expression):
-            return (dout * x.trace.symbol("1/size"),)
+            return (dout * x.trace.symbol(INVERSE_SIZE),)
         return (self._spread(dout / self._count(x), x),)
 
 
@@ -367,9 +403,22 @@ class Index(Operation):
         return (dx,)
 
 
+class Total(Operation):
+    """The sum of any number of operands: what a sum over an axis is to single numbers."""
+
+    symbol = "+"
+
+    def forward(self, *operands: Value) -> Value:
+        total = operands[0]
+        for operand in operands[1:]:
+            total = total + operand
+        return total
+
+    def backward(self, dout: Value, out: Value, *operands: Value) -> Gradients:
+        return (dout,) * len(operands)
+
+
 # Of operations without settings one object is enough.
 ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE = Add(), Subtract(), Multiply(), Divide(), Negate()
-POWER, VARIABLE_POWER, MATMUL = Power(), VariablePower(), MatMul()
-EXP, LOG, SQRT, TANH, SIGMOID, RELU, SOFTPLUS, MAXIMUM = (
-    Exp(), Log(), Sqrt(), Tanh(), Sigmoid(), ReLU(), Softplus(), Maximum(),
-)  # fmt: skip
+POWER, VARIABLE_POWER, MATMUL, MAXIMUM = Power(), VariablePower(), MatMul(), Maximum()
+EXP, LOG = Exp(), Log()

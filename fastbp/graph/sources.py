@@ -9,12 +9,10 @@ from __future__ import annotations
 import keyword
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fastbp.graph.expressions import REDUCTIONS, Expression, Trace
-from fastbp.graph.nodes import Variable
+from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, Expression
 from fastbp.kernels import generated
 from fastbp.validation import DType
 
@@ -46,18 +44,17 @@ class Code:
 
 
 class Program:
-    """The expressions of a graph: its value, and its gradients by the inputs."""
+    """The expressions of a graph: its inputs by their names, its value, and its gradients by the inputs."""
 
     def __init__(
-        self, trace: Trace, names: list[str], y: Variable, variables: list[Variable], gradients: dict[Variable, Any]
+        self, names: list[str], value: Expression, inputs: list[Expression], gradients: list[Expression]
     ) -> None:
-        expression = y._value
         self.names = names
-        self.reduction = expression.kind if expression.kind in REDUCTIONS else None
-        self.value: Expression = expression.operands[0] if self.reduction else expression
-        self.gradients = [trace.expression(gradients.get(variable, 0.0)) for variable in variables]
-        needed = {e.index for e in _needed([self.value])}
-        self.used = [v._value.index in needed for v in variables]
+        self.reduction = value.kind if value.kind in REDUCTIONS else None
+        self.value: Expression = value.operands[0] if self.reduction else value
+        self.gradients = gradients
+        needed = {expression.index for expression in _needed([self.value])}
+        self.used = [symbol.index in needed for symbol in inputs]
 
     def code(self, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> Code:
         """The source of a kernel in which some inputs are numbers."""
@@ -133,7 +130,7 @@ class _Writer:
         for expression in expressions:
             if expression.kind == "symbol":
                 name = expression.operands[0]
-                self._texts[expression.index] = "T(1.0 / size)" if name == "1/size" else names[name]
+                self._texts[expression.index] = "T(1.0 / size)" if name == INVERSE_SIZE else names[name]
             elif expression.number is not None:
                 self._texts[expression.index] = _literal(expression.number)
             else:
