@@ -1,9 +1,8 @@
 """Functions of numbers, arrays and the compiler's symbols, under one name each.
 
-The formulas of `fastbp.graph.operations` are written with them and with operators, once: on a Python number they
-stay a Python number, on an array they run NumPy or a fastbp kernel, and on a symbol they are noted down for
-`compile`. exp, log, tanh, sigmoid and powers of arrays are those of the kernels, so that a compiled graph gives the
-same bits.
+The formulas of `fastbp.graph.operations` consist of these functions and of operators. On a Python number the result
+is a Python number. On an array NumPy or a fastbp kernel computes it. On a symbol it is an expression for `compile`.
+exp, log, tanh, sigmoid and powers of arrays are those of the kernels, so a compiled graph has the same bits.
 """
 
 from __future__ import annotations
@@ -14,45 +13,74 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.graph.expressions import Expression, where_expression
+from fastbp.graph.expressions import Expression
 from fastbp.implementation import implementation
-from fastbp.validation import empty, finished, float_dtype, result_dtype, working
+from fastbp.validation import Array, DType, empty, finished, float_dtype, result_dtype, working
 
 # A Python number, an array, or a symbol.
 Value = Any
 
-# x² to x⁴ are products; from there on a power is closer to the exact result than more roundings.
+# x² to x⁴ are products. A higher power is closer to the exact result than more roundings.
 _PRODUCTS_UP_TO = 4
 
-
-def exp(x: Value) -> Value:
-    """exp(x)."""
-    return _apply("exp", "exp_forward", math.exp, x)
+# The functions that a kernel calls by their names, and the cost of a call in multiply-adds.
+COSTS: dict[str, int] = {}
 
 
-def log(x: Value) -> Value:
-    """log(x); -inf at 0, NaN below."""
-    return _apply("log", "log_forward", _log_of_number, x)
+def function(
+    name: str, of_number: Callable[[float], float], cost: int, of_array: Callable[[Any], Any] | None = None
+) -> Callable[[Value], Value]:
+    """Make a function of numbers, arrays and symbols that a generated kernel calls by its name.
+
+    Arrays take `of_array`, by default the kernel `<name>_forward`. A kernel that is compiled from a graph calls the
+    function of that name in `fastbp.kernels.generated`.
+    """
+    COSTS[name] = cost
+
+    def of_value(x: Value) -> Value:
+        if type(x) is float:
+            try:
+                return of_number(x)
+            except OverflowError:
+                return math.inf
+        if isinstance(x, Expression):
+            return x.function(name)
+        if of_array is not None:
+            return of_array(x)
+        array = np.asarray(x)
+        return _by_kernel(f"{name}_forward", float_dtype(result_dtype(array)), array)
+
+    return of_value
 
 
-def tanh(x: Value) -> Value:
-    """tanh(x)."""
-    return _apply("tanh", "tanh_forward", math.tanh, x)
+def _by_kernel(kernel: str, dtype: DType, *arrays: Array) -> Value:
+    """Apply a kernel to the elements of arrays of one shape."""
+    out = empty(arrays[0].shape, dtype)
+    flat = [working(array, dtype).reshape(-1) for array in arrays]
+    getattr(implementation(dtype), kernel)(*flat, out.reshape(-1))
+    return finished(out, dtype)[()]
 
 
-def sigmoid(x: Value) -> Value:
-    """1/(1 + exp(-x)) without overflow."""
-    return _apply("sigmoid", "sigmoid_forward", _sigmoid_of_number, x)
+def _log_of_number(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
 
 
-def sqrt(x: Value) -> Value:
-    """The square root of x, NaN below 0."""
-    if type(x) is float:
-        return math.sqrt(x) if x >= 0 else math.nan
-    if isinstance(x, Expression):
-        return x.function("sqrt")
+def _sigmoid_of_number(x: float) -> float:
+    e = math.exp(-abs(x))
+    return (1.0 if x >= 0 else e) / (1.0 + e)
+
+
+def _sqrt_of_array(x: Array) -> Array:
     with np.errstate(invalid="ignore"):
         return np.sqrt(x)
+
+
+# log is -inf at 0 and NaN below, sqrt is NaN below 0, sigmoid is 1/(1 + exp(-x)) without overflow.
+exp = function("exp", math.exp, 12)
+log = function("log", _log_of_number, 15)
+sqrt = function("sqrt", lambda x: math.sqrt(x) if x >= 0 else math.nan, 4, _sqrt_of_array)
+tanh = function("tanh", math.tanh, 25)
+sigmoid = function("sigmoid", _sigmoid_of_number, 20)
 
 
 def log1p(x: Value) -> Value:
@@ -81,10 +109,8 @@ def power(x: Value, n: Value) -> Value:
         with np.errstate(all="ignore"):
             return float(np.power(x, n))
     dtype = float_dtype(np.result_type(x, n))
-    out = empty(np.broadcast_shapes(np.shape(x), np.shape(n)), dtype)
-    flat = [working(np.broadcast_to(value, out.shape).astype(dtype), dtype).reshape(-1) for value in (x, n)]
-    implementation(dtype).power_forward(*flat, out.reshape(-1))
-    return finished(out, dtype)[()]
+    shape = np.broadcast_shapes(np.shape(x), np.shape(n))
+    return _by_kernel("power_forward", dtype, *(np.broadcast_to(value, shape).astype(dtype) for value in (x, n)))
 
 
 def _product(x: Value, n: int) -> Value:
@@ -114,30 +140,6 @@ def where(condition: Value, x: Value, y: Value) -> Value:
     if isinstance(condition, bool):
         return x if condition else y
     if isinstance(condition, Expression):
-        return where_expression(condition, x, y)
+        return condition.trace.apply("where", condition, x, y)
     result: Any = np.where(condition, x, y)
     return result[()]
-
-
-def _apply(symbol: str, kernel: str, of_number: Callable[[float], float], x: Value) -> Value:
-    if type(x) is float:
-        try:
-            return of_number(x)
-        except OverflowError:
-            return math.inf
-    if isinstance(x, Expression):
-        return x.function(symbol)
-    array = np.asarray(x)
-    dtype = float_dtype(result_dtype(array))
-    out = empty(array.shape, dtype)
-    getattr(implementation(dtype), kernel)(working(array, dtype).reshape(-1), out.reshape(-1))
-    return finished(out, dtype)[()]
-
-
-def _log_of_number(x: float) -> float:
-    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
-
-
-def _sigmoid_of_number(x: float) -> float:
-    e = math.exp(-abs(x))
-    return (1.0 if x >= 0 else e) / (1.0 + e)

@@ -103,16 +103,16 @@ class Expression:
 
     def __mul__(self, other: Any) -> Expression:
         # Exact, and what a seed of 1 asks for again and again.
-        if is_one(other):
+        if _is_one(other):
             return self
-        if is_one(self) and isinstance(other, Expression):
+        if _is_one(self) and isinstance(other, Expression):
             return other
         return self.trace.apply("*", self, other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Expression:
-        return self if is_one(other) else self.trace.apply("/", self, other)
+        return self if _is_one(other) else self.trace.apply("/", self, other)
 
     def __rtruediv__(self, other: Any) -> Expression:
         return self.trace.apply("/", other, self)
@@ -158,11 +158,6 @@ class Expression:
     __float__ = __bool__
 
 
-def where_expression(condition: Expression, x: Any, y: Any) -> Expression:
-    """x where the condition holds, else y."""
-    return condition.trace.apply("where", condition, x, y)
-
-
-def is_one(value: Any) -> bool:
+def _is_one(value: Any) -> bool:
     """Whether `value` is the number 1."""
     return value.number == 1 if isinstance(value, Expression) else isinstance(value, int | float) and value == 1

@@ -39,9 +39,11 @@ def opened(y: Variable, *, elements: bool = False) -> Variable:
     >>> loss = softmax_with_loss(Variable([0.3, 2.9, 4.0], "a"), Variable([0, 0, 1], "t"))
     >>> opened(opened(loss)).draw("inside.svg")
     """
-    if elements:
-        return _elements(_opened_fully(y))
-    return _rebuilt(y)
+    if not elements:
+        return _rebuilt(y)
+    while any(cast(Operation, node.operation).inside for node in behind(y)[0]):
+        y = _rebuilt(y)
+    return _elements(y)
 
 
 def _rebuilt(y: Variable) -> Variable:
@@ -53,12 +55,6 @@ def _rebuilt(y: Variable) -> Variable:
         new.name = old.name
         copies[old] = new
     return copies[y]
-
-
-def _opened_fully(y: Variable) -> Variable:
-    while any(cast(Operation, node.operation).inside for node in behind(y)[0]):
-        y = _rebuilt(y)
-    return y
 
 
 def _elements(y: Variable) -> Variable:

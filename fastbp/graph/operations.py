@@ -54,6 +54,7 @@ Written with operators and the functions of `fastbp.graph.elementwise`, it can b
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -327,63 +328,53 @@ class Maximum(Operation):
 
 
 class _Reduction(Operation):
-    """An operation that takes axes together."""
+    """An operation that makes one number of many, of all or along axes."""
+
+    reduce: ClassVar[Callable[..., Value]]
 
     def __init__(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
 
-    def _spread(self, dout: Value, x: Value) -> Value:
-        """`dout` in the shape of x."""
-        if type(x) is float:
-            return dout
-        if self.axis is not None and not self.keepdims:
-            dout = np.expand_dims(dout, self.axis)
-        return np.broadcast_to(np.asarray(dout, x.dtype) if type(dout) is float else dout, x.shape)
-
-    def _count(self, x: Value) -> int:
-        """How many elements are taken together."""
-        if type(x) is float or self.axis is None:
-            return int(np.size(x))
-        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
-        return int(np.prod([x.shape[axis] for axis in axes]))
-
-    def _noted_down(self, x: Expression) -> Expression:
-        if self.axis is not None:
+    def forward(self, x: Value) -> Value:
+        if isinstance(x, Expression) and self.axis is not None:
             raise CompileError(
                 f"{self.name} along axis {self.axis}: expected operations on single elements, got one that cannot be "
                 f"fused; compile what comes before it, or sum everything"
             )
-        return x.function(self.name)
+        if isinstance(x, Expression):
+            return x.function(self.name)
+        return x if type(x) is float else self.reduce(x, axis=self.axis, keepdims=self.keepdims)
+
+    def _spread(self, dout: Value, x: Value) -> Value:
+        """`dout` in the shape of x."""
+        if type(x) is float or isinstance(x, Expression):
+            return dout
+        if self.axis is not None and not self.keepdims:
+            dout = np.expand_dims(dout, self.axis)
+        return np.broadcast_to(np.asarray(dout, x.dtype) if type(dout) is float else dout, x.shape)
 
 
 class Sum(_Reduction):
     """The sum of all elements, or along axes."""
 
     symbol = "Σ"
-
-    def forward(self, x: Value) -> Value:
-        if isinstance(x, Expression):
-            return self._noted_down(x)
-        return x if type(x) is float else np.sum(x, axis=self.axis, keepdims=self.keepdims)
+    reduce = staticmethod(np.sum)
 
     def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        return (dout if isinstance(x, Expression) else self._spread(dout, x),)
+        return (self._spread(dout, x),)
 
 
 class Mean(_Reduction):
     """The mean of all elements, or along axes."""
 
     symbol = "mean"
-
-    def forward(self, x: Value) -> Value:
-        if isinstance(x, Expression):
-            return self._noted_down(x)
-        return x if type(x) is float else np.mean(x, axis=self.axis, keepdims=self.keepdims)
+    reduce = staticmethod(np.mean)
 
     def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
         if isinstance(x, Expression):
             return (dout * x.trace.symbol(INVERSE_SIZE),)
-        return (self._spread(dout / self._count(x), x),)
+        axes = range(np.ndim(x)) if self.axis is None else np.atleast_1d(self.axis)
+        return (self._spread(dout / math.prod(np.shape(x)[axis] for axis in axes), x),)
 
 
 class Index(Operation):

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastbp.graph.elementwise import COSTS
 from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, Expression
 from fastbp.kernels import generated
 from fastbp.validation import DType
 
 # What an operation costs, in multiply-adds, to tell when threads pay.
-_COST = {"exp": 12, "log": 15, "tanh": 25, "sigmoid": 20, "sqrt": 4, "/": 4, "**": 60}
+_COST = {**COSTS, "/": 4, "**": 60}
 
 _LINES = {
     "negative": "-{0}",
     "where": "{1} if {0} else {2}",
-    **{name: f"{name}({{0}})" for name in ("exp", "log", "sqrt", "tanh", "sigmoid")},
+    **{name: f"{name}({{0}})" for name in COSTS},
     **{sign: f"{{0}} {sign} {{1}}" for sign in ("+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "|")},
 }
 
