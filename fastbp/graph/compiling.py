@@ -97,7 +97,7 @@ class Compiled:
         ValueError
             If the arrays do not have one shape, or `out` has another.
         """
-        return self._run(arrays, False, _NO_OUT if out is None else (out, ()))[0]
+        return self._run(arrays, False, {} if out is None else {VALUE: out})[0]
 
     def value_and_grad(self, *arrays: Any, out: Any = None) -> tuple[Any, tuple[Any, ...]]:
         """Return (value, (gradient of the first input, ...)); an array's gradients are those of its sum.
@@ -115,7 +115,7 @@ class Compiled:
         TypeError, ValueError
             As for a call.
         """
-        result: tuple[Any, tuple[Any, ...]] = self._run(arrays, True, _NO_OUT if out is None else _checked_out(out))
+        result: tuple[Any, tuple[Any, ...]] = self._run(arrays, True, {} if out is None else _by_number(out))
         return result
 
     @property
@@ -150,8 +150,8 @@ class Compiled:
         return kernel(inputs, out)
 
 
-# What `out` asks for: the value, the gradients.
-_Out = tuple[Any, Sequence[Any]]
+# The arrays to write to, by the number of the output; None or no entry for one that is not given.
+_Out = dict[int, Any]
 
 
 class _Kernel:
@@ -176,7 +176,7 @@ class _Kernel:
         written: dict[int, Array] = {}
         for n in code.outputs:
             taken = [*(inputs[k] for k in self._arrays), *written.values()]
-            written[n] = self._to_write(_asked(n, out), taken, shape)
+            written[n] = self._to_write(out.get(n), taken, shape)
         sums = np.empty((len(code.sums), -(-size // generated.BLOCK)))
         lent = [np.array([inputs[k] for k in self._numbers], code.dtype), *arrays, *written.values(), sums]
         addresses = np.array([array.__array_interface__["data"][0] for array in lent], np.intp)
@@ -184,8 +184,8 @@ class _Kernel:
         results: dict[int, Any] = {n: finished(array, self._dtype) for n, array in written.items()}
         results |= zip(code.sums, self._totals(sums, size), strict=True)
         results |= {k: np.zeros(inputs[k].shape, self._dtype) for k in self._unused}
-        if out is not _NO_OUT:
-            results = {n: self._handed_over(result, _asked(n, out)) for n, result in results.items()}
+        if out:
+            results = {n: self._handed_over(result, out.get(n)) for n, result in results.items()}
         value, *gradients = [results[n] for n in self._wanted]
         return value, tuple(gradients)
 
@@ -236,15 +236,6 @@ class _Kernel:
         if out.shape != shape or not out.flags.writeable:
             what = f"shape {out.shape}" if out.shape != shape else "a read-only one"
             raise ValueError(f"out: expected a writeable array of shape {shape}, got {what}; make it with np.empty")
-
-
-def _asked(number: int, out: _Out) -> Any:
-    if number == VALUE:
-        return out[0]
-    return out[1][number] if number < len(out[1]) else None
-
-
-_NO_OUT: _Out = (None, ())
 
 
 def _compiled_function(f: Callable[..., Variable]) -> Compiled:
@@ -309,7 +300,13 @@ def _replayed(y: Variable, inputs: list[Variable]) -> Program:
 
 
 def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variable]) -> Program:
-    gradients = _gradients(y)
+    """The program of a graph that was computed from symbols."""
+    gradients: dict[Node, Any] = {y: 1.0}
+    if y.operation is not None:
+        try:
+            gradients = chain_rule(y, behind(y)[0])
+        except (TypeError, ValueError, AttributeError) as error:
+            cannot_be_fused(y.operation.name, error)
     return Program(
         names,
         y.data,
@@ -325,17 +322,7 @@ def _from_nowhere(variable: Node) -> NoReturn:
     )
 
 
-def _gradients(y: Variable) -> dict[Node, Any]:
-    if y.operation is None:
-        return {y: 1.0}
-    order = behind(y)[0]
-    try:
-        return chain_rule(y, order)
-    except (TypeError, ValueError, AttributeError) as error:
-        cannot_be_fused(y.operation.name, error)
-
-
-def _checked_out(out: Any) -> _Out:
+def _by_number(out: Any) -> _Out:
     if isinstance(out, tuple | list) and len(out) == 2 and isinstance(out[1], tuple | list):
-        return out[0], out[1]
+        return {VALUE: out[0], **dict(enumerate(out[1]))}
     raise TypeError(f"out: expected (value, (gradient of the first input, ...)), got {type(out).__name__}; pass a pair")

@@ -1,4 +1,4 @@
-"""What is in a drawing: the nodes and arrows of a graph, the texts on them, and the steps at which they appear."""
+"""The content of a drawing: the nodes and arrows of a graph, their texts, and the steps at which these appear."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastbp.graph.operations import Index, Operation
 from fastbp.graph.pictures import FONT_SIZE, text_width
 from fastbp.graph.structure import Node, behind, chain_rule
 
-# Of a dict, a key (x, y) is the arrow from x to the operation that computes y.
+# In a dict, the key (x, y) means the arrow from x to the operation that computes y.
 Gradients = str | Mapping[Any, str] | None
 
 RADIUS = 20.0
@@ -35,7 +35,7 @@ class DrawnNode:
 
 @dataclass
 class Flow:
-    """An arrow with its two texts, and the steps at which they come."""
+    """An arrow with its two texts, and the steps at which they appear."""
 
     edge: Edge
     forward: str
@@ -46,7 +46,7 @@ class Flow:
 
 @dataclass
 class Diagram:
-    """What is drawn, before it has a place."""
+    """The content of a drawing, before the layout sets the places."""
 
     nodes: list[DrawnNode] = field(default_factory=list)
     flows: list[Flow] = field(default_factory=list)
@@ -75,12 +75,12 @@ class Diagram:
 
 
 def diagram_of(y: Node, gradients: Gradients, shapes: bool) -> Diagram:
-    """Return what `draw` shows of the graph behind `y`."""
-    return _Gathering(y, gradients, shapes).diagram()
+    """Return the content of a drawing of the graph behind `y`."""
+    return _Builder(y, gradients, shapes).diagram()
 
 
-class _Gathering:
-    """Gathers the nodes and arrows of a graph, and the texts on them."""
+class _Builder:
+    """Builds the diagram of a graph."""
 
     def __init__(self, y: Node, gradients: Gradients, shapes: bool) -> None:
         self._y, self._mode, self._shapes = y, gradients, shapes
@@ -91,56 +91,52 @@ class _Gathering:
         if gradients is not None:
             self._totals = chain_rule(y, order, 1 if y.grad is None else y.grad, self._passed)
         count = len(order)
-        self._made_at = {variable: step for step, variable in enumerate(self._forward, start=1)}
-        self._passed_at = {variable: count + 2 + i for i, variable in enumerate(order)}
-        self._uses: dict[Node, list[Node]] = {variable: [] for variable in reached}
-        for variable in self._forward:
-            for operand in variable.operands:
+        # The steps at which each node is computed, and at which it passes its gradient back.
+        self._computed_at = {node: step for step, node in enumerate(self._forward, start=1)}
+        self._passed_at = {node: step for step, node in enumerate(order, start=count + 2)}
+        self._uses: dict[Node, list[Node]] = {node: [] for node in reached}
+        for node in self._forward:
+            for operand in node.operands:
                 if operand is not None:
-                    self._uses[operand].append(variable)
+                    self._uses[operand].append(node)
         self._names = self._all_names()
         self._diagram = Diagram(steps=2 * count + 1 if gradients is not None else count)
 
     def _all_names(self) -> dict[Node, str]:
-        names = {variable: variable.name for variable in self._uses if variable.name}
+        names = {node: node.name for node in self._uses if node.name}
         if self._mode == "formulas":
             names.setdefault(self._y, "L")
-            unnamed = [variable for variable in self._forward if variable not in names]
-            names |= {variable: f"h{number}" for number, variable in enumerate(unnamed, start=1)}
+            unnamed = [node for node in self._forward if node not in names]
+            names |= {node: f"h{number}" for number, node in enumerate(unnamed, start=1)}
         return names
 
     def diagram(self) -> Diagram:
-        """The whole drawing."""
+        """Return the whole diagram."""
         sources: dict[Node, int] = {}
-        diagram = self._diagram
-        nodes = {
-            variable: diagram.add_node(
-                "operation", _label(variable), step, cast(Operation, variable.operation).inside is not None
-            )
-            for variable, step in self._made_at.items()
-        }
-        for variable in self._forward:
-            operation = cast(Operation, variable.operation)
-            for position, (operand, argument) in enumerate(variable.pairs):
+        diagram, y = self._diagram, self._y
+        numbers: dict[Node, int] = {}
+        for node, step in self._computed_at.items():
+            opens = cast(Operation, node.operation).inside is not None
+            numbers[node] = diagram.add_node("operation", _label(node), step, opens)
+        for node, number in numbers.items():
+            for position, (operand, argument) in enumerate(node.pairs):
                 if operand is None:
                     if not isinstance(argument, float | np.generic):
-                        self._add_constant(operation, position, argument, nodes[variable])
+                        self._add_constant(cast(Operation, node.operation), position, argument, number)
                     continue
                 if operand not in sources:
-                    sources[operand] = self._add_source(operand, nodes)
-                one_of_several = len(self._uses[operand]) > 1
-                self._diagram.add_flow(
+                    sources[operand] = self._add_source(operand, numbers)
+                diagram.add_flow(
                     sources[operand],
-                    nodes[variable],
+                    number,
                     self._value(operand),
-                    self._gradient(operand, variable, position, one_of_several),
-                    self._made_at.get(operand, 0),
-                    self._passed_at[variable],
+                    self._gradient(operand, node, position),
+                    self._computed_at.get(operand, 0),
+                    self._passed_at[node],
                 )
         end = diagram.add_node("end", "", 0)
-        backward = self._total(self._y)
-        first_back = len(self._forward) + 1
-        diagram.add_flow(nodes[self._y], end, self._value(self._y), backward, self._made_at[self._y], first_back)
+        step = len(numbers)
+        diagram.add_flow(numbers[y], end, self._value(y), self._total(y), step, step + 1)
         return diagram
 
     def _add_constant(self, operation: Operation, position: int, argument: Value, target: int) -> None:
@@ -148,60 +144,61 @@ class _Gathering:
         source = self._diagram.add_node("variable", name or "constant", 0)
         self._diagram.add_flow(source, target, _number(argument, self._shapes), "", 0, 0)
 
-    def _add_source(self, operand: Node, nodes: dict[Node, int]) -> int:
-        """The node that an operand's arrows start from: its operation, its name, or a dot where it branches."""
-        diagram = self._diagram
-        source = nodes[operand] if operand in nodes else diagram.add_node("variable", operand.name or "·", 0)
+    def _add_source(self, operand: Node, numbers: dict[Node, int]) -> int:
+        """Return the start of an operand's arrows: its operation, its name, or a dot where its value branches."""
+        diagram, step = self._diagram, self._computed_at.get(operand, 0)
+        source = numbers[operand] if operand in numbers else diagram.add_node("variable", operand.name or "·", 0)
         if len(self._uses[operand]) < 2:
             return source
-        dot = diagram.add_node("branch", "", self._made_at.get(operand, 0))
+        dot = diagram.add_node("branch", "", step)
         last = max(self._passed_at[user] for user in self._uses[operand])
-        diagram.add_flow(source, dot, self._value(operand), self._total(operand), self._made_at.get(operand, 0), last)
+        diagram.add_flow(source, dot, self._value(operand), self._total(operand), step, last)
         return dot
 
-    def _value(self, variable: Node) -> str:
-        text = _number(variable.data, self._shapes)
-        if variable in self._names and variable.operation is not None:
-            return f"{self._names[variable]} {text}" if text.startswith("(") else f"{self._names[variable]} = {text}"
+    def _value(self, node: Node) -> str:
+        text = _number(node.data, self._shapes)
+        if node in self._names and node.operation is not None:
+            return f"{self._names[node]} {text}" if text.startswith("(") else f"{self._names[node]} = {text}"
         return text
 
-    def _gradient(self, operand: Node, user: Node, position: int, one_of_several: bool) -> str:
-        """What is below an arrow from `operand` to the operation that made `user`."""
+    def _gradient(self, operand: Node, user: Node, position: int) -> str:
+        """Return the text below an arrow from `operand` to the operation that computes `user`."""
         if (user, position) not in self._passed:
             return ""
         if isinstance(self._mode, Mapping):
             return self._mode.get((operand, user), self._mode.get(operand, ""))
         formula = self._formula(operand)
-        if one_of_several and self._mode == "formulas":
-            formula = f"{self._formula(user)}·∂{self._names[user]}/∂{self._name(operand)}"
+        if len(self._uses[operand]) > 1:
+            formula = f"{self._formula(user)}·∂{self._name(user)}/∂{self._name(operand)}"
         return self._number_or(formula, self._passed[user, position])
 
-    def _total(self, variable: Node) -> str:
-        if variable not in self._totals:
+    def _total(self, node: Node) -> str:
+        """Return the text for the whole gradient of a node."""
+        if node not in self._totals:
             return ""
         if isinstance(self._mode, Mapping):
-            return self._mode.get(variable, "")
-        return self._number_or(self._formula(variable), self._totals[variable])
+            return self._mode.get(node, "")
+        return self._number_or(self._formula(node), self._totals[node])
 
     def _number_or(self, formula: str, gradient: Value) -> str:
         if self._mode == "numbers":
             return _number(gradient, self._shapes)
         return f"{formula} {_number(gradient, True)}" if self._shapes else formula
 
-    def _formula(self, variable: Node) -> str:
-        return f"∂{self._name(self._y)}/∂{self._name(variable)}"
+    def _formula(self, node: Node) -> str:
+        return f"∂{self._name(self._y)}/∂{self._name(node)}"
 
-    def _name(self, variable: Node) -> str:
-        return self._names.get(variable, "x")
+    def _name(self, node: Node) -> str:
+        return self._names.get(node, "x")
 
 
-def _label(variable: Node) -> str:
-    """What stands in a node: the operation, with a number that is one of its operands."""
-    operation = cast(Operation, variable.operation)
+def _label(node: Node) -> str:
+    """Return the text in a node: the operation, with a number that is one of its operands."""
+    operation = cast(Operation, node.operation)
     text = operation.symbol
     if isinstance(operation, Index):
         return f"[{_key(operation.key)}]"
-    for position, (operand, argument) in enumerate(variable.pairs):
+    for position, (operand, argument) in enumerate(node.pairs):
         if operand is None and isinstance(argument, float | np.floating):
             number = _number(argument)
             if len(text) > 2:
@@ -223,12 +220,10 @@ def _slice(part: slice) -> str:
 
 
 def _number(value: Value, shapes: bool = False) -> str:
-    """A number with up to five figures; a short array's numbers; a longer array's shape."""
+    """Return a number with up to five digits, the numbers of a short array, or the shape of a longer array."""
+    if shapes or np.ndim(value) > 1 or np.size(value) > 4:
+        return str(np.shape(value))
     if isinstance(value, np.ndarray):
-        if shapes or value.ndim > 1 or value.size > 4:
-            return f"({', '.join(map(str, value.shape))}{',' if value.ndim == 1 else ''})"
         return f"[{', '.join(_number(element) for element in value)}]"
-    if shapes:
-        return "()"
     text = f"{float(value):.5g}".replace("-", "−")
     return "0" if text == "−0" else text

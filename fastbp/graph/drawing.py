@@ -111,7 +111,7 @@ class Drawing:
     def __init__(self, diagram: Diagram, step: int | None = None) -> None:
         self.steps = diagram.steps
         self._diagram = diagram
-        self._step = None if step is None else _checked_step(step, self.steps)
+        self._step = self.steps if step is None else _checked_step(step, self.steps)
         self.picture = _picture(diagram)
 
     @property
@@ -122,8 +122,7 @@ class Drawing:
     @property
     def html(self) -> str:
         """A page with the drawing and a slider through its steps."""
-        start = self.steps if self._step is None else self._step
-        return _PAGE % {"svg": self.picture.svg(), "steps": self.steps, "start": start, "backward": BACKWARD}
+        return _PAGE % {"svg": self.picture.svg(), "steps": self.steps, "start": self._step, "backward": BACKWARD}
 
     @property
     def dot(self) -> str:
@@ -174,9 +173,8 @@ class Drawing:
             )
 
     def _texts(self, flow: Flow) -> list[str]:
-        step = self.steps if self._step is None else self._step
         texts = [(flow.forward, flow.forward_step), (flow.backward, flow.backward_step)]
-        return [text for text, since in texts if text and since <= step]
+        return [text for text, since in texts if text and since <= self._step]
 
     def _repr_svg_(self) -> str:
         return self.svg

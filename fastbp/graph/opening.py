@@ -127,13 +127,6 @@ def _totals(operation: Sum | Mean, x: Any) -> Any:
 
 def _products(x: Any, y: Any) -> Any:
     """x @ y as products of elements and their totals."""
-    rows, columns = np.atleast_2d(x), y[:, None] if y.ndim == 1 else y
-    if rows.ndim > 2 or columns.ndim > 2:
-        raise ValueError(
-            f"elements: expected products of vectors and matrices, got {np.ndim(x)} and {np.ndim(y)} dimensions; "
-            f"open it with elements=False"
-        )
-    result = np.empty((rows.shape[0], columns.shape[1]), object)
-    for i, j in np.ndindex(result.shape):
-        result[i, j] = apply(Total(), *(a * b for a, b in zip(rows[i], columns[:, j], strict=True)))
-    return result.reshape(x.shape[:-1] + y.shape[1:])
+    if y.ndim == 1:
+        return _totals(Sum(-1), x * y)
+    return _totals(Sum(-2), x[..., None] * (y if x.ndim == 1 else y[..., None, :, :]))

@@ -6,6 +6,7 @@ Every shape has the step from which on it is shown: a drawing of a graph tells w
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -85,13 +86,8 @@ class Picture:
     height: float
     shapes: Sequence[Shape]
 
-    def at(self, step: int) -> Picture:
-        """The picture with texts of later steps left out and other shapes of later steps pale."""
-        kept = [shape for shape in self.shapes if not _is_later(shape, step)]
-        return Picture(self.width, self.height, kept)
-
-    def svg(self, step: int | None = None) -> str:
-        """The picture as SVG, by default with everything that happens in it."""
+    def svg(self, step: float = math.inf) -> str:
+        """Return the picture at a step as SVG: texts of later steps are left out, other shapes of later steps pale."""
         width, height = f"{self.width:.0f}", f"{self.height:.0f}"
         lines = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -99,31 +95,31 @@ class Picture:
             f'font-size="{FONT_SIZE:g}" text-anchor="middle">',
             '<rect width="100%" height="100%" fill="white"/>',
         ]
-        shapes = self.shapes if step is None else self.at(step).shapes
-        lines += [_svg_shape(shape, step) for shape in shapes]
+        lines += [_svg_shape(shape, step) for shape in self.shapes if not _is_hidden(shape, step)]
         return "\n".join([*lines, "</svg>\n"])
 
-    def png(self, path: Path, step: int | None = None) -> None:
-        """Save the picture as PNG, which needs matplotlib."""
+    def png(self, path: Path, step: float = math.inf) -> None:
+        """Save the picture at a step as PNG, which needs matplotlib."""
         figure = require("matplotlib.figure").Figure(figsize=(self.width / 100, self.height / 100), dpi=200)
         require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, self.width), ylim=(self.height, 0))
         axes.axis("off")
-        for shape in self.shapes if step is None else self.at(step).shapes:
-            _add_to(axes, shape, step)
+        for shape in self.shapes:
+            if not _is_hidden(shape, step):
+                _add_to(axes, shape, step)
         figure.savefig(path, format="png")
 
 
-def _is_later(shape: Shape, step: int) -> bool:
+def _is_hidden(shape: Shape, step: float) -> bool:
     return shape.step > step and (isinstance(shape, Text) or getattr(shape, "color", FORWARD) != FORWARD)
 
 
-def _color(shape: Shape, color: str, step: int | None) -> str:
-    return PALE if step is not None and shape.step > step else color
+def _color(shape: Shape, color: str, step: float) -> str:
+    return PALE if shape.step > step else color
 
 
-def _svg_shape(shape: Shape, step: int | None) -> str:
+def _svg_shape(shape: Shape, step: float) -> str:
     x, y = shape.points[0] if isinstance(shape, Arrow) else shape.center
     stepped = f'data-step="{shape.step}"'
     if isinstance(shape, Text):
@@ -169,7 +165,7 @@ def _head(arrow: Arrow) -> list[Point]:
     return [(x, y), (x + back, y - 3.5), (x + back, y + 3.5)]
 
 
-def _add_to(axes: Any, shape: Shape, step: int | None) -> None:
+def _add_to(axes: Any, shape: Shape, step: float) -> None:
     """Add a shape to matplotlib's axes."""
     patches = require("matplotlib.patches")
     line_width = 0.72
