@@ -1,8 +1,8 @@
-"""Compiling an elementwise graph to one kernel: the value, and all gradients, in one pass over memory.
+"""Compiling an elementwise graph to one kernel: the value and all gradients in one pass over memory.
 
-The graph's own operations, forward and backward, are applied to symbols (`fastbp.graph.expressions`); the
-expressions that come out, each once, become the lines of a Numba function (`fastbp.graph.sources`). The same
-formulas in the same order give the same bits as the graph itself, up to the order of a sum.
+The operations of the graph run forward and backward on symbols (`fastbp.graph.expressions`). The resulting
+expressions, each once, become the lines of a Numba function (`fastbp.graph.sources`). The formulas and their order
+are those of the graph, so the bits are the same, up to the order of a sum.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from fastbp.validation import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array,
 
 
 def compile(f: Callable[..., Variable] | Variable, inputs: Sequence[Variable] | None = None) -> Compiled:  # noqa: A001
-    """Compile an elementwise graph, with a sum or mean at its end or none, to one kernel.
+    """Compile an elementwise graph, which may end in a sum or mean, to one kernel.
 
     Parameters
     ----------
     f : function, or Variable
-        A function of its inputs made of operations on variables; it is run once, on symbols, so that it must not
-        branch on values. Or a computed variable.
+        A function of its inputs, made of operations on variables. It runs once, on symbols, so it must not branch on
+        values. Or a computed variable.
     inputs : sequence of Variable, optional
-        With a computed variable: which variables behind it are the inputs, in order. Its graph is taken as it was
-        computed.
+        With a computed variable: the variables behind it that are the inputs, in order.
 
     Returns
     -------
@@ -43,8 +42,8 @@ def compile(f: Callable[..., Variable] | Variable, inputs: Sequence[Variable] | 
     Raises
     ------
     CompileError
-        A ValueError. If an operation cannot be fused (it is named), the result does not come from the inputs, or a
-        variable is used that is not among them.
+        A ValueError, if an operation cannot be fused (the message names it), if the result does not come from the
+        inputs, or if the graph uses a variable that is not an input.
     TypeError
         If f is neither a function nor a computed variable.
 
@@ -66,11 +65,11 @@ def compile(f: Callable[..., Variable] | Variable, inputs: Sequence[Variable] | 
 
 
 class Compiled:
-    """An elementwise graph as one kernel, compiled for each dtype when it is first called with it.
+    """An elementwise graph as one kernel, which is compiled for each dtype on the first call with it.
 
-    Inputs are numbers and arrays; all arrays have one shape, numbers are broadcast to it. float32 and float64 are
-    native; the dtype of the result is NumPy's. Arrays are shared among threads where that pays; a result is bitwise
-    the same for any number of them.
+    Inputs are numbers and arrays. All arrays have one shape, and numbers are broadcast to it. float32 and float64 are
+    native. The dtype of the result is NumPy's. Several threads share large arrays. A result is bitwise the same for
+    any number of threads.
     """
 
     def __init__(self, program: Callable[[int], Program], count: int | None) -> None:
@@ -88,7 +87,7 @@ class Compiled:
         *arrays : scalar or array_like
             The inputs.
         out : ndarray, optional
-            Where to write an array's value; in its shape and dtype.
+            The array for the value, in its shape and dtype.
 
         Raises
         ------
@@ -107,8 +106,8 @@ class Compiled:
         *arrays : scalar or array_like
             The inputs.
         out : tuple, optional
-            Arrays to write to, in the form of the result: (value, (gradient of the first input, ...)), None for
-            those that are not given.
+            The arrays for the results in the same form, (value, (gradient of the first input, ...)), with None for a
+            new array.
 
         Raises
         ------
@@ -120,7 +119,7 @@ class Compiled:
 
     @property
     def source(self) -> str:
-        """The generated code for value and gradients of float64 arrays."""
+        """The generated code for the value and gradients of float64 arrays."""
         if not self._programs:
             raise RuntimeError("source: expected a call first, got none; the number of inputs is not known before it")
         program = next(iter(self._programs.values()))
@@ -138,7 +137,7 @@ class Compiled:
 
     def _run(self, arrays: tuple[Any, ...], gradients: bool, out: _Out) -> Any:
         program = self._program(len(arrays))
-        # Single numbers, of which there may be hundreds, stay what they are.
+        # There may be hundreds of single numbers, and an array of each would take long.
         inputs = [a if isinstance(a, float) else as_array(n, a) for n, a in zip(program.names, arrays, strict=True)]
         kinds = {1.0 if type(a) in (float, int) else np.asarray(a).dtype for a in arrays}
         dtype = float_dtype(np.result_type(*kinds)) if kinds else FLOAT64
@@ -150,12 +149,12 @@ class Compiled:
         return kernel(inputs, out)
 
 
-# The arrays to write to, by the number of the output; None or no entry for one that is not given.
+# The arrays that the caller gave for results, by the number of the output.
 _Out = dict[int, Any]
 
 
 class _Kernel:
-    """One compiled kernel: for one dtype, certain inputs numbers, with or without gradients."""
+    """A compiled kernel for one dtype and one choice of numbers among the inputs, with or without gradients."""
 
     def __init__(self, program: Program, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> None:
         self._program, self._dtype = program, dtype
@@ -175,29 +174,29 @@ class _Kernel:
         arrays = [working(inputs[k], self._dtype) for k in self._arrays]
         written: dict[int, Array] = {}
         for n in code.outputs:
-            taken = [*(inputs[k] for k in self._arrays), *written.values()]
-            written[n] = self._to_write(out.get(n), taken, shape)
+            others = [*(inputs[k] for k in self._arrays), *written.values()]
+            written[n] = self._destination(out.get(n), others, shape)
         sums = np.empty((len(code.sums), -(-size // generated.BLOCK)))
-        lent = [np.array([inputs[k] for k in self._numbers], code.dtype), *arrays, *written.values(), sums]
-        addresses = np.array([array.__array_interface__["data"][0] for array in lent], np.intp)
+        buffers = [np.array([inputs[k] for k in self._numbers], code.dtype), *arrays, *written.values(), sums]
+        addresses = np.array([array.__array_interface__["data"][0] for array in buffers], np.intp)
         generated.run(self._function.address, size, addresses, size * code.cost)
         results: dict[int, Any] = {n: finished(array, self._dtype) for n, array in written.items()}
         results |= zip(code.sums, self._totals(sums, size), strict=True)
         results |= {k: np.zeros(inputs[k].shape, self._dtype) for k in self._unused}
         if out:
-            results = {n: self._handed_over(result, out.get(n)) for n, result in results.items()}
+            results = {n: self._copied(result, out.get(n)) for n, result in results.items()}
         value, *gradients = [results[n] for n in self._wanted]
         return value, tuple(gradients)
 
     def _totals(self, sums: Array, size: int) -> Array:
         totals = sums.sum(axis=1)
-        if self._program.reduction == "mean":  # the value is the first
+        if self._program.reduction == "mean":  # its total is the first
             totals[0] = totals[0] / size if size else np.nan
         result: Array = totals.astype(self._dtype)
         return result
 
     def _shape(self, inputs: list[Any]) -> tuple[int, ...]:
-        """The one shape of all arrays that the value depends on."""
+        """Return the one shape of all arrays that the value depends on."""
         shape: tuple[int, ...] = ()
         first = ""
         for k in self._arrays:
@@ -210,28 +209,28 @@ class _Kernel:
             first, shape = name, array.shape
         return shape
 
-    def _to_write(self, asked: Any, taken: list[Array], shape: tuple[int, ...]) -> Array:
-        """The array that the kernel writes to: the one asked for, if nothing else lies there."""
-        if asked is None:
+    def _destination(self, out: Any, others: list[Array], shape: tuple[int, ...]) -> Array:
+        """Return the array that the kernel writes to: `out`, unless it overlaps another array of the kernel."""
+        if out is None:
             return empty(shape, self._dtype)
-        self._check_out(asked, shape)
-        out = np.asarray(asked)  # a subclass may describe its memory otherwise than it is
-        fits = out.flags.carray and out.dtype.isnative and self._dtype is not FLOAT16
-        apart = not any(np.may_share_memory(out, array) for array in taken)
-        return out if fits and apart else empty(shape, self._dtype)
+        self._check_out(out, shape)
+        plain = np.asarray(out)  # a subclass may describe its memory in another way
+        fits = plain.flags.carray and plain.dtype.isnative and self._dtype is not FLOAT16
+        overlaps = any(np.may_share_memory(plain, array) for array in others)
+        return plain if fits and not overlaps else empty(shape, self._dtype)
 
-    def _handed_over(self, result: Any, asked: Any) -> Any:
-        """`result`, in the array that was asked for."""
-        if asked is None or result is asked:
+    def _copied(self, result: Any, out: Any) -> Any:
+        """Return `out` with the result in it, or the result where there is no `out`."""
+        if out is None or result is out:
             return result
-        self._check_out(asked, np.shape(result))
-        asked[...] = result
-        return asked
+        self._check_out(out, np.shape(result))
+        out[...] = result
+        return out
 
-    def _check_out(self, asked: Any, shape: tuple[int, ...]) -> None:
-        out = np.asarray(asked)
-        if not isinstance(asked, np.ndarray) or out.dtype != self._dtype:
-            kind = out.dtype if isinstance(asked, np.ndarray) else type(asked).__name__
+    def _check_out(self, given: Any, shape: tuple[int, ...]) -> None:
+        out = np.asarray(given)
+        if not isinstance(given, np.ndarray) or out.dtype != self._dtype:
+            kind = out.dtype if isinstance(given, np.ndarray) else type(given).__name__
             raise TypeError(f"out: expected an array of {self._dtype}, got {kind}; make it with np.empty")
         if out.shape != shape or not out.flags.writeable:
             what = f"shape {out.shape}" if out.shape != shape else "a read-only one"
@@ -266,12 +265,12 @@ def _traced_program(f: Callable[..., Variable], names: list[str]) -> Program:
     if y.operation is not None:
         for variable in behind(y)[1]:
             if variable.operation is None and not any(variable is known for known in variables):
-                _from_nowhere(variable)
+                _not_an_input(variable)
     return _program(trace, names, y, variables)
 
 
 def _replayed(y: Variable, inputs: list[Variable]) -> Program:
-    """The program of a graph that was computed before."""
+    """Return the program of a graph that was computed before, from its operations on symbols."""
     trace = Trace()
     order, reached = behind(y)
     for variable in inputs:
@@ -293,14 +292,14 @@ def _replayed(y: Variable, inputs: list[Variable]) -> Program:
             continue
         for operand in old.operands:
             if operand is not None and operand not in copies:
-                _from_nowhere(operand)
+                _not_an_input(operand)
         operands = [argument if operand is None else copies[operand] for operand, argument in old.pairs]
         copies[old] = apply(cast(Operation, old.operation), *operands)
     return _program(trace, names, copies[y], variables)
 
 
 def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variable]) -> Program:
-    """The program of a graph that was computed from symbols."""
+    """Return the program of a graph that was computed from symbols."""
     gradients: dict[Node, Any] = {y: 1.0}
     if y.operation is not None:
         try:
@@ -315,7 +314,7 @@ def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variab
     )
 
 
-def _from_nowhere(variable: Node) -> NoReturn:
+def _not_an_input(variable: Node) -> NoReturn:
     raise CompileError(
         f"compile: expected only the inputs and constants, got {described(variable)}, which is not among the inputs; "
         f"make it an input, or use its .value as a constant"

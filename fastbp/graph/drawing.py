@@ -1,4 +1,4 @@
-"""Drawing a graph as the book does: operations in circles, values along the arrows, gradients under them.
+"""Drawing a graph as the book does: operations in circles, values above the arrows, gradients below them.
 
 `draw` gathers the nodes, arrows and texts; `fastbp.graph.layout` says where they go, `fastbp.graph.pictures` writes
 the file.
@@ -20,9 +20,9 @@ from fastbp.graph.structure import behind
 
 MARGIN = 14.0
 
-# Beyond this an SVG in a notebook is no longer a picture that one can read.
+# Nobody can read the picture of a larger graph in a notebook.
 _NOTEBOOK_LIMIT = 200
-# And beyond this nobody can read anything, and the layout would take minutes.
+# The layout of a larger graph would take minutes.
 _DRAWING_LIMIT = 2000
 
 
@@ -34,24 +34,24 @@ def draw(
     shapes: bool = False,
     step: int | None = None,
 ) -> Drawing:
-    """Draw the graph behind `y`: values flow left to right above the arrows, gradients back below them.
+    """Draw the graph behind `y`: values above the arrows from left to right, gradients below them.
 
     Parameters
     ----------
     y : Variable
-        A computed variable. Its `grad`, if `backward` was called on it, is what flows back, else 1.
+        A computed variable. The gradients start from its `grad`, or from 1 before `backward`.
     path : str or Path, optional
         File to save: `.svg`, `.png` (needs matplotlib), `.html` (a page with a slider through the steps), `.dot`
         (Graphviz) or `.mmd` (Mermaid).
     gradients : {"numbers", "formulas"}, None, or dict of Variable to str
-        What is below the arrows: numbers; formulas such as ∂L/∂x, where values that have no name are called h1,
-        h2, ...; nothing; or the texts in a dict, by variable, or by (variable, computed variable) for one arrow of
-        a variable that is used several times.
+        The texts below the arrows: numbers; formulas such as ∂L/∂x, where values without a name are called h1, h2,
+        ...; nothing; or the texts of a dict, by variable, or by (variable, computed variable) for one arrow of a
+        variable that is used several times.
     shapes : bool
-        Show the shapes of arrays in the place of their values.
+        Show the shapes of arrays instead of their values.
     step : int, optional
-        Draw only what has happened by then: first the operations one by one, then the gradient of the result, then
-        the operations backwards; `Drawing.steps` is the last step.
+        Draw the graph as it is after this step. The steps are the operations one by one, the gradient of the result,
+        and the operations backward. `Drawing.steps` is the last step.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def draw(
 
 
 def notebook_svg(y: Variable) -> str | None:
-    """What a notebook shows for a variable: its graph, if there is one of a readable size."""
+    """Return the picture of a variable's graph for a notebook, None without a graph or for a large one."""
     try:
         size = len(behind(y)[0])
     except RuntimeError:
@@ -102,10 +102,9 @@ class Drawing:
     Attributes
     ----------
     steps : int
-        The last step: one for each operation forward, one for the gradient of the result, one for each operation
-        backward.
+        The last step. Each operation forward, the gradient of the result, and each operation backward is a step.
     picture : Picture
-        The shapes and where they are.
+        The shapes and their places.
     """
 
     def __init__(self, diagram: Diagram, step: int | None = None) -> None:
@@ -151,7 +150,7 @@ class Drawing:
         return "\n".join([*lines, ""])
 
     def save(self, path: str | Path) -> None:
-        """Save the drawing in the format that the file's ending names.
+        """Save the drawing in the format of the file's ending.
 
         Raises
         ------
@@ -200,7 +199,7 @@ def _picture(diagram: Diagram) -> Picture:
 
 
 def _port(node: DrawnNode, rank: int, count: int) -> tuple[float, float]:
-    """Where the arrow number `rank` of `count` from above enters a node."""
+    """Return the point where an arrow enters a node: number `rank` from above of `count` arrows."""
     item = node.item
     offset = (rank - (count - 1) / 2) * min(12.0, item.height / count)
     if node.kind != "operation":
@@ -243,7 +242,7 @@ def _node_shapes(node: DrawnNode) -> list[Shape]:
         frame: Shape = Box(center, node.item.width, node.item.height, node.step, node.opens)
     else:
         frame = Circle(center, RADIUS, node.step)
-    # What a node will do is known before it does it.
+    # The text has no step: it is shown from the beginning.
     return [frame, Text(center, node.text)]
 
 

@@ -84,9 +84,9 @@ sigmoid = function("sigmoid", _sigmoid_of_number, 20)
 
 
 def log1p(x: Value) -> Value:
-    """log(1 + x) for x >= 0, to the last places however small x is.
+    """log(1 + x) for x >= 0, accurate for the smallest x, too.
 
-    The rounding of u = 1 + x is made good by the factor x/(u - 1) (Kahan; Goldberg, "What Every Computer Scientist
+    The factor x/(u - 1) corrects the rounding of u = 1 + x (Kahan; Goldberg, "What Every Computer Scientist
     Should Know About Floating-Point Arithmetic", theorem 4).
     """
     u = 1.0 + x
@@ -95,7 +95,7 @@ def log1p(x: Value) -> Value:
 
 
 def power(x: Value, n: Value) -> Value:
-    """x**n; up to the fourth power as products, and n = 0.5 as a square root."""
+    """x**n, by products up to the fourth power, and by a square root for n = 0.5."""
     if type(n) is float:
         if n in (0.5, -0.5):
             root = sqrt(x)
@@ -121,7 +121,7 @@ def _product(x: Value, n: int) -> Value:
 
 
 def divide(x: Value, y: Value) -> Value:
-    """x/y; of Python numbers too it is inf or NaN where y is 0."""
+    """x/y; inf or NaN where y is 0, for Python numbers, too."""
     try:
         return x / y
     except ZeroDivisionError:
@@ -129,7 +129,7 @@ def divide(x: Value, y: Value) -> Value:
 
 
 def maximum(x: Value, y: Value) -> Value:
-    """The larger of x and y; NaN where either is."""
+    """The larger of x and y; NaN where either is NaN."""
     if isinstance(x, np.ndarray | np.generic) or isinstance(y, np.ndarray | np.generic):
         return np.maximum(x, y)
     return where((x >= y) | (x != x), x, y)  # noqa: PLR0124

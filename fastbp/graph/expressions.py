@@ -1,7 +1,7 @@
-"""Symbols that arithmetic is noted down on, for the compiler and for formulas in drawings.
+"""Symbols that record the arithmetic that is done on them, for the compiler.
 
-Applying an operation's own `forward` and `backward` to symbols instead of numbers gives the expressions that they
-compute. An expression that occurs twice is one object, so that it is computed once.
+The `forward` and `backward` of an operation, applied to symbols, return the expressions that they compute. An
+expression that occurs twice is one object, so a kernel computes it once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, NoReturn
 
 REDUCTIONS = ("sum", "mean")
-# The symbol for 1 divided by the number of elements, which a kernel knows.
+# The symbol for 1 divided by the number of elements, which only the kernel knows.
 INVERSE_SIZE = "1/size"
 COMMUTATIVE = frozenset({"+", "*", "|"})
 
@@ -30,17 +30,17 @@ def cannot_be_fused(name: str, error: Exception) -> NoReturn:
 
 
 class Trace:
-    """The expressions noted down together, each once."""
+    """A record of expressions, each once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Expression] = {}
 
     def symbol(self, name: str) -> Expression:
-        """An input by its name."""
+        """Return an input by its name."""
         return self._once("symbol", (name,))
 
     def apply(self, kind: str, *operands: Any) -> Expression:
-        """`kind` applied to expressions and numbers."""
+        """Return `kind` applied to expressions and numbers."""
         for operand in operands:
             if isinstance(operand, Expression) and operand.kind in REDUCTIONS:
                 raise CompileError(
@@ -50,7 +50,7 @@ class Trace:
         return self._once(kind, tuple(self.expression(operand) for operand in operands))
 
     def expression(self, operand: Any) -> Expression:
-        """`operand` itself, or the expression of a number."""
+        """Return an expression as it is, and a number as an expression."""
         if isinstance(operand, Expression):
             return operand
         if not isinstance(operand, Real):
@@ -71,7 +71,7 @@ class Trace:
 
 
 class Expression:
-    """A number that is not known yet: a symbol, a number, or an operation on expressions."""
+    """A symbol, a number, or an operation on expressions."""
 
     __slots__ = ("index", "kind", "operands", "trace")
 
@@ -87,7 +87,7 @@ class Expression:
         return self.operands[0] if self.kind == "number" else None
 
     def function(self, name: str) -> Expression:
-        """exp, log, sqrt, tanh, sigmoid, sum or mean of this expression."""
+        """Return a function of one operand, or a sum or mean, of this expression."""
         return self.trace.apply(name, self)
 
     def __add__(self, other: Any) -> Expression:
@@ -102,7 +102,7 @@ class Expression:
         return self.trace.apply("-", other, self)
 
     def __mul__(self, other: Any) -> Expression:
-        # Exact, and what a seed of 1 asks for again and again.
+        # A product with 1 is exact, and the seed 1 makes many of them.
         if _is_one(other):
             return self
         if _is_one(self) and isinstance(other, Expression):
@@ -159,5 +159,5 @@ class Expression:
 
 
 def _is_one(value: Any) -> bool:
-    """Whether `value` is the number 1."""
+    """Return whether `value` is the number 1."""
     return value.number == 1 if isinstance(value, Expression) else isinstance(value, int | float) and value == 1

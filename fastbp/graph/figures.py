@@ -1,4 +1,4 @@
-"""The figures of the chapter by name, made by the library: graphs with the book's numbers, and how they are drawn.
+"""The figures of the chapter by name: graphs with the book's numbers, and the options of their drawings.
 
 `fastbp graph NAME` saves one from the command line.
 """
@@ -22,7 +22,7 @@ from fastbp.graph.operations import Total
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: its title, the graph's last variable, and the options that it is drawn with."""
+    """A figure: its title, the result of its graph, and the options of its drawing."""
 
     title: str
     y: Variable
@@ -44,7 +44,7 @@ def figure(name: str) -> Figure:
     Raises
     ------
     ValueError
-        If there is none of that name.
+        If no figure has that name.
     """
     if name not in _FIGURES:
         raise ValueError(f"figure: expected one of {', '.join(_FIGURES)}, got {name!r}; choose one of these")
@@ -152,7 +152,7 @@ def _affine(*batch: int) -> Figure:
 
 
 def _loss() -> Variable:
-    """Logits whose softmax is (0.3, 0.2, 0.5), and the second class as the right one."""
+    """Return the loss for logits whose softmax is (0.3, 0.2, 0.5), where the second class is right."""
     L = apply(SoftmaxWithLoss(), Variable(np.log([3.0, 2.0, 5.0]), "a"), Variable(np.array([0.0, 1.0, 0.0]), "t"))
     L.name = "L"
     return L
@@ -167,8 +167,8 @@ def _softmax_with_loss_opened() -> Figure:
     return Figure("Softmax with loss, opened down to single numbers", opened(_loss(), elements=True))
 
 
-# What has happened at each stage of the derivation, and the step by which it has: 15 operations forward, the gradient
-# of the loss itself, and the same 15 backwards.
+# The stages of the derivation and the last step of each. The steps are 15 operations forward, the gradient of the
+# loss itself, and the same 15 operations backward.
 _STAGES = {
     "forward through the softmax": 7,
     "forward through the loss": 15,

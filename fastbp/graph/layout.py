@@ -1,22 +1,22 @@
-"""Where the nodes of a drawing go: layers from left to right, few crossings, nothing on top of anything else.
+"""The layout of a drawing: nodes in layers from left to right, with few crossings and no overlap.
 
-The method of layers (Sugiyama, Tagawa and Toda, "Methods for Visual Understanding of Hierarchical System
-Structures", IEEE Trans. SMC 11, 1981). Nodes stand in the even layers. Every edge has a place for its label in an
-odd layer, and a place to pass in each further layer that it crosses; all of these are kept apart like nodes.
+The method is that of Sugiyama, Tagawa and Toda ("Methods for Visual Understanding of Hierarchical System
+Structures", IEEE Trans. SMC 11, 1981). Nodes are in the even layers. Every edge has an item for its label in an odd
+layer, and an item in each further layer that it crosses. These items do not overlap, as nodes do not.
 """
 
 from __future__ import annotations
 
 import itertools
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 GAP_Y = 12.0
 SWEEPS = 24
 Y_SWEEPS = 60
-# A graph with more items than this gets fewer sweeps, in proportion: it is past reading, and would take minutes.
-UNHURRIED = 2000
+# A graph with more items than this gets fewer sweeps, in proportion: nobody can read it, and it would take minutes.
+FULL_SWEEPS_UP_TO = 2000
 
 
 @dataclass
@@ -35,22 +35,22 @@ class Item:
 
 @dataclass
 class Edge:
-    """An arrow between two nodes, by their indices, with room for a label."""
+    """An arrow between two nodes, given by their indices, and the size of its label."""
 
     source: int
     target: int
     width: float
     height: float
-    # Set by `place`: what the arrow passes, the label first.
+    # `place` sets the items that the arrow passes, the label first.
     items: list[Item] = field(default_factory=list, repr=False)
 
 
 def place(nodes: Sequence[Item], edges: Sequence[Edge]) -> tuple[float, float]:
-    """Set layer, x and y (of the middle) of all nodes and of all labels; returns the width and height of it all."""
+    """Set the layer and the center (x, y) of all nodes and labels, and return the width and height of the drawing."""
     _assign_layers(nodes, edges)
     items = list(nodes)
     for edge in edges:
-        _lay(edge, nodes)
+        _add_items(edge, nodes)
         items += edge.items
     layers: list[list[Item]] = [[] for _ in range(max(item.layer for item in items) + 1)]
     for item in _in_reading_order(nodes, items):
@@ -67,7 +67,7 @@ def place(nodes: Sequence[Item], edges: Sequence[Edge]) -> tuple[float, float]:
 
 
 def _assign_layers(nodes: Sequence[Item], edges: Sequence[Edge]) -> None:
-    """Each node two layers after the last that it needs; first nodes just before they are needed."""
+    """Put each node two layers after its last source, and each first node just before its first target."""
     into: list[list[int]] = [[] for _ in nodes]
     out: list[list[int]] = [[] for _ in nodes]
     for edge in edges:
@@ -90,7 +90,7 @@ def _assign_layers(nodes: Sequence[Item], edges: Sequence[Edge]) -> None:
         node.layer -= first
 
 
-def _lay(edge: Edge, nodes: Sequence[Item]) -> None:
+def _add_items(edge: Edge, nodes: Sequence[Item]) -> None:
     source, target = nodes[edge.source], nodes[edge.target]
     edge.items = [Item(edge.width, edge.height, source.layer + 1)]
     edge.items += [Item(0.0, 0.0, layer) for layer in range(source.layer + 2, target.layer)]
@@ -101,7 +101,7 @@ def _lay(edge: Edge, nodes: Sequence[Item]) -> None:
 
 
 def _in_reading_order(nodes: Sequence[Item], items: Sequence[Item]) -> list[Item]:
-    """Everything from the last nodes back, operands from top to bottom: a tree drawn so has no crossing."""
+    """Return all items from the last nodes back, operands from top to bottom; a tree in this order has no crossing."""
     order: list[Item] = []
     seen: set[int] = set()
     waiting = [item for item in reversed(items) if not item.after and item in nodes]
@@ -134,7 +134,7 @@ def _uncross(layers: list[list[Item]]) -> None:
 
 
 def _sweeps(most: int, layers: list[list[Item]]) -> int:
-    return max(1, min(most, most * UNHURRIED // sum(len(layer) for layer in layers)))
+    return max(1, min(most, most * FULL_SWEEPS_UP_TO // sum(len(layer) for layer in layers)))
 
 
 def _number(layers: list[list[Item]]) -> None:
@@ -156,7 +156,7 @@ def _sort_by_neighbours(layer: list[Item], forward: bool) -> None:
 
 
 def _swap_neighbours(layers: list[list[Item]]) -> None:
-    """Swap two items next to each other wherever that removes crossings."""
+    """Swap neighbours in a layer where that removes crossings."""
     improved, rounds = True, 0
     while improved and rounds < 10:
         improved, rounds = False, rounds + 1
@@ -170,7 +170,7 @@ def _swap_neighbours(layers: list[list[Item]]) -> None:
 
 
 def _between(upper: Item, lower: Item) -> int:
-    """How many edges of two items of a layer cross when one stands above the other."""
+    """Count the crossings between the edges of two items of a layer when one is above the other."""
     count = 0
     for ours, theirs in ((upper.before, lower.before), (upper.after, lower.after)):
         count += sum(mine.position > other.position for mine in ours for other in theirs)
@@ -190,7 +190,7 @@ def _crossings(layers: list[list[Item]]) -> int:
 
 
 def crossings(nodes: Sequence[Item], edges: Sequence[Edge]) -> int:
-    """How many times edges cross, once `place` was called."""
+    """Count the crossings of edges after `place`."""
     items = [*nodes, *(item for edge in edges for item in edge.items)]
     layers: list[list[Item]] = [[] for _ in range(max(item.layer for item in items) + 1)]
     for item in sorted(items, key=lambda item: item.position):
@@ -199,31 +199,24 @@ def crossings(nodes: Sequence[Item], edges: Sequence[Edge]) -> int:
 
 
 def _set_y(layers: list[list[Item]]) -> None:
-    """Pull every item towards its neighbours, as far as the order and the distances allow."""
+    """Move every item towards its neighbours, as far as the order and the distances allow."""
     for layer in layers:
         y = 0.0
         for item in layer:
             item.y = y + item.height / 2
             y += item.height + GAP_Y
-    both: Callable[[Item], list[Item]] = lambda item: item.before + item.after  # noqa: E731
     sweeps = _sweeps(Y_SWEEPS, layers)
     for sweep in range(sweeps):
-        neighbours: Callable[[Item], list[Item]]
-        if sweep >= sweeps // 2:
-            neighbours = both
-        elif sweep % 2 == 0:
-            neighbours = lambda item: item.before  # noqa: E731
-        else:
-            neighbours = lambda item: item.after  # noqa: E731
-        for layer in layers if sweep % 2 == 0 else reversed(layers):
-            _pull(layer, neighbours)
+        both, forward = sweep >= sweeps // 2, sweep % 2 == 0
+        for layer in layers if forward else reversed(layers):
+            _move(layer, [item.before * (both or forward) + item.after * (both or not forward) for item in layer])
 
 
-def _pull(layer: list[Item], neighbours: Callable[[Item], list[Item]]) -> None:
-    """The positions closest to the means of the neighbours that keep order and distances.
+def _move(layer: list[Item], neighbours: list[list[Item]]) -> None:
+    """Set the positions closest to the means of the neighbours that keep order and distances.
 
-    Measured from where each item stands if all are as close as they may be, the wanted positions need only become
-    ascending: neighbours out of order are merged to their mean (pool adjacent violators).
+    Positions are measured from those of the closest packing. In this measure they must ascend, and pairs out of order
+    are merged to their mean (pool adjacent violators).
     """
     packed, y = [], 0.0
     for above, item in zip([None, *layer], layer, strict=False):
@@ -231,8 +224,7 @@ def _pull(layer: list[Item], neighbours: Callable[[Item], list[Item]]) -> None:
             y += (above.height + item.height) / 2 + GAP_Y
         packed.append(y)
     blocks: list[list[float]] = []  # [sum of wanted positions, count]
-    for item, offset in zip(layer, packed, strict=True):
-        near = neighbours(item)
+    for item, offset, near in zip(layer, packed, neighbours, strict=True):
         wanted = sum(n.y for n in near) / len(near) if near else item.y
         blocks.append([wanted - offset, 1])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
@@ -245,7 +237,7 @@ def _pull(layer: list[Item], neighbours: Callable[[Item], list[Item]]) -> None:
 
 
 def _set_x(layers: list[list[Item]]) -> None:
-    """Columns as wide as their widest item; more room between them where edges are steep."""
+    """Make columns as wide as their widest item, with larger gaps where edges are steep."""
     right = 0.0
     for number, layer in enumerate(layers):
         width = max((item.width for item in layer), default=0.0)

@@ -17,18 +17,7 @@ from fastbp.graph import operations
 from fastbp.graph.elementwise import Value
 from fastbp.graph.expressions import Expression, cannot_be_fused
 from fastbp.graph.operations import Operation
-from fastbp.graph.structure import (
-    CLEARED,
-    Node,
-    as_value,
-    behind,
-    chain_rule,
-    check_unchanged,
-    checksums,
-    described,
-    shape_of,
-    was_cleared,
-)
+from fastbp.graph.structure import CLEARED, Node, as_value, behind, checksums, described, gradients_of, was_cleared
 
 
 class Variable(Node):
@@ -41,15 +30,15 @@ class Variable(Node):
     Parameters
     ----------
     value : scalar or array_like
-        An array of float32 or float64 is kept, not copied; a Python number stays one; integers and booleans become
-        floats as NumPy's exp would make them.
+        An array of float32 or float64 is kept, not copied. A Python number becomes a Python float. Arrays of
+        integers and booleans become floats, as in NumPy's exp.
     name : str, optional
-        What it is called in drawings and messages.
+        Its name in drawings and messages.
 
     Attributes
     ----------
     grad : scalar or ndarray or None
-        What the last `backward` through this variable gave, in the shape of the value.
+        The gradient from the last `backward` through this variable, in the shape of the value.
 
     Raises
     ------
@@ -106,8 +95,8 @@ class Variable(Node):
     def backward(self, seed: Any = 1) -> None:
         """Give every variable behind this one its gradient by the chain rule.
 
-        Each call begins by forgetting the gradients of all these variables, so that calling it twice gives the same
-        numbers. To add up the gradients of several results, run it on their sum.
+        Each call replaces the gradients of all these variables, so a second call gives the same numbers. To add the
+        gradients of several results, call it on their sum.
 
         Parameters
         ----------
@@ -122,21 +111,18 @@ class Variable(Node):
         ValueError
             If the seed has another shape.
         """
-        order, reached = behind(self)
-        check_unchanged(order)
-        gradients = chain_rule(self, order, seed)
-        handed_out: set[int] = set()
-        for variable in reached:
-            variable.grad = _own(gradients.get(variable), handed_out)
+        given: set[int] = set()
+        for node, gradient in gradients_of(self, seed).items():
+            node.grad = _own(gradient, given)
 
     def clear(self) -> None:
-        """Forget the graph behind this variable, and all the memory in it; values and gradients stay.
+        """Remove the graph behind this variable and free its memory; values and gradients stay.
 
-        The cleared variables can be read, but not computed with; the variables that were made from values can.
+        Cleared variables can be read, but not be operands. Variables that were made from values stay usable.
         """
-        for variable in behind(self)[0]:
-            variable.operation = CLEARED
-            variable.operands = variable.arguments = variable.marks = ()
+        for node in behind(self)[0]:
+            node.operation = CLEARED
+            node.operands = node.arguments = node.marks = ()
 
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name else ""
@@ -249,16 +235,13 @@ def apply(operation: Operation, *operands: Any) -> Variable:
         result = operation.forward(*arguments)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         _explain(operation, variables, arguments, error)
-    return _computed(operation, result, tuple(variables), tuple(arguments), marked)
+    computed = _computed(operation, result, variables, arguments)
+    if marked:
+        computed.marks = checksums(computed)
+    return computed
 
 
-def _computed(
-    operation: Operation,
-    result: Value,
-    variables: tuple[Variable | None, ...],
-    arguments: tuple[Value, ...],
-    marked: bool,
-) -> Variable:
+def _computed(operation: Operation, result: Value, operands: list[Variable | None], arguments: list[Value]) -> Variable:
     if type(result) is np.ndarray:
         if any(result is argument for argument in arguments):
             result = result.copy()
@@ -266,9 +249,7 @@ def _computed(
         if result.ndim == 0:
             result = result[()]
     computed: Variable = Variable.__new__(Variable)
-    computed.make(result, operation, variables, arguments)
-    if marked:
-        computed.marks = checksums(computed)
+    computed.make(result, operation, tuple(operands), tuple(arguments))
     return computed
 
 
@@ -283,24 +264,24 @@ def _compared(other: Any) -> Any:
     return other.data if isinstance(other, Variable) else other
 
 
-def _own(gradient: Value, handed_out: set[int]) -> Value:
-    """`gradient` as an array that no other variable has."""
+def _own(gradient: Value, given: set[int]) -> Value:
+    """Return `gradient` as an array that no other variable has; `given` are the ids of the arrays before it."""
     if type(gradient) is not np.ndarray:
         return gradient
-    if gradient.base is not None or id(gradient) in handed_out or not gradient.flags.writeable:
+    if gradient.base is not None or id(gradient) in given or not gradient.flags.writeable:
         gradient = gradient.copy()
-    handed_out.add(id(gradient))
+    given.add(id(gradient))
     return gradient
 
 
 def _explain(
     operation: Operation, variables: list[Variable | None], arguments: list[Value], error: Exception
 ) -> NoReturn:
-    """Raise the error again, with the operands' names and shapes where these are the reason."""
+    """Raise the error again, with the names and shapes of the operands where these are the reason."""
     if any(isinstance(argument, Expression) for argument in arguments):
         cannot_be_fused(operation.name, error)
     operands = " and ".join(
-        f"{variable.name + ': ' if variable is not None and variable.name else ''}{shape_of(argument)}"
+        f"{variable.name + ': ' if variable is not None and variable.name else ''}{np.shape(argument)}"
         for variable, argument in zip(variables, arguments, strict=True)
     )
     if isinstance(error, IndexError) or isinstance(operation, operations.Index):
@@ -316,7 +297,7 @@ def _explain(
 
 def _broadcast(arguments: list[Value]) -> bool:
     try:
-        np.broadcast_shapes(*(shape_of(argument) for argument in arguments))
+        np.broadcast_shapes(*(np.shape(argument) for argument in arguments))
     except ValueError:
         return False
     return True

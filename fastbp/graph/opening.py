@@ -13,19 +13,19 @@ from fastbp.graph.structure import Node, behind
 
 
 def opened(y: Variable, *, elements: bool = False) -> Variable:
-    """Return the graph behind `y` with every composite node replaced by what is inside it, one level.
+    """Return the graph behind `y` with every composite node replaced by the operations inside it, one level.
 
-    `y` and its graph stay as they are; the new graph has the same first variables. Opening the result again
-    opens what was inside: softmax_with_loss becomes softmax and cross_entropy, and these exp, sum, division, log
-    and product.
+    `y` and its graph do not change, and the new graph has the same first variables. Opening the result again opens
+    the next level: softmax_with_loss becomes softmax and cross_entropy, and these become exp, sum, division, log and
+    product.
 
     Parameters
     ----------
     y : Variable
         A computed variable.
     elements : bool
-        Open everything and go down to single numbers: a variable "a" of three elements becomes a1, a2, a3, a sum
-        over an axis one + with an arrow from each. `y` must be a single number, the arrays small.
+        Open all levels, and replace arrays by single numbers. A variable "a" of three elements becomes a1, a2, a3,
+        and a sum over an axis becomes a + with an arrow from each. `y` must be a single number, the arrays small.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def _elements(y: Variable) -> Variable:
 
 
 def _split(variable: Node) -> Any:
-    """An array of variables, one for each element."""
+    """Return an array of variables, one for each element."""
     split = np.empty(variable.shape, object)
     for number, index in enumerate(np.ndindex(variable.shape), start=1):
         if not variable.shape:
@@ -96,7 +96,7 @@ def _constants(argument: Value) -> Any:
 
 
 def _by_element(operation: Operation, operands: list[Any]) -> Any:
-    """`operation` on arrays of variables and numbers, one node for each element of the result."""
+    """Apply `operation` to arrays of variables and numbers, with one node for each element of the result."""
     if isinstance(operation, Index):
         return np.asarray(operands[0][operation.key], object)
     if isinstance(operation, Sum | Mean):
@@ -126,7 +126,7 @@ def _totals(operation: Sum | Mean, x: Any) -> Any:
 
 
 def _products(x: Any, y: Any) -> Any:
-    """x @ y as products of elements and their totals."""
+    """Return x @ y as products of elements and their totals."""
     if y.ndim == 1:
         return _totals(Sum(-1), x * y)
     return _totals(Sum(-2), x[..., None] * (y if x.ndim == 1 else y[..., None, :, :]))

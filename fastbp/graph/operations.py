@@ -1,9 +1,8 @@
-"""The operations of a graph: each one small class, its forward beside its local derivative.
+"""The operations of a graph: the forward of each beside its local derivative.
 
-An operation knows numbers and arrays, not the graph. `forward` gets the operands' values; `backward` gets the
-gradient `dout` that comes back to the result, the result `out` and the operands again, and returns dout times the
-local derivative for each operand, or None where there is none. Where an operand was broadcast, the graph sums its
-gradient back to the operand's shape.
+An operation knows values, but not the graph. `forward` gets the values of the operands. `backward` gets the gradient
+`dout` of the result, the result `out` and the operands, and returns dout times the local derivative for each operand,
+or None where there is none. Where an operand was broadcast, the graph sums its gradient to the operand's shape.
 
 =================  ==============================  =================================================
 operation          forward                         gradients
@@ -33,7 +32,8 @@ operation          forward                         gradients
 `SoftmaxWithLoss`  the same of softmax(x)          (y − t)/N·dout
 =================  ==============================  =================================================
 
-The last four are the layers, in `fastbp.graph.composites`. A new operation is a class, and `apply`::
+The last four are the layers, in `fastbp.graph.composites`. A new elementwise operation of one operand is an entry of
+`elementwise`. Any other operation is a class, and `apply`::
 
     class Cube(Operation):
         '''x³.'''
@@ -48,7 +48,7 @@ The last four are the layers, in `fastbp.graph.composites`. A new operation is a
 
     y = apply(Cube(), x)
 
-Written with operators and the functions of `fastbp.graph.elementwise`, it can be compiled too.
+If it consists of operators and the functions of `fastbp.graph.elementwise`, it can be compiled, too.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ Gradients = tuple[Value, ...]
 class Operation:
     """A function of one or more operands and its local derivatives."""
 
-    # What is drawn in the node.
+    # The text in the node of a drawing.
     symbol: ClassVar[str] = "?"
-    # How the operands are called where they have no names of their own.
+    # The names of constant operands in a drawing.
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
 
     @property
@@ -87,8 +87,7 @@ class Operation:
         """Return the gradient for each operand."""
         raise NotImplementedError
 
-    # `inside(*operands)` returns the same result from the operations that this one is made of; None if it is not made
-    # of others. `opened` replaces the node by that.
+    # `inside(*operands)` returns the same result from other operations, for `fastbp.graph.opened`.
     inside: Callable[..., Any] | None = None
 
 
@@ -298,7 +297,7 @@ class VariablePower(Operation):
 
 
 class MatMul(Operation):
-    """x @ y: products of rows with columns; of vectors too."""
+    """x @ y, the product of matrices or vectors."""
 
     symbol = "dot"
 
@@ -316,7 +315,7 @@ class MatMul(Operation):
 
 
 class Maximum(Operation):
-    """The larger of x and y; where they are equal the gradient goes to y, so that maximum(x, 0) is ReLU."""
+    """The larger of x and y. Where they are equal the gradient goes to y, so maximum(x, 0) is ReLU."""
 
     symbol = "max"
 
@@ -328,7 +327,7 @@ class Maximum(Operation):
 
 
 class _Reduction(Operation):
-    """An operation that makes one number of many, of all or along axes."""
+    """A reduction of all elements, or along axes."""
 
     reduce: ClassVar[Callable[..., Value]]
 
@@ -346,7 +345,7 @@ class _Reduction(Operation):
         return x if type(x) is float else self.reduce(x, axis=self.axis, keepdims=self.keepdims)
 
     def _spread(self, dout: Value, x: Value) -> Value:
-        """`dout` in the shape of x."""
+        """Return `dout` in the shape of x."""
         if type(x) is float or isinstance(x, Expression):
             return dout
         if self.axis is not None and not self.keepdims:
@@ -378,7 +377,7 @@ class Mean(_Reduction):
 
 
 class Index(Operation):
-    """x[key] for a constant key; elements taken twice get the sum of their gradients."""
+    """x[key] for a constant key; an element that is taken twice gets the sum of its gradients."""
 
     symbol = "[ ]"
 
@@ -395,7 +394,7 @@ class Index(Operation):
 
 
 class Total(Operation):
-    """The sum of any number of operands: what a sum over an axis is to single numbers."""
+    """The sum of any number of operands, which replaces `Sum` in a graph of single numbers."""
 
     symbol = "+"
 
@@ -409,7 +408,7 @@ class Total(Operation):
         return (dout,) * len(operands)
 
 
-# Of operations without settings one object is enough.
+# One object is enough for an operation without settings.
 ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE = Add(), Subtract(), Multiply(), Divide(), Negate()
 POWER, VARIABLE_POWER, MATMUL, MAXIMUM = Power(), VariablePower(), MatMul(), Maximum()
 EXP, LOG = Exp(), Log()

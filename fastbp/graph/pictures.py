@@ -1,6 +1,6 @@
 """A picture of circles, boxes, texts and arrows, and its formats: SVG by own code, PNG by matplotlib.
 
-Every shape has the step from which on it is shown: a drawing of a graph tells what has happened by then.
+Every shape has a step. A picture at a step shows the shapes up to this step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FONT_SIZE = 14.0
 FORWARD, BACKWARD, PALE, FILL = "#1f2328", "#c2410c", "#d0d7de", "#f6f8fa"
 Point = tuple[float, float]
 
-# Widths of DejaVu Sans in parts of the font's size; other characters are about as wide as a letter.
+# Widths in DejaVu Sans as parts of the font size. Any other character is about as wide as a letter.
 _WIDTHS = {
     **dict.fromkeys("0123456789", 0.64),
     **dict.fromkeys(".,:;| '", 0.32),
@@ -41,7 +41,7 @@ class Circle:
 
 @dataclass(frozen=True)
 class Box:
-    """A node with a long text; twice framed where it can be opened."""
+    """A node with a long text; a double frame means that the node can be opened."""
 
     center: Point
     width: float
@@ -52,7 +52,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Text:
-    """A line of text, around its middle."""
+    """A line of text, given by its center."""
 
     center: Point
     text: str
@@ -62,7 +62,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A curve through points, level at each, with a head at its end."""
+    """A curve through points, horizontal at each, with a head at its end."""
 
     points: tuple[Point, ...]
     color: str = FORWARD
@@ -74,7 +74,7 @@ Shape = Circle | Box | Text | Arrow
 
 
 def text_width(text: str) -> float:
-    """About how wide a text is."""
+    """Return the approximate width of a text."""
     return FONT_SIZE * sum(_WIDTHS.get(character, 0.66) for character in text)
 
 

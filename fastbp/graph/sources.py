@@ -1,7 +1,7 @@
-"""The source of a kernel, written from the expressions of a graph.
+"""The source of a kernel, generated from the expressions of a graph.
 
-Each expression that is needed becomes one line, in the order in which they were noted down; the loads, stores and
-sums around them are those of `fastbp.kernels.generated`.
+Each expression that a result needs becomes one line, in the order of the record. The loads, stores and sums around
+these lines are those of `fastbp.kernels.generated`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, Expression
 from fastbp.kernels import generated
 from fastbp.validation import DType
 
-# What an operation costs, in multiply-adds, to tell when threads pay.
+# The cost of an operation in multiply-adds, by which threads are chosen. Any other operation costs 1.
 _COST = {**COSTS, "/": 4, "**": 60}
 
 _LINES = {
@@ -27,8 +27,7 @@ _LINES = {
     **{sign: f"{{0}} {sign} {{1}}" for sign in ("+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "|")},
 }
 
-
-# The value among the outputs of a program, whose gradients are counted from 0.
+# The number of the value among the outputs of a program. The gradients have the numbers from 0.
 VALUE = -1
 
 
@@ -38,7 +37,7 @@ class Code:
 
     source: str
     dtype: DType
-    # The outputs written element by element, and those that are summed.
+    # The numbers of the outputs that are arrays, and of those that are sums.
     outputs: tuple[int, ...]
     sums: tuple[int, ...]
     cost: int
@@ -58,7 +57,7 @@ class Program:
         self.used = [symbol.index in needed for symbol in inputs]
 
     def code(self, scalars: tuple[bool, ...], gradients: bool, dtype: DType) -> Code:
-        """The source of a kernel in which some inputs are numbers."""
+        """Return the source of a kernel; `scalars` says which inputs are numbers."""
         wanted = {VALUE: self.value}
         if gradients:
             wanted |= {n: e for n, e in enumerate(self.gradients) if self.used[n] or scalars[n]}
@@ -77,7 +76,7 @@ class _Writer:
         self._texts: dict[int, str] = {}
 
     def _free(self, name: str) -> str:
-        """`name`, or one like it that means nothing else in the source."""
+        """Return `name`, or a similar name where the source uses `name` for something else."""
         name = name if name.isidentifier() and name.isascii() and not keyword.iskeyword(name) else "x"
         while name in self._taken or name.endswith("_array") or (name[:1] == "t" and name[1:].isdigit()):
             name += "_"
@@ -124,7 +123,7 @@ class _Writer:
         return Code("\n".join([*lines, ""]), self._dtype, outputs, sums, cost)
 
     def _body(self, expressions: list[Expression]) -> tuple[list[str], int]:
-        """A line for each expression that is not a name or a number, and what they cost together."""
+        """Return a line for each expression that is not a name or a number, and the cost of all lines."""
         lines: list[str] = []
         cost = 2
         names = dict(zip(self._program.names, self._names, strict=True))
@@ -152,7 +151,7 @@ def _literal(number: float) -> str:
 
 
 def _needed(results: Iterable[Expression]) -> list[Expression]:
-    """Everything that the results are computed from, operands first."""
+    """Return the results and all expressions behind them, operands first."""
     found: dict[int, Expression] = {}
     waiting = list(results)
     while waiting:

@@ -127,11 +127,18 @@ def chain_rule(
     return gradients
 
 
-def check_unchanged(order: list[Node]) -> None:
+def gradients_of(y: Node, seed: Any) -> dict[Node, Value]:
+    """Return the gradient of every node behind `y`, None where none arrives, after a check of all values."""
+    order, reached = behind(y)
+    _check_unchanged(order)
+    return dict.fromkeys(reached) | chain_rule(y, order, seed)
+
+
+def _check_unchanged(order: list[Node]) -> None:
     """Raise `RuntimeError` if a value in the graph was replaced or written to since it was built."""
     sums: dict[int, int] = {}
     for node in order:
-        for operand, argument in zip(node.operands, node.arguments, strict=True):
+        for operand, argument in node.pairs:
             if operand is not None and operand.data is not argument:
                 _was_changed(described(operand), node)
         for position, checksum in node.marks:
