@@ -8,8 +8,9 @@ import pytest
 
 import fastbp
 from fastbp import graph
-from fastbp.graph import Variable
-from fastbp.graph.operations import Operation
+from fastbp.graph import Variable, operations
+from fastbp.graph.elementwise import where
+from fastbp.graph.operations import ELEMENTWISE, Operation, elementwise, times
 
 # Each operation: the function of variables, its NumPy twin, its derivatives, and the interval of its operands.
 OPERATIONS = {
@@ -296,6 +297,59 @@ def test_a_wide_graph_is_visited_once_per_node():
         y = y + y
     y.backward()
     assert x.grad == 2.0**200
+
+
+def test_every_elementwise_operation_of_the_table_is_a_function_and_a_method():
+    assert set(ELEMENTWISE) <= set(OPERATIONS)
+    for name, kind in ELEMENTWISE.items():
+        function = getattr(graph, name)
+        assert (function.__name__, function.__doc__) == (name, kind.__doc__)
+        assert name in graph.__all__
+        x = Variable(0.5)
+        assert getattr(x, name)().value == function(x).value
+
+
+@pytest.fixture
+def leaky(monkeypatch):
+    """An operation with a setting, whose entry leaves the table afterwards."""
+    monkeypatch.setattr(operations, "ELEMENTWISE", dict(ELEMENTWISE))
+    return elementwise(
+        "LeakyReLU",
+        "x where x > 0, else alpha·x.",
+        lambda x, alpha: where(x > 0, x, alpha * x),
+        times(lambda x, y, alpha: where(x > 0, 1.0, alpha)),
+        name="leaky_relu",
+        symbol="leaky",
+        settings={"alpha": 0.01},
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_entry_makes_an_operation_with_settings(leaky, dtype, rng):
+    assert operations.ELEMENTWISE["leaky_relu"] is leaky
+    array = rng.standard_normal(9).astype(dtype)
+    for settings, alpha in (({}, 0.01), ({"alpha": 0.25}, 0.25)):
+        x = Variable(array, "x")
+        y = graph.apply(leaky(**settings), x)
+        y.backward()
+        np.testing.assert_array_equal(y.value, np.where(array > 0, array, dtype(alpha) * array))
+        np.testing.assert_array_equal(x.grad, np.where(array > 0, 1, dtype(alpha)))
+        assert y.value.dtype == x.grad.dtype == dtype
+        value, (gradient,) = graph.compile(y, [x]).value_and_grad(array)
+        assert_same(value, y.value)
+        assert_same(gradient, x.grad)
+        assert ">leaky<" in y.draw().svg
+        number = Variable(-2.0)
+        assert graph.apply(leaky(**settings), number).value == -2 * alpha
+    with raises(TypeError, "leaky_relu: expected the settings alpha, got beta; leave it out"):
+        leaky(beta=1)
+    with raises(TypeError, "exp: expected no settings, got alpha; leave it out"):
+        graph.exp(x, alpha=1)
+
+
+def assert_same(got, expected):
+    assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(got, expected)
 
 
 class Cube(Operation):

@@ -1,5 +1,7 @@
 """The layers as nodes of a graph: the layers' own numbers, and the same from what is inside them."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -110,9 +112,27 @@ def test_the_table_in_the_docs_lists_every_operation():
     table = graph_operations.__doc__
     for module in (graph_operations, composites):
         for name, kind in vars(module).items():
-            is_operation = isinstance(kind, type) and issubclass(kind, graph.Operation) and kind.forward.__doc__ is None
-            if is_operation and not name.startswith("_") and name != "Total":
+            is_operation = isinstance(kind, type) and issubclass(kind, graph.Operation) and not name.startswith("_")
+            if is_operation and name not in ("Operation", "Elementwise", "LayerNode", "Total"):
                 assert f"`{name}`" in table
+
+
+def test_operands_of_a_layer_have_names(rng):
+    x, t = rng.standard_normal((3, 4)), [0, 3, 1]
+    y = graph.softmax(x=x)
+    assert graph.softmax_with_loss(x, t=t).value == graph.softmax_with_loss(t=t, x=x).value
+    assert graph.cross_entropy(y=y, t=t).value == graph.cross_entropy(y, t).value
+    with pytest.raises(TypeError, match="'t'"):
+        graph.softmax_with_loss(x)
+
+
+def test_every_layer_of_the_table_is_a_function_and_can_be_opened():
+    for name, kind in composites.LAYERS.items():
+        function = getattr(graph, name)
+        assert function.__doc__ == kind.__doc__
+        assert list(inspect.signature(function).parameters) == list(kind.parameters)
+        assert kind.inside is not None
+        assert name in graph.__all__
 
 
 def test_wrong_use_is_refused(rng):

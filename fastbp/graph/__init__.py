@@ -31,21 +31,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastbp.graph import figures, functions
 from fastbp.graph.compiling import Compiled, compile  # noqa: A004
-from fastbp.graph.composites import LAYERS
 from fastbp.graph.drawing import draw, notebook_svg
 from fastbp.graph.expressions import CompileError
-from fastbp.graph.functions import maximum, mean, sum  # noqa: A004
+from fastbp.graph.functions import *  # noqa: F403
 from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.opening import opened
 from fastbp.graph.operations import ELEMENTWISE, Operation
 
-_FROM_TABLES = {name: getattr(functions, name) for name in (*ELEMENTWISE, *LAYERS)}
-globals().update(_FROM_TABLES)
-
-for _name in ELEMENTWISE:
-    setattr(Variable, _name, _FROM_TABLES[_name])
-Variable.sum = sum
-Variable.mean = mean
+for _name in (*ELEMENTWISE, "sum", "mean"):
+    setattr(Variable, _name, getattr(functions, _name))
 Variable.draw = draw
 Variable._repr_svg_ = notebook_svg
 
@@ -58,11 +52,8 @@ __all__ = [  # noqa: PLE0604 - the tables hold strings
     "compile",
     "draw",
     "figures",
-    "maximum",
-    "mean",
     "opened",
-    "sum",
-    *_FROM_TABLES,
+    *functions.__all__,
 ]
 
 if TYPE_CHECKING:

@@ -160,9 +160,7 @@ class _Kernel:
         self._program, self._dtype = program, dtype
         self._numbers = [k for k, scalar in enumerate(scalars) if scalar]
         self._arrays = [k for k, scalar in enumerate(scalars) if not scalar and program.used[k]]
-        self._unused = (
-            [k for k, scalar in enumerate(scalars) if not scalar and not program.used[k]] if gradients else []
-        )
+        self._unused = [k for k, scalar in enumerate(scalars) if not (scalar or program.used[k])] * gradients
         self._wanted = [VALUE, *range(len(scalars))] if gradients else [VALUE]
         self._code = program.code(scalars, gradients, FLOAT32 if dtype is FLOAT16 else dtype)
         self._function = generated.compiled(self._code.source, self._code.dtype)

@@ -87,24 +87,22 @@ def _times() -> Figure:
     return Figure("The times node multiplies a gradient by the other operand", z)
 
 
-def _chain_rule() -> Figure:
+def _sum_squared() -> tuple[Variable, Variable]:
     t = Variable(1, "x") + Variable(2, "y")
-    t.name = "t"
     z = t**2
-    z.name = "z"
+    t.name, z.name = "t", "z"
+    return z, t
+
+
+def _chain_rule() -> Figure:
+    z, t = _sum_squared()
     below: dict[Any, str] = {z: "∂z/∂z", t: "∂z/∂z·∂z/∂t = 2t"}
-    for variable, name in zip(t.operands, "xy", strict=True):
-        if variable is not None:
-            below[variable] = f"∂z/∂z·∂z/∂t·∂t/∂{name} = 2(x+y)"
+    below |= {x: f"∂z/∂z·∂z/∂t·∂t/∂{name} = 2(x+y)" for x, name in zip(t.operands, "xy", strict=True)}
     return Figure("(x + y)² through t²: the chain rule", z, {"gradients": below})
 
 
 def _square() -> Figure:
-    t = Variable(1, "x") + Variable(2, "y")
-    t.name = "t"
-    z = t**2
-    z.name = "z"
-    return Figure("(x + y)² through t², in numbers", z)
+    return Figure("(x + y)² through t², in numbers", _sum_squared()[0])
 
 
 def _sigmoid() -> Figure:
@@ -137,9 +135,7 @@ def _affine(*batch: int) -> Figure:
     product = x @ W
     y = product + b
     y.name = "Y"
-    rows = "".join(f"{size}, " for size in batch)
-    row = "(2,)" if not batch else f"({rows}2)"
-    wide = "(3,)" if not batch else f"({rows}3)"
+    row, wide = (*batch, 2), (*batch, 3)
     below = {
         y: f"∂L/∂Y {wide}",
         product: f"∂L/∂Y {wide}",

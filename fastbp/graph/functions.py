@@ -61,8 +61,21 @@ def _from_tables() -> dict[str, Callable[..., Variable]]:
     return functions
 
 
-globals().update(_from_tables())
-
-if TYPE_CHECKING:
+if not TYPE_CHECKING:
+    _functions = _from_tables()
+    globals().update(_functions)
+    __all__ = ["maximum", "mean", "sum", *_functions]  # noqa: PLE0604 - strings, too
+else:  # a function that is added to a table needs no declaration: its type is Any
+    affine: Callable[..., Variable]
+    cross_entropy: Callable[..., Variable]
+    exp: Callable[..., Variable]
+    log: Callable[..., Variable]
+    relu: Callable[..., Variable]
+    sigmoid: Callable[..., Variable]
+    softmax: Callable[..., Variable]
+    softmax_with_loss: Callable[..., Variable]
+    softplus: Callable[..., Variable]
+    sqrt: Callable[..., Variable]
+    tanh: Callable[..., Variable]
 
     def __getattr__(name: str) -> Any: ...

@@ -17,7 +17,7 @@ from fastbp.graph import operations
 from fastbp.graph.elementwise import Value
 from fastbp.graph.expressions import Expression, cannot_be_fused
 from fastbp.graph.operations import Operation
-from fastbp.graph.structure import CLEARED, Node, as_value, behind, checksums, described, gradients_of, was_cleared
+from fastbp.graph.structure import CLEARED, Node, as_value, behind, checksums_of, described, gradients_of, was_cleared
 
 
 class Variable(Node):
@@ -122,7 +122,7 @@ class Variable(Node):
         """
         for node in behind(self)[0]:
             node.operation = CLEARED
-            node.operands = node.arguments = node.marks = ()
+            node.operands = node.arguments = node.checksums = ()
 
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name else ""
@@ -217,18 +217,18 @@ def apply(operation: Operation, *operands: Any) -> Variable:
     """
     variables: list[Variable | None] = []
     arguments: list[Value] = []
-    marked = False
+    writeable = False  # whether other code can write to an argument
     for operand in operands:
         if type(operand) is Variable:
             made_by = operand.operation
             if made_by is CLEARED:
                 was_cleared(operand, operation.name)
             value = operand.data
-            marked = marked or (made_by is None and type(value) is np.ndarray)
+            writeable = writeable or (made_by is None and type(value) is np.ndarray)
             variables.append(operand)
         else:
             value = operand if type(operand) is float else as_value(f"operand of {operation.name}", operand)
-            marked = marked or type(value) is np.ndarray
+            writeable = writeable or type(value) is np.ndarray
             variables.append(None)
         arguments.append(value)
     try:
@@ -236,8 +236,8 @@ def apply(operation: Operation, *operands: Any) -> Variable:
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         _explain(operation, variables, arguments, error)
     computed = _computed(operation, result, variables, arguments)
-    if marked:
-        computed.marks = checksums(computed)
+    if writeable:
+        computed.checksums = checksums_of(computed)
     return computed
 
 

@@ -92,10 +92,7 @@ class Operation:
 
 
 class Elementwise(Operation):
-    """A function of one number, applied to each element; `elementwise` makes the classes.
-
-    Keyword arguments are its settings.
-    """
+    """A function of one number, applied to each element, with its settings. `elementwise` makes the classes."""
 
     name = "elementwise"
     value: ClassVar[Callable[..., Value]]
@@ -105,10 +102,8 @@ class Elementwise(Operation):
     def __init__(self, **settings: float) -> None:
         unknown = settings.keys() - self.defaults.keys()
         if unknown:
-            raise TypeError(
-                f"{self.name}: expected settings among ({', '.join(self.defaults)}), got {', '.join(sorted(unknown))}; "
-                f"leave it out"
-            )
+            expected = f"the settings {', '.join(self.defaults)}" if self.defaults else "no settings"
+            raise TypeError(f"{self.name}: expected {expected}, got {', '.join(sorted(unknown))}; leave it out")
         self.settings = {name: float(value) for name, value in (self.defaults | settings).items()}
 
     def forward(self, x: Value) -> Value:
@@ -136,54 +131,46 @@ def elementwise(
 ) -> type[Elementwise]:
     """Make the class of an elementwise operation and enter it in the table.
 
-    The entry is all that there is to an operation: its node, its compiled form, its drawing, and its function and
-    method of variables come from it.
+    The entry is all that an operation needs. Its node, its compiled form, its drawing, and its function and method of
+    variables come from it.
 
     Parameters
     ----------
-    kind : str
-        The name of the class.
-    doc : str
-        The docstring of the class and of the function.
+    kind, doc : str
+        The name of the class; the docstring of the class and of the function.
     value : callable
-        value(x, **settings): the result.
+        value(x, **settings): the result y.
     gradient : callable
-        gradient(dout, x, y, **settings): the gradient of x, where y is the result. `times(slope)` makes it from a
-        slope.
+        gradient(dout, x, y, **settings): the gradient of x. `times(slope)` makes it from slope(x, y, **settings).
     name : str, optional
-        The name of the function; by default `kind` in small letters.
+        The name of the function, by default `kind` in small letters.
     symbol : str, optional
-        The text in a drawing's node; by default the name.
+        The text in the node of a drawing, by default the name.
     settings : dict, optional
-        The settings, with their defaults.
+        The settings with their defaults.
 
     Notes
     -----
-    `value` and `gradient` run on Python numbers, on arrays and on the symbols of the compiler. They are therefore
-    written with operators, constants and the functions of `fastbp.graph.elementwise` alone, with `where` in the place
-    of branches.
+    `value` and `gradient` run on Python numbers, on arrays and on symbols of the compiler. They consist of operators,
+    constants and functions of `fastbp.graph.elementwise`, with `where` instead of branches.
     """
     name = name or kind.lower()
-    made = type(
-        kind,
-        (Elementwise,),
-        {
-            "__doc__": doc,
-            "__module__": __name__,
-            "name": name,
-            "symbol": symbol or name,
-            "value": staticmethod(value),
-            "gradient": staticmethod(gradient),
-            "defaults": settings or {},
-        },
-    )
-    ELEMENTWISE[name] = made
-    return made
+    texts = {"__doc__": doc, "__module__": __name__, "name": name, "symbol": symbol or name}
+    formulas = {"value": staticmethod(value), "gradient": staticmethod(gradient), "defaults": settings or {}}
+    ELEMENTWISE[name] = type(kind, (Elementwise,), texts | formulas)
+    return ELEMENTWISE[name]
 
 
 def times(slope: Callable[..., Value]) -> Callable[..., Value]:
     """Return gradient(dout, x, y, **settings) = dout·slope(x, y, **settings)."""
-    return lambda dout, x, y, **settings: dout * slope(x, y, **settings)
+
+    def gradient(dout: Value, x: Value, y: Value, **settings: float) -> Value:
+        factor = slope(x, y, **settings)
+        if isinstance(x, np.ndarray | np.generic):
+            factor = np.asarray(factor, x.dtype)  # where(condition, 1.0, 0.5) would be float64
+        return dout * factor
+
+    return gradient
 
 
 Exp = elementwise("Exp", "exp(x).", exp, times(lambda _, y: y))

@@ -22,7 +22,7 @@ _numbers = itertools.count()
 class Node:
     """A value in a graph, and how it was computed. `fastbp.graph.Variable` adds the arithmetic."""
 
-    __slots__ = ("arguments", "data", "grad", "marks", "name", "number", "operands", "operation")
+    __slots__ = ("arguments", "checksums", "data", "grad", "name", "number", "operands", "operation")
 
     # The number or array, or a symbol of the compiler.
     data: Value
@@ -34,7 +34,7 @@ class Node:
     operands: tuple[Node | None, ...]
     arguments: tuple[Value, ...]
     # Checksums of the arguments that other code can write to, by position.
-    marks: tuple[tuple[int, int], ...]
+    checksums: tuple[tuple[int, int], ...]
     # Later nodes have higher numbers.
     number: int
 
@@ -53,7 +53,7 @@ class Node:
         self.operation = operation
         self.operands = operands
         self.arguments = arguments
-        self.marks = ()
+        self.checksums = ()
         self.number = next(_numbers)
 
     @property
@@ -141,7 +141,7 @@ def _check_unchanged(order: list[Node]) -> None:
         for operand, argument in node.pairs:
             if operand is not None and operand.data is not argument:
                 _was_changed(described(operand), node)
-        for position, checksum in node.marks:
+        for position, checksum in node.checksums:
             argument = node.arguments[position]
             if id(argument) not in sums:
                 sums[id(argument)] = _checksum(argument)
@@ -150,7 +150,7 @@ def _check_unchanged(order: list[Node]) -> None:
                 _was_changed("an array of constants" if operand is None else described(operand), node)
 
 
-def checksums(node: Node) -> tuple[tuple[int, int], ...]:
+def checksums_of(node: Node) -> tuple[tuple[int, int], ...]:
     """Return the checksums of the arguments of `node` that other code can write to, by position."""
     return tuple(
         (position, _checksum(argument))
