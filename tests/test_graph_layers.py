@@ -135,6 +135,34 @@ def test_every_layer_of_the_table_is_a_function_and_can_be_opened():
         assert name in graph.__all__
 
 
+def test_a_layer_with_nothing_inside_stays_as_it_is(rng):
+    class Closed(composites.LayerNode):
+        """A softmax that cannot be opened, and that has no name for the table."""
+
+        layer = layers.Softmax
+
+    y = graph.apply(Closed(), Variable(rng.standard_normal(3))) * 2
+    assert operations(graph.opened(y)) == ["Closed", "Multiply"]
+    with pytest.raises(ValueError, match="elements: expected layers that can be opened, got layer"):
+        graph.opened(y.sum(), elements=True)
+    assert Closed not in composites.LAYERS.values()
+
+
+def test_products_of_stacks_go_down_to_single_numbers(rng):
+    for x_shape, y_shape in [((2, 3), (3,)), ((3,), (3, 2)), ((3,), (3,)), ((2, 1, 3), (2, 3, 2)), ((3,), (2, 3, 2))]:
+        x, y = Variable(rng.standard_normal(x_shape), "x"), Variable(rng.standard_normal(y_shape), "y")
+        total = ((x @ y) ** 2).sum()
+        total.backward()
+        single = graph.opened(total, elements=True)
+        single.backward()
+        assert single.value == pytest.approx(total.value)
+        found = leaves(single)
+        for variable in (x, y):
+            for position, index in enumerate(np.ndindex(variable.shape), start=1):
+                label = str(position) if len(variable.shape) == 1 else "".join(str(i + 1) for i in index)
+                assert found[variable.name + label].grad == pytest.approx(variable.grad[index])
+
+
 def test_wrong_use_is_refused(rng):
     with pytest.raises(ValueError, match="elements: expected a single number"):
         graph.opened(graph.softmax(Variable([1.0, 2.0])), elements=True)

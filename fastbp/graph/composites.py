@@ -23,19 +23,20 @@ LAYERS: dict[str, type[LayerNode]] = {}
 
 
 class LayerNode(Operation):
-    """A node that a layer computes; a subclass for each layer is all that `fastbp.graph` needs.
+    """A node that a layer computes. A subclass with a name is all that `fastbp.graph` needs of a layer.
 
-    The first operand is the layer's input. Any further operand is a target, which gets no gradient. Keyword arguments
-    are the settings of the layer.
+    The first operand is the input of the layer. Any other operand is a target, which gets no gradient. Keyword
+    arguments are the settings of the layer.
     """
 
     name = "layer"
     layer: ClassVar[Callable[..., Any]]
-    # What the function in `fastbp.graph` calls the operands.
+    # The names of the operands in the function of `fastbp.graph`.
     parameters: ClassVar[tuple[str, ...]] = ("x",)
 
     def __init_subclass__(cls) -> None:
-        LAYERS[cls.name] = cls
+        if "name" in vars(cls):
+            LAYERS[cls.name] = cls
 
     def __init__(self, **settings: Any) -> None:
         self._layer = self.layer(**settings)
@@ -115,7 +116,7 @@ class SoftmaxWithLoss(LayerNode):
 
 
 def _distribution(t: Any, y: Any) -> Any:
-    """`t` in the shape of y: labels as one-hot rows."""
+    """Return `t` in the shape of y, with labels as one-hot rows."""
     given = t.data if isinstance(t, Variable) else t
     shape = shape_of(y)
     if shape_of(given) == shape:
@@ -125,7 +126,7 @@ def _distribution(t: Any, y: Any) -> Any:
 
 
 def _labels(t: Value, y: Any) -> Any:
-    """Labels as the integers that a layer takes, where a graph keeps floats; a distribution as it is."""
+    """Return labels as integers, which a layer takes and a graph keeps as floats, and a distribution as it is."""
     array = np.asarray(t)
     if array.shape == shape_of(y):
         return t

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from fastbp.graph.composites import LayerNode
 from fastbp.graph.elementwise import Value
 from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.operations import Index, MatMul, Mean, Operation, Sum, Total
@@ -103,6 +104,10 @@ def _by_element(operation: Operation, operands: list[Any]) -> Any:
         return _totals(operation, operands[0])
     if isinstance(operation, MatMul):
         return _products(*operands)
+    if isinstance(operation, LayerNode):
+        raise ValueError(
+            f"elements: expected layers that can be opened, got {operation.name}; open the graph with elements=False"
+        )
     grid = np.broadcast(*operands) if len(operands) > 1 else np.broadcast(operands[0], operands[0])
     arrays = [np.broadcast_to(operand, grid.shape) for operand in operands]
     result = np.empty(grid.shape, object)
