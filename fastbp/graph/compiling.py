@@ -304,12 +304,8 @@ def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variab
             gradients = chain_rule(y, behind(y)[0])
         except (TypeError, ValueError, AttributeError) as error:
             cannot_be_fused(y.operation.name, error)
-    return Program(
-        names,
-        y.data,
-        [variable.data for variable in variables],
-        [trace.expression(gradients.get(variable, 0.0)) for variable in variables],
-    )
+    inputs = [variable.data for variable in variables]
+    return Program(names, y.data, inputs, [trace.expression(gradients.get(variable, 0.0)) for variable in variables])
 
 
 def _not_an_input(variable: Node) -> NoReturn:

@@ -18,6 +18,7 @@ from fastbp.graph.elementwise import Value
 from fastbp.graph.expressions import Expression, cannot_be_fused
 from fastbp.graph.operations import Operation
 from fastbp.graph.structure import CLEARED, Node, as_value, behind, checksums_of, described, gradients_of, was_cleared
+from fastbp.validation import Array
 
 
 class Variable(Node):
@@ -112,8 +113,9 @@ class Variable(Node):
             If the seed has another shape.
         """
         given: set[int] = set()
-        for node, gradient in gradients_of(self, seed).items():
-            node.grad = _own(gradient, given)
+        reached, gradients = gradients_of(self, seed)
+        for node in reached:
+            node.grad = _own(gradients.get(node), given)
 
     def clear(self) -> None:
         """Remove the graph behind this variable and free its memory; values and gradients stay.
@@ -235,21 +237,12 @@ def apply(operation: Operation, *operands: Any) -> Variable:
         result = operation.forward(*arguments)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         _explain(operation, variables, arguments, error)
-    computed = _computed(operation, result, variables, arguments)
+    if type(result) is np.ndarray:
+        result = _read_only(result, arguments)
+    computed: Variable = Variable.__new__(Variable)
+    computed.make(result, operation, tuple(variables), tuple(arguments))
     if writeable:
         computed.checksums = checksums_of(computed)
-    return computed
-
-
-def _computed(operation: Operation, result: Value, operands: list[Variable | None], arguments: list[Value]) -> Variable:
-    if type(result) is np.ndarray:
-        if any(result is argument for argument in arguments):
-            result = result.copy()
-        result.flags.writeable = False
-        if result.ndim == 0:
-            result = result[()]
-    computed: Variable = Variable.__new__(Variable)
-    computed.make(result, operation, tuple(operands), tuple(arguments))
     return computed
 
 
@@ -262,6 +255,14 @@ def traced(symbol: Expression, name: str | None = None) -> Variable:
 
 def _compared(other: Any) -> Any:
     return other.data if isinstance(other, Variable) else other
+
+
+def _read_only(result: Array, arguments: list[Value]) -> Value:
+    """Return `result` as a read-only array of its own, or as a number."""
+    if any(result is argument for argument in arguments):
+        result = result.copy()
+    result.flags.writeable = False
+    return result if result.ndim else result[()]
 
 
 def _own(gradient: Value, given: set[int]) -> Value:

@@ -64,6 +64,7 @@ from fastbp.graph.elementwise import Value, divide, exp, log, log1p, maximum, po
 from fastbp.graph.expressions import INVERSE_SIZE, CompileError, Expression
 
 Gradients = tuple[Value, ...]
+_ARRAYS = np.ndarray, np.generic
 
 
 class Operation:
@@ -104,15 +105,15 @@ class Elementwise(Operation):
         if unknown:
             expected = f"the settings {', '.join(self.defaults)}" if self.defaults else "no settings"
             raise TypeError(f"{self.name}: expected {expected}, got {', '.join(sorted(unknown))}; leave it out")
-        self.settings = {name: float(value) for name, value in (self.defaults | settings).items()}
+        self._settings = tuple(float(settings.get(name, default)) for name, default in self.defaults.items())
 
     def forward(self, x: Value) -> Value:
         """Return the value of each element."""
-        return self.value(x, **self.settings)
+        return self.value(x, *self._settings)
 
     def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
         """Return the gradient of each element."""
-        return (self.gradient(dout, x, out, **self.settings),)
+        return (self.gradient(dout, x, out, *self._settings),)
 
 
 # Every elementwise operation of one operand, by the name of its function in `fastbp.graph`.
@@ -139,9 +140,9 @@ def elementwise(
     kind, doc : str
         The name of the class; the docstring of the class and of the function.
     value : callable
-        value(x, **settings): the result y.
+        value(x, *settings): the result y.
     gradient : callable
-        gradient(dout, x, y, **settings): the gradient of x. `times(slope)` makes it from slope(x, y, **settings).
+        gradient(dout, x, y, *settings): the gradient of x. `times(slope)` makes it from slope(x, y, *settings).
     name : str, optional
         The name of the function, by default `kind` in small letters.
     symbol : str, optional
@@ -162,12 +163,12 @@ def elementwise(
 
 
 def times(slope: Callable[..., Value]) -> Callable[..., Value]:
-    """Return gradient(dout, x, y, **settings) = dout·slope(x, y, **settings)."""
+    """Return gradient(dout, x, y, *settings) = dout·slope(x, y, *settings)."""
 
-    def gradient(dout: Value, x: Value, y: Value, **settings: float) -> Value:
-        factor = slope(x, y, **settings)
-        if isinstance(x, np.ndarray | np.generic):
-            factor = np.asarray(factor, x.dtype)  # where(condition, 1.0, 0.5) would be float64
+    def gradient(dout: Value, x: Value, y: Value, *settings: float) -> Value:
+        factor = slope(x, y, *settings)
+        if isinstance(factor, _ARRAYS) and factor.dtype is not x.dtype:
+            factor = factor.astype(x.dtype)  # where(condition, 1.0, 0.5) is float64
         return dout * factor
 
     return gradient
@@ -322,14 +323,14 @@ class _Reduction(Operation):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x: Value) -> Value:
-        if isinstance(x, Expression) and self.axis is not None:
-            raise CompileError(
-                f"{self.name} along axis {self.axis}: expected operations on single elements, got one that cannot be "
-                f"fused; compile what comes before it, or sum everything"
-            )
-        if isinstance(x, Expression):
+        if not isinstance(x, Expression):
+            return x if type(x) is float else self.reduce(x, axis=self.axis, keepdims=self.keepdims)
+        if self.axis is None:
             return x.function(self.name)
-        return x if type(x) is float else self.reduce(x, axis=self.axis, keepdims=self.keepdims)
+        raise CompileError(
+            f"{self.name} along axis {self.axis}: expected operations on single elements, got one that cannot be "
+            f"fused; compile what comes before it, or sum everything"
+        )
 
     def _spread(self, dout: Value, x: Value) -> Value:
         """Return `dout` in the shape of x."""

@@ -6,6 +6,7 @@ A walk starts at the result and goes back to the first nodes. It uses no recursi
 from __future__ import annotations
 
 import itertools
+import operator
 import zlib
 from typing import Any, NoReturn, cast
 
@@ -98,7 +99,7 @@ def behind(y: Node) -> tuple[list[Node], set[Node]]:
                 if operand.operation is not None:
                     computed.append(operand)
                     waiting.append(operand)
-    computed.sort(key=_by_number, reverse=True)
+    computed.sort(key=operator.attrgetter("number"), reverse=True)
     return computed, reached
 
 
@@ -113,7 +114,7 @@ def chain_rule(
     for node in order:
         if node not in gradients:
             continue
-        operation = cast(Operation, node.operation)
+        operation: Any = node.operation
         passed = operation.backward(gradients[node], node.data, *node.arguments)
         for position, (operand, gradient) in enumerate(zip(node.operands, passed, strict=True)):
             if operand is None or gradient is None:
@@ -127,18 +128,18 @@ def chain_rule(
     return gradients
 
 
-def gradients_of(y: Node, seed: Any) -> dict[Node, Value]:
-    """Return the gradient of every node behind `y`, None where none arrives, after a check of all values."""
+def gradients_of(y: Node, seed: Any) -> tuple[set[Node], dict[Node, Value]]:
+    """Return all nodes behind `y` and the gradients of those that have one, after a check of all values."""
     order, reached = behind(y)
     _check_unchanged(order)
-    return dict.fromkeys(reached) | chain_rule(y, order, seed)
+    return reached, chain_rule(y, order, seed)
 
 
 def _check_unchanged(order: list[Node]) -> None:
     """Raise `RuntimeError` if a value in the graph was replaced or written to since it was built."""
     sums: dict[int, int] = {}
     for node in order:
-        for operand, argument in node.pairs:
+        for operand, argument in zip(node.operands, node.arguments, strict=True):
             if operand is not None and operand.data is not argument:
                 _was_changed(described(operand), node)
         for position, checksum in node.checksums:
@@ -154,7 +155,7 @@ def checksums_of(node: Node) -> tuple[tuple[int, int], ...]:
     """Return the checksums of the arguments of `node` that other code can write to, by position."""
     return tuple(
         (position, _checksum(argument))
-        for position, (operand, argument) in enumerate(node.pairs)
+        for position, (operand, argument) in enumerate(zip(node.operands, node.arguments, strict=True))
         if type(argument) is np.ndarray and (operand is None or operand.operation is None)
     )
 
@@ -194,10 +195,6 @@ def as_value(name: str, value: Any) -> Value:
 def shape_of(value: Value) -> tuple[int, ...]:
     """Return the shape of a value, () for a number."""
     return getattr(value, "shape", ())
-
-
-def _by_number(node: Node) -> int:
-    return node.number
 
 
 def _seed(y: Node, seed: Any) -> Value:
