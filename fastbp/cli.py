@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from fastbp.implementation import use_reference
 from fastbp.network import TwoLayerNet
 from fastbp.optimizers import SGD
 from fastbp.training import Epoch, train
+from fastbp.training.display import Bar
+from fastbp.training.history import History, check_picture
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +130,8 @@ def _rate(text: str) -> float:
 
 
 def _train(options: argparse.Namespace) -> int:
-    save_plot = _plotter(options.plot) if options.plot else None
+    if options.plot:
+        _check_plot(options.plot)
     data = _data(options)
     inputs, classes = data.x_train.shape[1], 10
     network = TwoLayerNet(inputs, 50, classes, dtype=options.dtype, seed=options.seed)
@@ -136,56 +139,61 @@ def _train(options: argparse.Namespace) -> int:
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
         f"network {inputs}-50-{classes}, {options.dtype}, {options.impl}"
     )
-    twin = copy.deepcopy(network)
-    history: list[Epoch] = []
+    twin, history, is_interrupted = copy.deepcopy(network), History(), False
     steps = -(-len(data.x_train) // options.batch_size) * options.epochs
-    interrupted = False
-    with _implementation(options.impl), _Progress(steps) as progress:
-        epochs = train(
-            network,
-            data,
-            SGD(options.lr),
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            after_steps=progress.advance,
-        )
+    with _implementation(options.impl), Bar(steps, unit="step", leave=False) as bar:
         try:
-            for epoch in epochs:
-                history.append(epoch)
-                progress.print(
+            for epoch in _epochs(options, data, network, bar.advance):
+                history.append(
+                    epoch=epoch.number,
+                    loss=epoch.loss,
+                    accuracy=epoch.train_accuracy,
+                    val_accuracy=epoch.test_accuracy,
+                    seconds=epoch.seconds,
+                )
+                bar.print(
                     f"epoch {epoch.number:>{len(str(options.epochs))}}/{options.epochs}  loss {epoch.loss:.4f}  "
                     f"train {epoch.train_accuracy:.4f}  test {epoch.test_accuracy:.4f}"
                 )
                 if not math.isfinite(epoch.loss):
                     break
         except KeyboardInterrupt:
-            interrupted = True
+            is_interrupted = True
     _summarize(history, len(data.x_train))
-    if options.compare and not interrupted:
-        _compare(options, data, network, twin, sum(epoch.seconds for epoch in history))
-    if save_plot and history:
-        save_plot(history, f"{data.name}, {inputs}-50-{classes}")
+    if options.compare and not is_interrupted:
+        _compare(options, data, network, twin, history["seconds"].sum())
+    if options.plot and len(history):
+        history.plot(options.plot)
         print(f"learning curves saved to {options.plot}")
-    if interrupted:
+    if is_interrupted:
         _complain(f"interrupted after {len(history)} of {options.epochs} epochs")
         return 130
-    if not math.isfinite(history[-1].loss):
+    loss = history["loss"][-1]
+    if not math.isfinite(loss):
         _complain(
-            f"error: --lr: expected a rate at which the loss stays finite, got {options.lr:g} and a loss of "
-            f"{history[-1].loss} in epoch {len(history)}; choose a smaller one"
+            f"error: --lr: expected a rate at which the loss stays finite, got {options.lr:g} and a loss of {loss} in "
+            f"epoch {len(history)}; choose a smaller one"
         )
         return 1
     return 0
+
+
+def _epochs(
+    options: argparse.Namespace,
+    data: Dataset,
+    network: TwoLayerNet,
+    after_steps: Callable[[int], None] = lambda _: None,
+) -> Iterator[Epoch]:
+    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
+    return train(network, data, SGD(options.lr), **settings, after_steps=after_steps)
 
 
 def _compare(
     options: argparse.Namespace, data: Dataset, network: TwoLayerNet, twin: TwoLayerNet, seconds: float
 ) -> None:
     """Train `twin` on plain NumPy as `network` was trained, and print what that took and where it ended."""
-    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
     with use_reference():
-        numpy = sum(epoch.seconds for epoch in train(twin, data, SGD(options.lr), **settings))
+        numpy = sum(epoch.seconds for epoch in _epochs(options, data, twin))
     largest = max(float(np.abs(value - twin.params[key]).max()) for key, value in network.params.items())
     print(
         f"NumPy took {numpy:.2f} s in training, {numpy / seconds:.1f} times {options.impl}'s {seconds:.2f}; "
@@ -207,70 +215,18 @@ def _implementation(name: str) -> contextlib.AbstractContextManager[None]:
     return use_reference() if name == "numpy" else contextlib.nullcontext()
 
 
-class _Progress:
-    """A bar on a terminal that has tqdm; nothing but the printed lines elsewhere."""
-
-    def __init__(self, steps: int) -> None:
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            with contextlib.suppress(ImportError):
-                self._bar = require("tqdm").tqdm(total=steps, unit="step", leave=False)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, steps: int) -> None:
-        if self._bar is not None:
-            self._bar.update(steps)
-
-    def print(self, line: str) -> None:
-        with self._bar.external_write_mode() if self._bar is not None else contextlib.nullcontext():
-            print(f"{line}\n", end="", flush=True)  # one write, of which a Ctrl-C cannot cut off the end
+def _summarize(history: History, images: int) -> None:
+    if not len(history):
+        return
+    seconds = history["seconds"]
+    settled = seconds[1:] if len(seconds) > 1 else seconds  # the first epoch finds cold caches
+    rate = images * len(settled) / settled.sum()
+    print(f"{seconds.sum():.2f} s in training, {rate:,.0f} images/s after the first epoch")
 
 
-def _summarize(history: list[Epoch], images: int) -> None:
-    # The first epoch compiles, or loads what was compiled before.
-    settled = history[1:] or history
-    if settled:
-        rate = images * len(settled) / sum(epoch.seconds for epoch in settled)
-        print(
-            f"{sum(epoch.seconds for epoch in history):.2f} s in training, {rate:,.0f} images/s after the first epoch"
-        )
-
-
-def _plotter(path: Path) -> Callable[[list[Epoch], str], None]:
-    """A function that saves learning curves to `path`, which is checked now, before any training."""
+def _check_plot(path: Path) -> None:
     require("matplotlib").use("Agg")
-    pyplot = require("matplotlib.pyplot")
-    figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    _check_picture(path, figure)
-
-    def save(history: list[Epoch], title: str) -> None:
-        numbers = [epoch.number for epoch in history]
-        losses.plot(numbers, [epoch.loss for epoch in history], marker=".")
-        losses.set(xlabel="epoch", ylabel="loss", title=title, ylim=(0, None))
-        accuracies.plot(numbers, [epoch.train_accuracy for epoch in history], marker=".", label="train")
-        accuracies.plot(numbers, [epoch.test_accuracy for epoch in history], marker=".", label="test")
-        accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
-        accuracies.legend(loc="lower right")
-        for axes in (losses, accuracies):
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-        figure.savefig(path)
-
-    return save
-
-
-def _check_picture(path: Path, figure: Any) -> None:
-    kinds = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in kinds:
-        raise ValueError(
-            f"--plot: expected a file ending in one of {', '.join(sorted(kinds))}, got {path}; name a .png"
-        )
+    check_picture("--plot", path, require("matplotlib.figure").Figure())
     _check_file("--plot", path)
 
 
@@ -287,8 +243,7 @@ def _bench(options: argparse.Namespace) -> int:
     if options.json:
         _check_file("--json", options.json)
     if options.plot:
-        require("matplotlib").use("Agg")
-        _check_picture(options.plot, require("matplotlib.figure").Figure())
+        _check_plot(options.plot)
     from fastbp.benchmark.comparison import Comparison  # noqa: PLC0415 - training starts sooner without it
 
     comparison = Comparison(options.as_users)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastbp.fitting import Progress, ValidationData, fit, where_given
+from fastbp import contents
 from fastbp.gradcheck import numerical_gradient
-from fastbp.history import History
 from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss, shares_of_mean
 from fastbp.optimizers import Optimizer
+from fastbp.training.fit import fit as train_network
+from fastbp.training.history import History
+from fastbp.training.samples import where_given
 from fastbp.validation import (
     Array,
     as_array,
@@ -96,6 +96,7 @@ class Parameters(MutableMapping[str, Array]):
             raise KeyError(f"params: expected one of {', '.join(self._places)}, got {key}; take one of these") from None
 
 
+@contents.registered
 class Sequential:
     """A stack of layers, each fed the output of the one before, and a loss at its end.
 
@@ -228,148 +229,8 @@ class Sequential:
         weights = sample_weights(sample_weight, len(hits))
         return float(np.sum(hits * shares_of_mean(weights, float(np.sum(weights)))))
 
-    def fit(
-        self,
-        x: ArrayLike,
-        t: ArrayLike,
-        *,
-        epochs: int = 1,
-        batch_size: int = 100,
-        optimizer: Optimizer | str = "sgd",
-        seed: int | np.random.Generator | None = None,
-        sample_weight: ArrayLike | None = None,
-        scale: float = 1.0,
-        drop_last: bool = False,
-        validation_data: ValidationData | None = None,
-        patience: int | None = None,
-        on_epoch: Callable[[Progress], None] | None = None,
-        on_steps: Callable[[Progress], None] | None = None,
-        on_nan: str = "stop",
-        record_steps: bool = False,
-        checkpoint: str | os.PathLike[str] | None = None,
-        every: int | timedelta = 1,
-        resume: str | os.PathLike[str] | None = None,
-        verbose: bool | None = None,
-    ) -> History:
-        """Train the network in compiled code, and return what the run came to.
-
-        Batches, forward, loss, backward and update run in one kernel for any stack of fastbp's own layers, with the
-        results of `optimizer.update(network.params, network.gradient(x, t))` for each batch. A network with a layer,
-        loss or optimizer of another class is trained by just that loop, which a warning then says. The parameters are
-        changed in place, in the layers' own arrays. Ctrl-C waits some hundredths of a second for the end of a step, and
-        leaves parameters, optimizer, dropout, generator and history as they are after it. Where a layer of another
-        class does not come to an end, a further Ctrl-C leaves its step undone.
-
-        Parameters
-        ----------
-        x : array_like (samples, D)
-            float32, float64 and uint8 are read as they are, a batch at a time, also from a memory-mapped file; other
-            dtypes are converted at once. More axes are flattened to D.
-        t : array_like
-            Targets as the loss layer takes them.
-        epochs : int
-            Passes over the data.
-        batch_size : int
-            Samples of a step. The last batch of an epoch may be smaller.
-        optimizer : Optimizer or str
-            An object of `fastbp.optimizers`, which keeps its state from one fit to the next, or a name such as "adam".
-        seed : int or numpy.random.Generator, optional
-            Of the order of the samples, in which each comes once in an epoch; without it no two runs are alike. A
-            generator goes on: two fits with one are the epochs of a longer fit.
-        sample_weight : array_like (samples,), optional
-            What each sample counts for, finite and at least 0. The loss of a batch is sum(w·loss)/sum(w), its delta at
-            the output w·(y - t)/sum(w); accuracies and the means of an epoch are weighted alike. A batch in which all
-            weights are 0 has the loss 0.0 and the gradient 0.
-        scale : float
-            What x is multiplied by, such as 1/255 for images of bytes.
-        drop_last : bool
-            Leave out a last batch that is smaller.
-        validation_data : (x, t) or (x, t, sample_weight), optional
-            Gives `val_loss` and, for classes, `val_accuracy` of each epoch.
-        patience : int, optional
-            Stop after so many epochs without a smaller `val_loss` (without validation data: `loss`); the parameters are
-            then, as at the end of any such run, those of the best epoch.
-        on_epoch, on_steps : callable, optional
-            Called with a `Progress` after each epoch, and about 20 times a second between two steps. What they change
-            of the network and the optimizer counts from the next step on: rates, ratios and seeds of dropout, arrays,
-            layers; with what no step can be done raises an error then. Raising `fastbp.StopTraining` ends the run.
-        on_nan : "stop" or "ignore"
-            Whether a loss that is not finite ends the run with an error.
-        record_steps : bool
-            Keep the loss of every step in `history.steps`.
-        checkpoint : path, optional
-            File that holds all that the run needs to go on, written after `on_epoch` with what that changed. It is
-            replaced at once: a run that is killed at any moment leaves a whole one.
-        every : int or datetime.timedelta
-            The checkpoint is written after so many epochs; or after so much time, also between two steps of an epoch,
-            as `timedelta(minutes=10)`. In either case also after the last epoch.
-        resume : path, optional
-            A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the end is bitwise
-            that of a run that never stopped; the file may be the one for `checkpoint`. A rate or another setting that
-            a callback had changed goes on as changed, unless fit is given another one than then; masks of dropout go on
-            with the seeds in the file.
-        verbose : bool, optional
-            Show a progress bar on a terminal, elsewhere a line for each epoch. Without it: only on a terminal.
-
-        Returns
-        -------
-        History
-            Columns epoch, loss and, for classes, accuracy (over the samples of the epoch, each before the update by its
-            batch), those of the validation data, and seconds.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For data that does not fit the network, and for settings out of range. All are checked before the first
-            step, and nothing is changed then.
-        FileNotFoundError, OSError
-            If `resume` does not exist, or `checkpoint` cannot be written.
-        FloatingPointError
-            At a loss that is not finite. The parameters are those before that step.
-        """
-        return fit(
-            self,
-            x,
-            t,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            seed=seed,
-            sample_weight=sample_weight,
-            scale=scale,
-            drop_last=drop_last,
-            validation_data=validation_data,
-            patience=patience,
-            on_epoch=on_epoch,
-            on_steps=on_steps,
-            on_nan=on_nan,
-            record_steps=record_steps,
-            checkpoint=checkpoint,
-            every=every,
-            resume=resume,
-            verbose=verbose,
-        )
-
-    def save(self, path: str | os.PathLike[str], optimizer: Optimizer | None = None) -> None:
-        """Save the network to a file, which `fastbp.load` makes a network again.
-
-        Parameters
-        ----------
-        path : path
-            Written as it is, no suffix is added. The file is replaced at once or stays as it was.
-        optimizer : Optimizer, optional
-            To be saved as well, with its settings, its state and how many updates there have been.
-
-        Raises
-        ------
-        TypeError
-            For a layer, loss, network or optimizer of another class, and for an optimizer whose rate is a function.
-        OSError
-            If the file cannot be written.
-        """
-        from fastbp import saving  # noqa: PLC0415 - it knows networks
-
-        saving.save(self, path, optimizer)
+    fit = train_network
+    save = contents.save
 
     def gradient(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
@@ -424,6 +285,7 @@ class Sequential:
         return {key: numerical_gradient(loss, value) for key, value in self.params.items()}
 
 
+@contents.registered
 class TwoLayerNet(Sequential):
     """Affine, ReLU, Affine, softmax with loss: the network of chapters 4 and 5.
 

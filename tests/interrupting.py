@@ -16,9 +16,10 @@ import warnings
 
 import numpy as np
 
-from fastbp import Sequential, fitting
+from fastbp import Sequential
 from fastbp.layers import Affine, Dropout, ReLU, SoftmaxWithLoss, Tanh
 from fastbp.optimizers import Adam
+from fastbp.training import run as training_run
 
 SENDER = """
 import os, random, signal, sys, time
@@ -95,9 +96,9 @@ class Fit:
     def unbroken(self, epochs):
         """What a run has changed after each step, and the losses."""
         seen = {0: self.snapshot()}
-        stretch, fitting.STRETCH = fitting.STRETCH, 0.0  # a callback after each step
+        stretch, training_run.STRETCH = training_run.STRETCH, 0.0  # a callback after each step
         self.run(epochs, on_steps=lambda _: seen.setdefault(self.optimizer.iter, self.snapshot()))
-        fitting.STRETCH = stretch
+        training_run.STRETCH = stretch
         return seen, self.network.history.steps
 
     def is_whole(self, seen, losses):
@@ -117,7 +118,7 @@ def interrupted_fits(count, epochs, **settings):
     seen, losses = Fit(**settings).unbroken(epochs)
     last, torn, astray, done = seen[max(seen)], 0, 0, 0
     interrupted = Interrupted()
-    fitting.STRETCH = 3e-4
+    training_run.STRETCH = 3e-4
     with subprocess.Popen([sys.executable, "-c", SENDER, str(os.getpid()), "0.02"]) as sender:
         while done < count:
             fit = Fit(**settings)
@@ -161,10 +162,10 @@ def interrupted_estimators(count, **settings):
         seen[run._estimator._optimizer.t] = snapshot(run._estimator)
 
     plain, training._Run._look_at_interrupts = training._Run._look_at_interrupts, look
-    fitting.STRETCH = 0.0
+    training_run.STRETCH = 0.0
     warnings.simplefilter("ignore")
     whole = classifier().fit(X, y)
-    training._Run._look_at_interrupts, fitting.STRETCH = plain, 3e-4
+    training._Run._look_at_interrupts, training_run.STRETCH = plain, 3e-4
     interrupted, torn, done = Interrupted(), 0, 0
     with subprocess.Popen([sys.executable, "-c", SENDER, str(os.getpid()), "0.02"]) as sender:
         while done < count:

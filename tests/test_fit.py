@@ -14,7 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbp import Sequential, StopTraining, TwoLayerNet, fitting, num_threads, saving, set_num_threads, use_reference
+from fastbp import (
+    Sequential,
+    StopTraining,
+    TwoLayerNet,
+    files,
+    num_threads,
+    saving,
+    set_num_threads,
+    use_reference,
+)
 from fastbp.layers import (
     Affine,
     Dropout,
@@ -28,6 +37,7 @@ from fastbp.layers import (
     Tanh,
 )
 from fastbp.optimizers import SGD, Adam, optimizer
+from fastbp.training import run as training_run
 from tests.compare import TOLERANCE
 from tests.subprocesses import ROOT, run_python
 
@@ -473,8 +483,8 @@ def stop_writing(monkeypatch):
 
     There is one stretch for each step.
     """
-    monkeypatch.setattr(fitting, "STRETCH", 0.0)
-    write = saving.write
+    monkeypatch.setattr(training_run, "STRETCH", 0.0)
+    write = files.write
 
     def stop_from(step):
         def write_and_stop(path, arrays, meta):
@@ -482,7 +492,7 @@ def stop_writing(monkeypatch):
             if meta["checkpoint"]["epochs"] == 1 and meta["checkpoint"]["step"] >= step:
                 raise StopTraining
 
-        monkeypatch.setattr(saving, "write", write_and_stop)
+        monkeypatch.setattr(files, "write", write_and_stop)
 
     return stop_from
 
@@ -533,8 +543,8 @@ def test_a_checkpoint_holds_what_a_callback_changed(tmp_path, stop_writing):
 def test_a_checkpoint_is_written_after_so_much_time_and_after_the_last_epoch(tmp_path, monkeypatch):
     now, written = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(fitting, "STRETCH", 0.0)
-    monkeypatch.setattr(saving, "write", lambda path, arrays, meta: written.append(meta["checkpoint"]))
+    monkeypatch.setattr(training_run, "STRETCH", 0.0)
+    monkeypatch.setattr(files, "write", lambda path, arrays, meta: written.append(meta["checkpoint"]))
 
     def pass_some_time(_):
         now[0] += 25.0

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from fastbp import History, Sequential, StopTraining, TwoLayerNet, fitting, saving
+from fastbp import History, Sequential, StopTraining, TwoLayerNet, saving
 from fastbp.layers import (
     Affine,
     Dropout,
@@ -17,6 +17,7 @@ from fastbp.layers import (
     Tanh,
 )
 from fastbp.optimizers import SGD, Adam, Momentum
+from fastbp.training import run as training_run
 
 X, T = np.random.default_rng(0).random((30, 6)), np.arange(30) % 3
 
@@ -152,7 +153,7 @@ def loop(net, optimizer, change, place, epochs=4, batch_size=8):
 @pytest.mark.parametrize("change", HONOURED, ids=lambda change: change.__name__)
 @pytest.mark.filterwarnings("ignore:fit. this network")
 def test_a_change_counts_from_the_next_step_on(change, when, is_looped, monkeypatch):
-    monkeypatch.setattr(fitting, "STRETCH", 0.0)
+    monkeypatch.setattr(training_run, "STRETCH", 0.0)
     place = 4 if when == "on_epoch" else 2
     fitted, looped = network(is_looped), network(is_looped)
     ours, theirs = SGD(0.1, weight_decay=0.01), SGD(0.1, weight_decay=0.01)
@@ -195,7 +196,7 @@ REFUSED = [
 @pytest.mark.parametrize(("change", "error", "match"), REFUSED, ids=[case[0].__name__ for case in REFUSED])
 @pytest.mark.filterwarnings("ignore:fit. this network")
 def test_what_no_step_can_be_done_with_is_refused_at_once(change, error, match, is_looped, monkeypatch):
-    monkeypatch.setattr(fitting, "STRETCH", 0.0)
+    monkeypatch.setattr(training_run, "STRETCH", 0.0)
     net, optimizer, generator, left = network(is_looped), Momentum(0.1), np.random.default_rng(0), []
 
     def callback(progress):

@@ -9,11 +9,12 @@ import warnings
 import numpy as np
 import pytest
 
-from fastbp import Sequential, StopTraining, interrupts
-from fastbp.interrupts import Interrupts
+from fastbp import Sequential, StopTraining
 from fastbp.kernels import engine as engine_kernels
 from fastbp.layers import Affine, Dropout, ReLU, SoftmaxWithLoss
 from fastbp.optimizers import Adam
+from fastbp.training import interrupts
+from fastbp.training.interrupts import Interrupts
 from tests.subprocesses import run_python
 
 # The kinds of runs, each with how many were torn and how many then went astray.

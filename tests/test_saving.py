@@ -19,7 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbp import History, Sequential, TwoLayerNet, layers, load, optimizers, save, saving, use_reference
+from fastbp import (
+    History,
+    Sequential,
+    TwoLayerNet,
+    contents,
+    files,
+    layers,
+    load,
+    optimizers,
+    save,
+    saving,
+    use_reference,
+)
 from fastbp.layers import Affine, CrossEntropyError, IdentityWithLoss, ReLU, Sigmoid, Softmax, SoftmaxWithLoss
 from fastbp.saving import network_contents, network_from, read, write
 from tests.subprocesses import ROOT, run_python
@@ -282,9 +294,9 @@ def signed(members):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-        archive.comment = bytes(saving._CHECKSUM_LENGTH)
+        archive.comment = bytes(files._CHECKSUM_LENGTH)
     content = bytearray(buffer.getvalue())
-    content[-saving._CHECKSUM_LENGTH :] = saving._checksum(content)
+    content[-files._CHECKSUM_LENGTH :] = files._checksum(content)
     return content
 
 
@@ -321,7 +333,7 @@ def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path, members):
 
 
 def test_a_file_of_a_later_version_says_so(path, monkeypatch):
-    monkeypatch.setattr(saving, "VERSION", 2)
+    monkeypatch.setattr(files, "VERSION", 2)
     write(path, {}, {})
     assert read(path) == ({}, {})
     monkeypatch.undo()
@@ -416,7 +428,7 @@ def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_written_agai
             os.unlink(name)
         return opened
 
-    monkeypatch.setattr(saving, "open", open_and_lose, raising=False)
+    monkeypatch.setattr(files, "open", open_and_lose, raising=False)
     write(path, {"x": np.ones(3)}, {"name": "new"})
     monkeypatch.undo()
     assert read(path)[1] == {"name": "new"}
@@ -441,7 +453,7 @@ class FullFile(io.FileIO):
     [
         (os, "fsync", full_disk),
         (os, "replace", full_disk),
-        (saving, "open", lambda path, _: FullFile(path, "x")),
+        (files, "open", lambda path, _: FullFile(path, "x")),
     ],
     ids=["fsync", "rename", "write"],
 )
@@ -607,7 +619,7 @@ def test_more_can_be_saved_beside_a_network(tmp_path):
 
 
 def test_every_layer_of_the_library_can_be_saved():
-    assert {getattr(layers, name) for name in layers.__all__} == set(saving._LAYERS)
+    assert {getattr(layers, name) for name in layers.__all__} == set(contents.LAYERS)
 
 
 class Doubling(ReLU):

@@ -11,8 +11,8 @@ from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
 from fastbp.engine import Gradients
-from fastbp.interrupts import Interrupts
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
+from fastbp.training.interrupts import Interrupts
 from fastbp.validation import FLOAT64, Array
 
 

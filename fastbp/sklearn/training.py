@@ -6,7 +6,6 @@ off; in the engine an optimizer of fastbp's stands for it.
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,11 @@ from sklearn.neural_network._base import LOSS_FUNCTIONS
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from fastbp import optimizers
-from fastbp.fitting import Pace, StopTraining
-from fastbp.interrupts import Interrupts
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
+from fastbp.training.display import Bar
+from fastbp.training.fit import StopTraining
+from fastbp.training.interrupts import Interrupts
+from fastbp.training.run import Pace
 from fastbp.validation import Array, checked_order
 
 DIVERGED = (
@@ -113,7 +114,7 @@ class _Run:
         self._engine.read()
         self._is_written = True
         self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE] if callbacks else []
-        self._bar = _progress_bar(estimator)
+        self._bar = Bar(estimator.max_iter, bool(estimator.verbose), unit=" iterations")
         self.interrupts = Interrupts()
         # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
         self._samples.train(self._engine, self._samples.epoch(self._order, self._batch_size), 0, 0, True)
@@ -201,28 +202,15 @@ class _Run:
             self.interrupts.deliver()
 
     def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
-            self._bar.set_postfix(loss=f"{self._estimator.loss_:.8f}")
-        elif self._estimator.verbose:
-            print(f"Iteration {self._estimator.n_iter_}, loss = {self._estimator.loss_:.8f}")
+        estimator = self._estimator
+        self._bar.advance(1, loss=f"{estimator.loss_:.8f}")
+        if estimator.verbose and not self._bar.is_shown:
+            print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
 
     def finish(self) -> None:
         """Leave the estimator as it was trained."""
         self._write()
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _progress_bar(estimator: Any) -> Any:
-    """A bar over the iterations, where someone sees it and tqdm is installed."""
-    if not estimator.verbose or not sys.stderr.isatty():
-        return None
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415 - optional
-    except ImportError:
-        return None
-    return tqdm(total=estimator.max_iter, unit=" iterations")
+        self._bar.close()
 
 
 def _loss(estimator: Any, X: Any, y: Array, weights: Array | None) -> float:

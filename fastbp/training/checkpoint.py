@@ -8,21 +8,21 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastbp import saving
-from fastbp.history import History
+from fastbp import files
+from fastbp.contents import optimizer_state, set_optimizer_state
+from fastbp.files import FilePath
 from fastbp.layers import Dropout
 from fastbp.optimizers import Optimizer
+from fastbp.training.best import Best
+from fastbp.training.history import History
+from fastbp.training.protocol import Network
+from fastbp.training.run import Run
+from fastbp.training.samples import check_writeable
 from fastbp.validation import Array, whole_number
-
-if TYPE_CHECKING:
-    from fastbp.fitting import Best, Run
-    from fastbp.network import Sequential
-
-FilePath = str | os.PathLike[str]
 
 # The arrays of a checkpoint, and what else is in it.
 Reached = tuple[dict[str, Array], dict[str, Any]]
@@ -31,9 +31,7 @@ Reached = tuple[dict[str, Array], dict[str, Any]]
 class Checkpoints:
     """Writes the file of a run at the times that the user chose, and reads it."""
 
-    def __init__(
-        self, network: Sequential, run: Run, best: Best, path: FilePath | None, every: int | timedelta
-    ) -> None:
+    def __init__(self, network: Network, run: Run, best: Best, path: FilePath | None, every: int | timedelta) -> None:
         self._network, self._run, self._best, self._path = network, run, best, path
         self._epochs, self._seconds = _interval(every)
         if path is not None:
@@ -61,7 +59,7 @@ class Checkpoints:
         ValueError
             If it is damaged, not a checkpoint, or one of another run.
         """
-        arrays, meta = saving.read(path)
+        arrays, meta = files.read(path)
         if "checkpoint" not in meta:
             raise ValueError(f"{os.fspath(path)}: expected a checkpoint of fit, got another file; pass what fit wrote")
         content = meta["checkpoint"]
@@ -85,7 +83,7 @@ class Checkpoints:
 
     def _write(self) -> None:
         if self._path is not None:
-            with self._run.standing():
+            with self._run.paused():
                 write(self._path, self._network, self._run, self._best, self._given)
         self._written_at = time.monotonic()
 
@@ -119,12 +117,12 @@ def _check_path(path: object) -> None:
         ) from None
 
 
-def write(path: FilePath, network: Sequential, run: Run, best: Best, given: dict[str, Any]) -> None:
+def write(path: FilePath, network: Network, run: Run, best: Best, given: dict[str, Any]) -> None:
     """Write what there is between two steps, or after an epoch; `given` are the settings at the beginning."""
     optimizer = run.optimizer
     arrays = {f"parameter {key}": value for key, value in network.params.items()}
     arrays |= {f"best {key}": value for key, value in best.params.items()}
-    arrays |= saving.optimizer_state(optimizer)
+    arrays |= optimizer_state(optimizer)
     arrays |= {"losses": run.losses[: run.step], "hits": run.hits[: run.step], "steps": network.history.steps}
     meta = {
         "checkpoint": {
@@ -143,10 +141,10 @@ def write(path: FilePath, network: Sequential, run: Run, best: Best, given: dict
             "waited": best.since,
         }
     }
-    saving.write(path, arrays, meta)
+    files.write(path, arrays, meta)
 
 
-def _check(path: str, content: dict[str, Any], network: Sequential, run: Run, given: dict[str, Any]) -> None:
+def _check(path: str, content: dict[str, Any], network: Network, run: Run, given: dict[str, Any]) -> None:
     """Raise an error unless a run can go on from there."""
     for name, value in _description(network, run).items():
         if content["run"].get(name) != value:
@@ -166,17 +164,13 @@ def _check(path: str, content: dict[str, Any], network: Sequential, run: Run, gi
                 f"{path}: expected {name} as a number or an array, got a function that a callback had set, which "
                 f"no file can hold; pass an optimizer with that function"
             )
-    for key, array in network.params.items():
-        if not array.flags.writeable:
-            raise ValueError(
-                f"params[{key!r}]: expected an array that can be written to, got a read-only one; pass a copy"
-            )
+    check_writeable(network.params)
 
 
-def _put(arrays: dict[str, Array], content: dict[str, Any], network: Sequential, run: Run, best: Best) -> None:
+def _put(arrays: dict[str, Array], content: dict[str, Any], network: Network, run: Run, best: Best) -> None:
     for key, parameter in network.params.items():
         parameter[...] = arrays[f"parameter {key}"]
-    saving.set_optimizer_state(run.optimizer, arrays, content["iter"])
+    set_optimizer_state(run.optimizer, arrays, content["iter"])
     run.generator.bit_generator.state = content["generator"]
     for layer, step, seed in zip(_dropouts(network), content["dropout"], content["seeds"], strict=True):
         layer.step, layer.seed = step, seed
@@ -185,7 +179,7 @@ def _put(arrays: dict[str, Array], content: dict[str, Any], network: Sequential,
     run.losses[: run.step], run.hits[: run.step] = arrays["losses"], arrays["hits"]
 
 
-def _settings(network: Sequential, optimizer: Optimizer) -> dict[str, Any]:
+def _settings(network: Network, optimizer: Optimizer) -> dict[str, Any]:
     """What a callback may set otherwise than it was given: the optimizer's settings (None: a function), and ratios."""
     settings = {name: getattr(optimizer, name) for name in optimizer.setting_names()}
     ratios = {f"dropout_ratio {number}": layer.dropout_ratio for number, layer in enumerate(_dropouts(network), 1)}
@@ -202,7 +196,7 @@ def _changed(content: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _set(network: Sequential, optimizer: Optimizer, settings: dict[str, Any]) -> None:
+def _set(network: Network, optimizer: Optimizer, settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         if name.startswith("dropout_ratio "):
             _dropouts(network)[int(name.removeprefix("dropout_ratio ")) - 1].dropout_ratio = value
@@ -214,7 +208,7 @@ def _is_equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other) and (one is None) == (other is None)
 
 
-def _description(network: Sequential, run: Run) -> dict[str, Any]:
+def _description(network: Network, run: Run) -> dict[str, Any]:
     """What must be the same for a run to go on."""
     return {
         "parameters": {key: [str(value.dtype), *value.shape] for key, value in network.params.items()},
@@ -230,5 +224,5 @@ def _beginning(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
     return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _dropouts(network: Sequential) -> list[Dropout]:
+def _dropouts(network: Network) -> list[Dropout]:
     return [layer for layer in network.layers.values() if isinstance(layer, Dropout)]

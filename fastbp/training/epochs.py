@@ -1,16 +1,15 @@
-"""The book's training: shuffled batches, a gradient and an update for each, accuracies after each epoch."""
+"""The book's training: an epoch of shuffled batches by `fit`, then the accuracies, as an iterator."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastbp.data import Dataset
-from fastbp.fitting import Run
-from fastbp.network import Sequential
 from fastbp.optimizers import Optimizer
-from fastbp.validation import whole_number
+from fastbp.training.fit import Progress, fit
+from fastbp.training.protocol import Network
+from fastbp.validation import generator, whole_number
 
 __all__ = ["Epoch", "train"]
 
@@ -39,7 +38,7 @@ class Epoch:
 
 
 def train(
-    network: Sequential,
+    network: Network,
     data: Dataset,
     optimizer: Optimizer,
     *,
@@ -48,7 +47,7 @@ def train(
     seed: int,
     after_steps: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Epoch]:
-    """Train `network` on `data`, and yield an `Epoch` after each.
+    """Train `network` on `data` by `fit`, and yield an `Epoch` after each.
 
     Each sample is used once per epoch, in an order drawn from `seed`; the last batch of an epoch may be short.
 
@@ -71,15 +70,20 @@ def train(
         If epochs, batch_size or seed is not such an integer.
     """
     whole_number("epochs", epochs, 1, "give the number of passes over the data")
-    run = Run(network, data.x_train, data.t_train, batch_size, optimizer, seed)
+    order, told = generator(seed), 0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        after_steps(progress.step - told)
+        told = progress.step % progress.steps
+
     for number in range(1, epochs + 1):
-        start = time.perf_counter()
-        with run.interrupts:
-            for stretch in run.epoch(keeps_bad=True):
-                run.look_at_interrupts()
-                with run.standing():
-                    after_steps(len(stretch.losses))
-        seconds = time.perf_counter() - start
+        history = fit(
+            network, data.x_train, data.t_train, batch_size=batch_size, optimizer=optimizer, seed=order,
+            on_steps=tell, on_nan="ignore", verbose=False,
+        )  # fmt: skip
         train_accuracy = network.accuracy(data.x_train, data.t_train)
         test_accuracy = network.accuracy(data.x_test, data.t_test)
-        yield Epoch(number, stretch.loss, train_accuracy, test_accuracy, seconds)
+        yield Epoch(
+            number, float(history["loss"][0]), train_accuracy, test_accuracy, float(history["seconds"][0])
+        )  # fmt: skip

@@ -1,0 +1,58 @@
+"""Early stopping: the parameters of the best epoch are kept, and a run ends that waits too long for a better one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbp.training.protocol import Network
+from fastbp.training.samples import check_writeable
+from fastbp.validation import Array
+
+
+class Best:
+    """The parameters of the best epoch, and how many epochs there have been since.
+
+    Attributes
+    ----------
+    value : float
+        Of the column that is compared, in the best epoch.
+    since : int
+        Epochs after the best one.
+    params : dict of str to ndarray
+        Copies; empty where nothing is kept.
+    """
+
+    def __init__(self, network: Network, patience: int | None, column: str) -> None:
+        self._network, self._patience, self._column = network, patience, column
+        self.value, self.since = np.inf, 0
+        self.params: dict[str, Array] = {}
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Take note of an epoch."""
+        if self._patience is None:
+            return
+        self.since += 1
+        if row[self._column] < self.value:
+            self.value, self.since = row[self._column], 0
+            self.params = {key: value.copy() for key, value in self._network.params.items()}
+
+    def is_over(self) -> bool:
+        """Whether the run has waited long enough for a better epoch."""
+        return self._patience is not None and self.since >= self._patience
+
+    def restore(self) -> None:
+        """Put the parameters of the best epoch back into the network."""
+        if not self.params:
+            return
+        best = {key: value.shape for key, value in self.params.items()}
+        shapes = {key: value.shape for key, value in self._network.params.items()}
+        if shapes != best:
+            raise ValueError(
+                f"patience: expected the shapes of the best epoch, {best}, to put its parameters back, got {shapes}; "
+                f"leave patience out where a callback changes the shapes"
+            )
+        check_writeable(self._network.params)
+        for key, value in self.params.items():
+            self._network.params[key][...] = value

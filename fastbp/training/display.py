@@ -1,0 +1,89 @@
+"""What a run shows of itself: one progress bar for `fit`, for the command and for the estimators."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from fastbp.extras import require
+from fastbp.training.run import Run, Stretch
+
+
+class Bar:
+    """A progress bar on a terminal that has tqdm. Elsewhere, and where nobody wants it, it shows nothing.
+
+    Parameters
+    ----------
+    total : int
+        How much work there is.
+    is_wanted : bool
+    **settings
+        Of tqdm, such as `unit`.
+
+    Attributes
+    ----------
+    is_shown : bool
+    """
+
+    def __init__(self, total: int, is_wanted: bool = True, **settings: Any) -> None:
+        self._bar: Any = None
+        if is_wanted and sys.stderr.isatty():
+            with suppress(ImportError):
+                self._bar = require("tqdm.auto").tqdm(total=total, **settings)
+        self.is_shown = self._bar is not None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.is_shown:
+            self._bar.close()
+
+    def advance(self, work: int, **numbers: Any) -> None:
+        """Show that so much more work is done, and numbers beside the bar."""
+        if self.is_shown:
+            self._bar.update(work)
+            if numbers:
+                self._bar.set_postfix(numbers)
+
+    def print(self, line: str) -> None:
+        """Print a line to stdout, above the bar."""
+        with self._bar.external_write_mode() if self.is_shown else nullcontext():
+            print(f"{line}\n", end="", flush=True)  # one write, of which a Ctrl-C cannot cut off the end
+
+
+class Display:
+    """Shows a run of `fit`: a bar on a terminal, else a line for each epoch, or nothing."""
+
+    def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
+        is_wanted = sys.stderr.isatty() if verbose is None else verbose
+        self._run, self._shown = run, 0
+        self._bar = Bar(epochs * run.samples, is_wanted, unit=" samples", unit_scale=True)
+        self._prints = is_wanted and not self._bar.is_shown
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, stretch: Stretch) -> None:
+        """Show how far the run has come with these steps."""
+        run = self._run
+        samples = (stretch.epoch - 1) * run.samples + round(run.samples * stretch.step / run.steps)
+        numbers: dict[str, Any] = {"epoch": stretch.epoch, "loss": f"{stretch.loss:.4f}"}
+        if run.classifies:
+            numbers["accuracy"] = f"{stretch.accuracy:.4f}"
+        self._bar.advance(samples - self._shown, **numbers)
+        self._shown = samples
+
+    def print(self, row: dict[str, Any]) -> None:
+        """Print the numbers of an epoch, where no bar shows them."""
+        if self._prints:
+            numbers = (f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")
+            print(f"epoch {row['epoch']}: {', '.join(numbers)}", file=sys.stderr, flush=True)

@@ -1,0 +1,337 @@
+"""A run of training: its data, the steps of an epoch, and how far it has come.
+
+`fastbp.engine` trains a network of fastbp's own layers, some steps at a time, so that Ctrl-C, progress and callbacks
+come between two steps. Any other network is trained layer by layer, with the same results and the same calls.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp import engine, optimizers
+from fastbp.implementation import is_reference
+from fastbp.layers import Dropout, SoftmaxWithLoss, shares_of_mean
+from fastbp.training.interrupts import Abandoned, Interrupts
+from fastbp.training.protocol import Network
+from fastbp.training.samples import (
+    average,
+    check_writeable,
+    checked_scale,
+    common_dtype,
+    labels_and_targets,
+    rows_of,
+    scaled,
+    share_memory,
+    share_of_hits,
+    weights_for,
+    where_given,
+)
+from fastbp.validation import FLOAT64, Array, as_array, checked_order, generator, whole_number
+
+# Seconds of compiled steps between two looks at Ctrl-C, callbacks and the progress bar.
+STRETCH = 0.05
+
+ValidationData = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some steps that were just done, and what the epoch has come to with them."""
+
+    epoch: int
+    step: int
+    losses: Array
+    loss: float
+    accuracy: float
+
+
+class Pace:
+    """How many steps take about as long as a look at Ctrl-C, callbacks and the progress bar may wait."""
+
+    def __init__(self) -> None:
+        self._size = 1
+
+    def stretch(self, first: int, steps: int) -> tuple[int, int]:
+        """First and last of some of `steps` steps, to be done before the next are asked for."""
+        return first, min(first + self._size, steps)
+
+    def took(self, count: int, seconds: float) -> None:
+        """Take note of how long `count` steps took."""
+        self._size = max(1, min(2 * self._size, int(STRETCH * count / seconds)))
+
+
+class Run:
+    """The data and the steps of a run, and how far it has come.
+
+    Attributes
+    ----------
+    epochs : int
+        Finished ones.
+    step : int
+        Finished ones of the epoch that has begun.
+    losses, hits : ndarray (steps,)
+        What the steps of that epoch came to, the first `step` of them.
+    seconds : float
+        Spent on that epoch, or the last one.
+    before : dict
+        The state of the generator before it drew the order of that epoch.
+    interrupts : Interrupts
+        To be entered before the first step: between two looks at them the network is not what it was trained to.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        x: ArrayLike,
+        t: ArrayLike,
+        batch_size: int,
+        optimizer: optimizers.Optimizer | str,
+        seed: int | np.random.Generator | None,
+        scale: float,
+        drop_last: bool,
+        sample_weight: ArrayLike | None,
+        on_nan: str,
+    ) -> None:
+        self._network, self._scale = network, checked_scale(scale)
+        self.optimizer, self._pace = optimizers.optimizer(optimizer), Pace()
+        self.generator = np.random.default_rng() if seed is None else generator(seed)
+        self.batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
+        if on_nan not in ("stop", "ignore"):
+            raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
+        self._continues_on_nan = on_nan == "ignore"
+        self._x = rows_of(x, common_dtype(network.layers.values()) or FLOAT64)
+        self._t = as_array("t", t)
+        samples = len(self._x)
+        self.batch_size = min(self.batch_size, samples)
+        self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
+        self.samples = self.steps * self.batch_size if drop_last else samples
+        self._weights = None if sample_weight is None else weights_for(network, sample_weight, samples)
+        if self._weights is not None and not np.any(self._weights):
+            raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")
+        self._validation: tuple[Any, ...] | None = None
+        self.epochs, self.step, self.seconds = 0, 0, 0.0
+        self.losses, self.hits = np.zeros(self.steps), np.zeros(self.steps)
+        self.before = self.generator.bit_generator.state
+        self.interrupts = Interrupts()
+        self._is_written = True
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Choose how the network is trained as it is now, and check the targets against its outputs."""
+        network, optimizer = self._network, self.optimizer
+        layers, loss = list(network.layers.values()), network.last_layer
+        dtype, traits = common_dtype(layers), self._traits()
+        unknown = [*engine.unknown(layers, loss, optimizer), *network.own_methods()]
+        if type(optimizer) in engine.OPTIMIZERS:
+            check_writeable(network.params)
+        if share_memory(network.params.values()):
+            unknown.append("parameters that share memory")
+        # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
+        outputs = self._predicted_outputs() if unknown else engine.output_size(layers, self._x.shape[1])
+        labels, targets = labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
+        if not len(labels):
+            self._t = self._t.reshape(targets.shape)
+        self.classifies, self._outputs = isinstance(loss, SoftmaxWithLoss), outputs
+        self._labels, self._targets, self._dtype = labels, targets, dtype or FLOAT64
+        # The layers are kept, so that no new one can have the address of an old one.
+        self._known_traits, self._known_layers, self._engine = traits, (layers, loss), None
+        if unknown or dtype is None:
+            reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
+            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
+        elif not is_reference():
+            self._engine = engine.Engine(
+                layers, loss, optimizer, network.params, dtype, self._x.shape[1], self.batch_size
+            )
+            # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
+            self._train(self._engine, np.arange(0), np.empty(0), 0, 0)
+
+    def _traits(self) -> list[Any]:
+        """What may be changed by a callback and then asks for another engine, or for none."""
+        layers, loss = list(self._network.layers.values()), self._network.last_layer
+        params = self._network.params.values()
+        return [
+            common_dtype(layers),
+            self._network.own_methods(),
+            [(id(part), type(part)) for part in (*layers, loss, self.optimizer)],
+            engine.unknown(layers, loss, self.optimizer),
+            [engine.dropout_settings(layer) for layer in layers if type(layer) is Dropout],
+            [(value.shape, value.dtype, value.flags.writeable) for value in params],
+            share_memory(params),
+        ]
+
+    def _predicted_outputs(self) -> int:
+        predicted = as_array("predict(x)", self._network.predict(scaled(self._x[:1], self._scale)))
+        return int(predicted.shape[-1])
+
+    def epoch(self) -> Iterator[Stretch]:
+        """Do the steps of one epoch, or what is left of it, a stretch at a time.
+
+        The network has its parameters after the epoch, after an error, and where `write` is called after a stretch.
+        """
+        began = time.perf_counter() - (self.seconds if self.step else 0.0)
+        self.before = self.generator.bit_generator.state
+        order = checked_order("seed", self.generator.permutation(len(self._x)), len(self._x))[: self.samples]
+        sample_shares, counts = self._sample_shares(order)
+        try:
+            while self.step < self.steps:
+                self._read()
+                first, last = self._pace.stretch(self.step, self.steps)
+                start = time.perf_counter()
+                done = self._do(order, sample_shares, first, last)
+                if not done:
+                    _raise_not_finite(first, self.losses)
+                now = time.perf_counter()
+                self._pace.took(done, now - start)
+                self.step, self.seconds = first + done, now - began
+                averages = (average(values[: self.step], counts[: self.step]) for values in (self.losses, self.hits))
+                yield Stretch(self.epochs + 1, self.step, self.losses[first : self.step], *averages)
+        finally:
+            self.write()
+            if not self.step:  # an error came before the first step: the order was drawn for nothing
+                self.generator.bit_generator.state = self.before
+        self.epochs, self.step, self.before = self.epochs + 1, 0, self.generator.bit_generator.state
+
+    def _sample_shares(self, order: Array) -> tuple[Array, Array]:
+        """The share of each sample of an order in its batch, (0,) where all are alike; and the weight of each batch."""
+        sizes = np.full(self.steps, self.batch_size)
+        sizes[-1] = len(order) - (self.steps - 1) * self.batch_size
+        if self._weights is None:
+            return np.empty(0), sizes
+        weights = self._weights[order]
+        totals = np.add.reduceat(weights, np.arange(self.steps) * self.batch_size)
+        return shares_of_mean(weights, np.repeat(totals, sizes)), totals
+
+    def write(self) -> None:
+        """Give the network and the optimizer what this step made of them; the next step begins with what they hold."""
+        if self._engine is not None and not self._is_written:
+            self._engine.write()
+        self._is_written = True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let others look at the network after this step, change it and interrupt, in a `with` statement."""
+        self.write()
+        with self.interrupts.let_through():
+            yield
+
+    def look_at_interrupts(self) -> None:
+        """Deliver Ctrl-C, if there was one: after this step all is whole."""
+        if self.interrupts.noted:
+            self.write()
+            self.interrupts.deliver()
+
+    def _read(self) -> None:
+        if not self._is_written:
+            return
+        if self._traits() != self._known_traits:
+            self._prepare()
+        if self._engine is not None:
+            self._engine.read()
+        self._is_written = False
+
+    def set_validation_data(self, given: ValidationData | None) -> None:
+        """Check the data that each epoch is validated on, and keep them."""
+        if given is None:
+            return
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            size = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+            raise TypeError(
+                f"validation_data: expected (x, t) or (x, t, sample_weight), got {type(given).__name__}{size}; "
+                f"pass such a tuple"
+            )
+        x, t, sample_weight = (*given, None)[:3]
+        try:
+            samples = rows_of(x, self._dtype)
+            if samples.shape[1] != self._x.shape[1]:
+                raise ValueError(
+                    f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
+                    f"{samples.shape[1]}; give as many"
+                )
+            shape = len(samples), self._outputs
+            t = as_array("t", t)
+            labels_and_targets(t, shape, self._dtype, self._network.last_layer)
+            if sample_weight is not None:
+                sample_weight = weights_for(self._network, sample_weight, len(samples))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from None
+        self._validation = x, t if self.classifies else t.reshape(shape), where_given(sample_weight)
+
+    def row(self, stretch: Stretch) -> dict[str, Any]:
+        """The numbers of the epoch that ended with this stretch."""
+        row: dict[str, Any] = {"epoch": stretch.epoch, "loss": stretch.loss}
+        if self.classifies:
+            row["accuracy"] = stretch.accuracy
+        if self._validation is None:
+            return row
+        x, t, weights = self._validation
+        with self.paused():
+            x = scaled(as_array("x", x), self._scale)
+            row["val_loss"] = self._network.loss(x, t, **weights)
+            if self.classifies:
+                row["val_accuracy"] = self._network.accuracy(x, t, **weights)
+        return row
+
+    def _do(self, order: Array, sample_shares: Array, first: int, last: int) -> int:
+        """Do steps `first` to `last`, or some of them; returns how many, 0 where the first loss is not finite."""
+        if self._engine is not None:
+            return self._train(self._engine, order, sample_shares, first, last)
+        step = first
+        while step < last:
+            places = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            try:
+                is_done = self._step(step, order[places], sample_shares[places])
+            except Abandoned:
+                if step > first:
+                    break
+                self.interrupts.deliver()
+                continue
+            if not is_done:
+                break
+            step += 1
+            if self.interrupts.noted:
+                break
+        return step - first
+
+    def _train(self, trained: engine.Engine, order: Array, sample_shares: Array, first: int, last: int) -> int:
+        data = self._x, self._labels, self._targets, self._scale
+        results = self.losses, self.hits, self._continues_on_nan
+        return trained.train(data, order, sample_shares, first, last, *results)
+
+    def _step(self, step: int, batch: Array, sample_shares: Array) -> bool:
+        """One step layer by layer, if its loss is finite; else, and after an error, dropout is where it was."""
+        network = self._network
+        dropouts = [layer for layer in network.layers.values() if isinstance(layer, Dropout)]
+        x, t = scaled(self._x[batch], self._scale), self._t[batch]
+        weights = where_given(None if self._weights is None else self._weights[batch])
+        before, is_done = [layer.step for layer in dropouts], False
+        try:
+            with self.interrupts.abandoning():
+                gradients = network.gradient(x, t, **weights)
+            self.losses[step] = network.last_layer.loss
+            if self.classifies:
+                self.hits[step] = share_of_hits(network.last_layer, t, sample_shares)
+            if self._continues_on_nan or np.isfinite(self.losses[step]):
+                self.optimizer.update(network.params, gradients)
+                is_done = True
+        finally:
+            if not is_done:
+                for layer, count in zip(dropouts, before, strict=True):
+                    layer.step = count
+        return is_done
+
+
+def _raise_not_finite(step: int, losses: Array) -> NoReturn:
+    before = f"{losses[step - 1]:.4g} the step before" if step else "no step before it"
+    raise FloatingPointError(
+        f"loss: expected a finite number, got {losses[step]} at step {step + 1} of the epoch ({before}); the "
+        f"parameters are those of the step before; a learning rate too large or a NaN in x is the usual cause "
+        f"(on_nan='ignore' goes on all the same)"
+    )
