@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import importlib.metadata
 import json
 import math
@@ -12,7 +11,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import timeit
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from fastbp.gradcheck import gradient_check
 from fastbp.implementation import use_reference
 from fastbp.network import TwoLayerNet
 from fastbp.optimizers import SGD
-from fastbp.training import Epoch, train
 from fastbp.training.display import Bar
+from fastbp.training.fit import Progress, StopTraining
 from fastbp.training.history import History, check_picture
 
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left to print goes nowhere; Python would try it again at its exit.
+        # The rest of the output goes nowhere. Else Python would try to print it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ImportError, OSError, ValueError) as error:
@@ -133,70 +133,78 @@ def _train(options: argparse.Namespace) -> int:
     if options.plot:
         _check_plot(options.plot)
     data = _data(options)
-    inputs, classes = data.x_train.shape[1], 10
-    network = TwoLayerNet(inputs, 50, classes, dtype=options.dtype, seed=options.seed)
+    network = _network(options, data)
     print(
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
-        f"network {inputs}-50-{classes}, {options.dtype}, {options.impl}"
+        f"network {data.x_train.shape[1]}-50-10, {options.dtype}, {options.impl}"
     )
-    twin, history, is_interrupted = copy.deepcopy(network), History(), False
-    steps = -(-len(data.x_train) // options.batch_size) * options.epochs
-    with _implementation(options.impl), Bar(steps, unit="step", leave=False) as bar:
+    steps = -(-len(data.x_train) // options.batch_size)
+    curves, is_interrupted = History(), False
+    implementation = use_reference() if options.impl == "numpy" else contextlib.nullcontext()
+    with implementation, Bar(steps * options.epochs, unit="step", leave=False) as bar:
+
+        def on_epoch(progress: Progress) -> None:
+            train, test = network.accuracy(data.x_train, data.t_train), network.accuracy(data.x_test, data.t_test)
+            curves.append(epoch=progress.epoch, loss=progress.loss, accuracy=train, val_accuracy=test)
+            bar.print(
+                f"epoch {progress.epoch:>{len(str(options.epochs))}}/{options.epochs}  loss {progress.loss:.4f}  "
+                f"train {train:.4f}  test {test:.4f}"
+            )
+            if not math.isfinite(progress.loss):
+                raise StopTraining
+
+        def on_steps(progress: Progress) -> None:
+            bar.reach((progress.epoch - 1) * steps + progress.step)
+
         try:
-            for epoch in _epochs(options, data, network, bar.advance):
-                history.append(
-                    epoch=epoch.number,
-                    loss=epoch.loss,
-                    accuracy=epoch.train_accuracy,
-                    val_accuracy=epoch.test_accuracy,
-                    seconds=epoch.seconds,
-                )
-                bar.print(
-                    f"epoch {epoch.number:>{len(str(options.epochs))}}/{options.epochs}  loss {epoch.loss:.4f}  "
-                    f"train {epoch.train_accuracy:.4f}  test {epoch.test_accuracy:.4f}"
-                )
-                if not math.isfinite(epoch.loss):
-                    break
+            _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps)
         except KeyboardInterrupt:
             is_interrupted = True
-    _summarize(history, len(data.x_train))
+    _summarize(network.history, len(data.x_train))
     if options.compare and not is_interrupted:
-        _compare(options, data, network, twin, history["seconds"].sum())
-    if options.plot and len(history):
-        history.plot(options.plot)
+        _compare(options, data, network)
+    if options.plot and len(curves):
+        figure = curves.plot()
+        figure.suptitle(f"{data.name}, {data.x_train.shape[1]}-50-10")
+        figure.savefig(options.plot)
         print(f"learning curves saved to {options.plot}")
     if is_interrupted:
-        _complain(f"interrupted after {len(history)} of {options.epochs} epochs")
+        _complain(f"interrupted after {len(curves)} of {options.epochs} epochs")
         return 130
-    loss = history["loss"][-1]
+    loss = curves["loss"][-1]
     if not math.isfinite(loss):
         _complain(
             f"error: --lr: expected a rate at which the loss stays finite, got {options.lr:g} and a loss of {loss} in "
-            f"epoch {len(history)}; choose a smaller one"
+            f"epoch {len(curves)}; choose a smaller one"
         )
         return 1
     return 0
 
 
-def _epochs(
-    options: argparse.Namespace,
-    data: Dataset,
-    network: TwoLayerNet,
-    after_steps: Callable[[int], None] = lambda _: None,
-) -> Iterator[Epoch]:
-    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": options.seed}
-    return train(network, data, SGD(options.lr), **settings, after_steps=after_steps)
+def _fit(options: argparse.Namespace, data: Dataset, network: TwoLayerNet, **callbacks: Any) -> None:
+    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "optimizer": SGD(options.lr)}
+    settings |= {"seed": options.seed, "on_nan": "ignore", "verbose": False}
+    network.fit(data.x_train, data.t_train, **settings, **callbacks)
 
 
-def _compare(
-    options: argparse.Namespace, data: Dataset, network: TwoLayerNet, twin: TwoLayerNet, seconds: float
-) -> None:
-    """Train `twin` on plain NumPy as `network` was trained, and print what that took and where it ended."""
+def _summarize(history: History, images: int) -> None:
+    if not len(history):
+        return
+    seconds = history["seconds"]
+    settled = seconds[1:] if len(seconds) > 1 else seconds  # the first epoch finds cold caches
+    rate = images * len(settled) / settled.sum()
+    print(f"{seconds.sum():.2f} s in training, {rate:,.0f} images/s after the first epoch")
+
+
+def _compare(options: argparse.Namespace, data: Dataset, network: TwoLayerNet) -> None:
+    """Train a network on plain NumPy as `network` was trained, and print the times and how far the weights differ."""
+    twin = _network(options, data)
     with use_reference():
-        numpy = sum(epoch.seconds for epoch in _epochs(options, data, twin))
+        _fit(options, data, twin)
+    numpy, ours = (float(trained.history["seconds"].sum()) for trained in (twin, network))
     largest = max(float(np.abs(value - twin.params[key]).max()) for key, value in network.params.items())
     print(
-        f"NumPy took {numpy:.2f} s in training, {numpy / seconds:.1f} times {options.impl}'s {seconds:.2f}; "
+        f"NumPy took {numpy:.2f} s in training, {numpy / ours:.1f} times {options.impl}'s {ours:.2f}; "
         f"largest difference of weights {largest:.2g}"
     )
 
@@ -211,17 +219,8 @@ def _data(options: argparse.Namespace) -> Dataset:
     return load_digits(options.dtype)
 
 
-def _implementation(name: str) -> contextlib.AbstractContextManager[None]:
-    return use_reference() if name == "numpy" else contextlib.nullcontext()
-
-
-def _summarize(history: History, images: int) -> None:
-    if not len(history):
-        return
-    seconds = history["seconds"]
-    settled = seconds[1:] if len(seconds) > 1 else seconds  # the first epoch finds cold caches
-    rate = images * len(settled) / settled.sum()
-    print(f"{seconds.sum():.2f} s in training, {rate:,.0f} images/s after the first epoch")
+def _network(options: argparse.Namespace, data: Dataset) -> TwoLayerNet:
+    return TwoLayerNet(data.x_train.shape[1], 50, 10, dtype=options.dtype, seed=options.seed)
 
 
 def _check_plot(path: Path) -> None:
@@ -270,7 +269,7 @@ def _check(_: argparse.Namespace) -> int:
     count = sum(value.size for value in network.params.values())
     print(f"784-50-10, three images, float64: {count:,} gradients by backpropagation and by numerical differentiation")
     network.gradient(x, t)
-    backpropagation = min(_seconds(lambda: network.gradient(x, t)) for _ in range(20))
+    backpropagation = min(timeit.repeat(lambda: network.gradient(x, t), number=1, repeat=20))
     start = time.perf_counter()
     report = gradient_check(network, x, t)
     numerical = time.perf_counter() - start
@@ -291,12 +290,6 @@ def _network_away_from_kinks() -> tuple[TwoLayerNet, Any, Any]:
         if np.abs(network.layers["Affine1"].forward(x)).min() > 1e-3:
             return network, x, t
     raise RuntimeError("seed: expected one below 1000 to keep away from the kink, got none; report this")
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _graph(options: argparse.Namespace) -> int:

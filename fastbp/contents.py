@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from fastbp import files
+from fastbp import files, layers
 from fastbp.files import FilePath
-from fastbp.layers import (
-    AddLayer,
-    Affine,
-    CrossEntropyError,
-    Dropout,
-    ExpWithLoss,
-    Identity,
-    IdentityWithLoss,
-    Layer,
-    LossLayer,
-    MulLayer,
-    ReLU,
-    Sigmoid,
-    SigmoidWithLoss,
-    Softmax,
-    SoftmaxWithLoss,
-    Tanh,
-)
+from fastbp.layers import Layer, LossLayer
 from fastbp.optimizers import OPTIMIZERS, Optimizer
 from fastbp.validation import Array, whole_number
 
 
 @dataclass(frozen=True)
 class _Arguments:
-    """What a constructor takes: arrays and settings, attributes of the same names. Counts are set afterwards."""
+    """Attributes of a layer: arrays and settings, which its constructor takes by these names, and counts, set later."""
 
     arrays: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
@@ -41,23 +25,15 @@ class _Arguments:
 
 # A new layer class is one entry here.
 LAYERS: dict[type, _Arguments] = {
-    AddLayer: _Arguments(),
-    Affine: _Arguments(arrays=("W", "b")),
-    CrossEntropyError: _Arguments(),
-    Dropout: _Arguments(settings=("dropout_ratio", "seed"), counts=("step",)),
-    ExpWithLoss: _Arguments(),
-    Identity: _Arguments(),
-    IdentityWithLoss: _Arguments(),
-    MulLayer: _Arguments(),
-    ReLU: _Arguments(),
-    Sigmoid: _Arguments(),
-    SigmoidWithLoss: _Arguments(),
-    Softmax: _Arguments(),
-    SoftmaxWithLoss: _Arguments(),
-    Tanh: _Arguments(),
+    layers.Affine: _Arguments(arrays=("W", "b")),
+    layers.Dropout: _Arguments(settings=("dropout_ratio", "seed"), counts=("step",)),
+    **dict.fromkeys((layers.AddLayer, layers.MulLayer, layers.CrossEntropyError, layers.Softmax), _Arguments()),
+    **dict.fromkeys((layers.Identity, layers.ReLU, layers.Sigmoid, layers.Tanh), _Arguments()),
+    **dict.fromkeys((layers.ExpWithLoss, layers.IdentityWithLoss), _Arguments()),
+    **dict.fromkeys((layers.SigmoidWithLoss, layers.SoftmaxWithLoss), _Arguments()),
 }
 
-# The classes of networks by name. They are defined above this module, and each is given to `registered`.
+# The classes of networks by name. Modules above this one define them, and give each to `registered`.
 NETWORKS: dict[str, Any] = {}
 
 NetworkClass = TypeVar("NetworkClass", bound=type)
@@ -66,21 +42,16 @@ NetworkClass = TypeVar("NetworkClass", bound=type)
 class Stack(Protocol):
     """What a file holds of a network."""
 
-    @property
-    def layers(self) -> Mapping[str, Layer]:
-        """In their order."""
-
-    @property
-    def last_layer(self) -> LossLayer:
-        """The loss."""
+    layers: OrderedDict[str, Layer]
+    last_layer: LossLayer
 
     @property
     def params(self) -> MutableMapping[str, Array]:
-        """The layers' own arrays."""
+        """The layers' own arrays by name."""
 
 
 def registered(network_class: NetworkClass) -> NetworkClass:
-    """Let files hold networks of this class, by its name: a decorator."""
+    """Let files hold networks of this class, by its name. A decorator."""
     NETWORKS[network_class.__name__] = network_class
     return network_class
 
@@ -88,17 +59,17 @@ def registered(network_class: NetworkClass) -> NetworkClass:
 def save(network: Stack, path: FilePath, optimizer: Optimizer | None = None) -> None:
     """Save a network: its class, its layers with their names, settings and parameters, and its loss.
 
-    Dropout layers go on with the masks after those that were drawn. What layers keep between forward and backward is
-    not saved. `np.load(path)` gives the parameters by the names of `network.params`, W1, b1 and so on.
+    After loading, dropout layers go on with the masks after those that were drawn. What layers keep between forward and
+    backward is not saved. `np.load(path)` gives the parameters by the names of `network.params`, W1, b1 and so on.
 
     Parameters
     ----------
     network : Sequential or TwoLayerNet
         Of layers of `fastbp.layers`.
     path : path
-        Written as it is, no suffix is added. As `write`: the file is replaced at once or stays as it was.
+        Taken as it is, no suffix is added. The file is replaced at once or stays as it was.
     optimizer : Optimizer, optional
-        To be saved with the network: its settings, its state and how many updates there have been.
+        To be saved with the network: its settings, its state and the number of its updates.
 
     Raises
     ------
@@ -141,13 +112,13 @@ def network_contents(network: Stack) -> tuple[dict[str, Array], dict[str, Any]]:
     # By identity, so that one array in two layers is one array again.
     names = {id(array): name for name, array in network.params.items()}
     arrays: dict[str, Array] = {}
-    layers = [_described(name, layer, names, arrays) for name, layer in network.layers.items()]
+    described = [_described(name, layer, names, arrays) for name, layer in network.layers.items()]
     loss = _described("loss", network.last_layer, names, arrays)
-    return arrays, {"network": {"class": type(network).__name__, "layers": layers, "loss": loss}}
+    return arrays, {"network": {"class": type(network).__name__, "layers": described, "loss": loss}}
 
 
 def layer_from(description: Mapping[str, Any], arrays: Mapping[str, Array]) -> Any:
-    """Return the layer that `network_contents` described, with its own arrays of these."""
+    """Return the layer of a description, with its own arrays out of `arrays`."""
     layer_class = class_named(description["class"], "layer", LAYERS)
     arguments, settings = LAYERS[layer_class], description["settings"]
     own = {attribute: arrays[description["arrays"][attribute]] for attribute in arguments.arrays}
@@ -255,7 +226,7 @@ def class_named(name: str, kind: str, classes: Iterable[type]) -> Any:
 
 
 def _described(name: str, layer: object, names: dict[int, str], arrays: dict[str, Array]) -> dict[str, Any]:
-    """The description of a layer, whose arrays are added to `arrays` by their `names`."""
+    """Describe a layer, and add its arrays to `arrays` by their `names`."""
     arguments, members = _arguments(name, layer), {}
     for attribute in arguments.arrays:
         array = getattr(layer, attribute)

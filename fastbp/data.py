@@ -80,8 +80,8 @@ def load_mnist(folder: str | Path | None = None, dtype: DTypeLike = np.float64) 
     Parameters
     ----------
     folder : path, optional
-        Holds the four IDX files, gzipped or not, with as many images as you like. Without it the originals
-        (60,000 and 10,000 images) are downloaded once into the user's cache, their checksums compared.
+        Holds the four IDX files, gzipped or not, with any number of images. Without a folder the originals (60,000 and
+        10,000 images) are downloaded once into the user's cache, and their checksums are compared.
     dtype : float64 or float32
         Of the images.
 

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, with a clear word where they are missing."""
+"""Optional packages: they are imported where they are used, and a clear error names what to install."""
 
 from __future__ import annotations
 

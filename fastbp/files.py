@@ -59,10 +59,10 @@ _UNREADABLE = (
 def write(path: FilePath, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
     """Write arrays and other values to one file, all of it or nothing.
 
-    The bytes go to a temporary file in the same folder, to the disk, and then take the name of `path` in one step: an
-    existing file stays whole whatever fails. Only a process that is killed outright can leave its temporary
-    file, `.fastbp-*.tmp`, behind; the next write to the same path removes it. The whole content is in memory once more
-    while it is written.
+    The bytes go to a temporary file in the same folder, then to the disk, and then take the name of `path` in one step.
+    An existing file stays whole whatever fails. Only a process that is killed outright can leave its temporary
+    file, `.fastbp-*.tmp`, behind; the next write to the same path removes it. Writing keeps
+    the whole content in memory once more.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> Array:
 
 
 def _checksum(content: bytes | memoryview) -> bytes:
-    """What the file ends with, by the bytes before it."""
+    """The end of the file, computed from the bytes before it."""
     digest = hashlib.sha256(memoryview(content)[:-_CHECKSUM_LENGTH]).hexdigest()
     return _CHECKSUM_NAME + digest.encode("ascii")
 

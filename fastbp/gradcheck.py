@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp.validation import FLOAT32, FLOAT64, Array, as_array, scalar
-
-if TYPE_CHECKING:
-    from fastbp.network import Sequential
 
 __all__ = ["GradientCheck", "ParameterCheck", "gradient_check", "numerical_gradient"]
 
@@ -23,9 +20,9 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     Parameters
     ----------
     f : callable
-        Takes x and returns a number. It may as well ignore its argument and read x where it lies, as the
-        book's `lambda W: network.loss(x, t)` does: x itself is changed, one element at a time, and every
-        element is put back exactly, also when f raises.
+        Takes x and returns a number. It may ignore its argument and read x itself, as the book's
+        `lambda W: network.loss(x, t)` does: x is changed in place, one element at a time. Every element is put back
+        exactly, also when f raises.
     x : ndarray of float64 or float32
         Any shape. In float32 the result is only good to about three digits.
     h : float
@@ -134,8 +131,17 @@ class GradientCheck:
         )
 
 
+class _Network(Protocol):
+    @property
+    def params(self) -> Mapping[str, Array]: ...
+
+    def gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]: ...
+
+    def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]: ...
+
+
 def gradient_check(
-    network: Sequential, x: ArrayLike, t: ArrayLike, *, tolerance: float = 1e-6, raise_on_failure: bool = False
+    network: _Network, x: ArrayLike, t: ArrayLike, *, tolerance: float = 1e-6, raise_on_failure: bool = False
 ) -> GradientCheck:
     """Compare the gradients by backpropagation and by numerical differentiation, parameter by parameter.
 

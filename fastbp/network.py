@@ -15,7 +15,7 @@ from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLo
 from fastbp.optimizers import Optimizer
 from fastbp.training.fit import fit as train_network
 from fastbp.training.history import History
-from fastbp.training.samples import where_given
+from fastbp.training.run import share_of_hits, where_given
 from fastbp.validation import (
     Array,
     as_array,
@@ -33,7 +33,7 @@ __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 
 
 class Parameters(MutableMapping[str, Array]):
-    """The parameters of a network by name, W1, b1, W2, b2 and so on, as they stand in its layers.
+    """The parameters of a network by name, W1, b1, W2, b2 and so on: the arrays of its layers.
 
     Reading gives the layer's own array; setting a name puts the new array into the layer. So both
     `params["W1"] -= lr * grad` and `params["W1"] = W` reach the network.
@@ -121,7 +121,7 @@ class Sequential:
     history : History
         Of the last `fit`.
     optimizer : Optimizer or None
-        The one that was saved with the network, where it comes from `fastbp.load`; for `fit(optimizer=...)`.
+        The one that was saved with the network, after `fastbp.load`; for `fit(optimizer=...)`.
 
     Raises
     ------
@@ -153,14 +153,14 @@ class Sequential:
 
     @property
     def params(self) -> Parameters:
-        """W1, b1, W2, b2 and so on: the own arrays of the layers as they stand now."""
+        """W1, b1, W2, b2 and so on: the layers' own arrays at this moment."""
         layers = list(self.layers.values())
         if layers != self._params.layers:
             self._params = Parameters(layers)
         return self._params
 
     def own_methods(self) -> list[str]:
-        """Names of the methods of a step that a subclass, or this object, has replaced, which `fit` must then call."""
+        """Names of the methods that a subclass or this object has replaced, so that `fit` must call them."""
         methods = "predict", "loss", "gradient"
         own = vars(self)
         return [name for name in methods if name in own or getattr(type(self), name) is not getattr(Sequential, name)]
@@ -192,9 +192,9 @@ class Sequential:
         train_flg : bool
             Whether `Dropout` drops.
         sample_weight : array_like (N,), optional
-            What each sample counts for: the loss is sum(w·loss)/sum(w).
+            A weight for each sample: the loss is sum(w·loss)/sum(w).
         """
-        forward: Callable[..., float] = self.last_layer.forward  # one without weights has no argument for them
+        forward: Callable[..., float] = self.last_layer.forward  # a user's own loss may take no weights
         return forward(self.predict(x, train_flg), t, **where_given(sample_weight))
 
     def accuracy(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -207,7 +207,7 @@ class Sequential:
         t : array_like
             Integer labels (N,), 0 <= t < C, or one-hot (N, C).
         sample_weight : array_like (N,), optional
-            What each sample counts for: the share is that of the sum of weights.
+            A weight for each sample: the share is that of the sum of weights.
 
         Raises
         ------
@@ -221,13 +221,10 @@ class Sequential:
         labels, _ = target(t, out.shape, float_dtype(out.dtype))
         if len(scores) == 0:
             raise ValueError("x: expected at least one sample, got none; the share of none is not a number")
-        if labels.ndim == 2:
-            labels = np.argmax(labels, axis=1)
-        hits = np.argmax(scores, axis=1) == labels
         if sample_weight is None:
-            return float(np.mean(hits))
-        weights = sample_weights(sample_weight, len(hits))
-        return float(np.sum(hits * shares_of_mean(weights, float(np.sum(weights)))))
+            return share_of_hits(scores, labels, np.empty(0))
+        weights = sample_weights(sample_weight, len(scores))
+        return share_of_hits(scores, labels, shares_of_mean(weights, float(np.sum(weights))))
 
     fit = train_network
     save = contents.save
@@ -235,14 +232,14 @@ class Sequential:
     def gradient(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
 
-        The gradient by x itself is not formed where the first layer can do without.
+        The gradient by x itself is not formed where the first layer is an `Affine`.
 
         Parameters
         ----------
         x, t : array_like
             A batch and its targets.
         sample_weight : array_like (N,), optional
-            What each sample counts for, as in `loss`.
+            A weight for each sample, as in `loss`.
 
         Returns
         -------
@@ -261,7 +258,7 @@ class Sequential:
         return self.params.gradients()
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
-        """Return the same by numerical differentiation: two losses for each element, so slow.
+        """Return the gradient by numerical differentiation, which is slow: it takes two losses for each element.
 
         `Dropout` drops what it dropped last.
 
@@ -297,7 +294,7 @@ class TwoLayerNet(Sequential):
         Weights start as normal numbers of this standard deviation, biases as zeros.
     dtype : float64 or float32
     seed : int or numpy.random.Generator, optional
-        At least 0, of the weights; without it they come from NumPy's global generator, as in the book, so that
+        For the weights, at least 0. Without it the weights come from NumPy's global generator, as in the book, so that
         `np.random.seed` sets them.
 
     Raises

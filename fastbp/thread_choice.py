@@ -1,4 +1,4 @@
-"""All threads or one: the choice of a training run, by measuring.
+"""All threads or one: a training run measures which is faster.
 
 No bit of a result depends on the number of threads, so a run may change it between two steps. It times its steps, tries
 the other number now and then for a fiftieth of the time, and keeps the faster. A busy machine, a container with half a
@@ -14,25 +14,25 @@ from collections.abc import Hashable
 # Seconds from one try of a number of threads to the next: at first, and at most. A try that fails doubles them.
 FIRST, LONGEST = 0.05, 0.5
 
-# Seconds at the beginning of a try that do not count: threads that slept wake and fill their caches.
+# Seconds at the beginning of a try that do not count, because sleeping threads wake and fill their caches.
 WARMING = 0.0005
 
-# The share of the time that tries take. The first comes after so many steps all the same, as it may save much.
+# The share of the time that tries take. The first try comes after so many steps in any case, because it may save much.
 SHARE, FIRST_STEPS = 0.02, 10
 
-# Seconds over which the time of a step is averaged. The first steps of a run find cold caches, and would count against
-# the choice that it began with.
+# Seconds over which the time of a step is averaged. A longer average would hold the cold caches of a run's first steps
+# against the choice that the run began with.
 RECENT = 0.01
 
-# Seconds after which what was measured says nothing any more.
+# Seconds after which a measurement is out of date.
 MEMORY = 10.0
 
-# The other choice is taken where a step takes less than so much of the time: a try is of a few steps, and they scatter.
+# The other choice must take less than this share of the time. A try has few steps, and their times scatter.
 CLEARLY = 0.95
 
 
 class ThreadChoice:
-    """Whether the next steps go on all threads, and how many until that is looked at again."""
+    """Whether the next steps run on all threads, and how many of them until the next decision."""
 
     def __init__(self) -> None:
         self.is_all = True
@@ -43,7 +43,7 @@ class ThreadChoice:
         self._seconds, self._steps, self._recent = 0.0, 0, 0.0
 
     def next(self, steps: int) -> tuple[bool, int]:
-        """Whether to take all threads, and for how many of so many steps."""
+        """Whether to take all threads, and for how many of the next `steps`."""
         was_warming = self._tries and self._warms
         self._tries = was_warming or self._is_time_to_try()
         if not self._tries:
@@ -54,7 +54,7 @@ class ThreadChoice:
         return not self.is_all, min(steps, count)
 
     def note(self, seconds: float, steps: int) -> None:
-        """Take note of what the steps took that `next` spoke of."""
+        """Take note of the time that the steps of the last `next` took."""
         self.used = time.monotonic()
         if steps == 0:
             return
@@ -75,7 +75,7 @@ class ThreadChoice:
         return self._seconds >= max(self._waits[not self.is_all], least)
 
     def _other_rate(self) -> float:
-        """Seconds that a step of the other choice took, or may take."""
+        """Seconds that a step of the other choice took, or is guessed to take."""
         return self._rates.get(not self.is_all, 2 * self._recent)
 
     def _judge(self, rate: float) -> None:
@@ -93,7 +93,7 @@ _last = threading.local()
 
 
 def choice_for(work: Hashable) -> ThreadChoice:
-    """The choice of this Python thread for steps of that kind: its last one, where that was for these and is recent."""
+    """The choice of this Python thread for such steps: its last one, if that was for the same work and is recent."""
     known, choice = getattr(_last, "choice", (None, None))
     if choice is None or known != work or time.monotonic() - choice.used > MEMORY:
         choice = ThreadChoice()

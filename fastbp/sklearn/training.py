@@ -203,7 +203,7 @@ class _Run:
 
     def _show(self) -> None:
         estimator = self._estimator
-        self._bar.advance(1, loss=f"{estimator.loss_:.8f}")
+        self._bar.reach(estimator.n_iter_, loss=f"{estimator.loss_:.8f}")
         if estimator.verbose and not self._bar.is_shown:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
 

@@ -1,4 +1,4 @@
-"""Early stopping: the parameters of the best epoch are kept, and a run ends that waits too long for a better one."""
+"""Early stopping: a run keeps the parameters of its best epoch, and ends after too many epochs without a better one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from typing import Any
 import numpy as np
 
 from fastbp.training.protocol import Network
-from fastbp.training.samples import check_writeable
+from fastbp.training.run import check_writeable
 from fastbp.validation import Array
 
 
 class Best:
-    """The parameters of the best epoch, and how many epochs there have been since.
+    """The lowest `value` of a column, the number of epochs `since`, and copies of the parameters of that epoch.
 
-    Attributes
-    ----------
-    value : float
-        Of the column that is compared, in the best epoch.
-    since : int
-        Epochs after the best one.
-    params : dict of str to ndarray
-        Copies; empty where nothing is kept.
+    Without `patience` it keeps nothing.
     """
 
     def __init__(self, network: Network, patience: int | None, column: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, suppress
-from typing import Any
+from typing import Any, Self
 
 from fastbp.extras import require
 from fastbp.training.run import Run, Stretch
 
 
 class Bar:
-    """A progress bar on a terminal that has tqdm. Elsewhere, and where nobody wants it, it shows nothing.
+    """A progress bar on a terminal that has tqdm. Elsewhere, and unless it is wanted, it shows nothing.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Bar:
                 self._bar = require("tqdm.auto").tqdm(total=total, **settings)
         self.is_shown = self._bar is not None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,10 +44,10 @@ class Bar:
         if self.is_shown:
             self._bar.close()
 
-    def advance(self, work: int, **numbers: Any) -> None:
-        """Show that so much more work is done, and numbers beside the bar."""
+    def reach(self, done: int, **numbers: Any) -> None:
+        """Show how much of the work is done, and numbers beside the bar."""
         if self.is_shown:
-            self._bar.update(work)
+            self._bar.update(done - self._bar.n)
             if numbers:
                 self._bar.set_postfix(numbers)
 
@@ -57,33 +57,23 @@ class Bar:
             print(f"{line}\n", end="", flush=True)  # one write, of which a Ctrl-C cannot cut off the end
 
 
-class Display:
+class Display(Bar):
     """Shows a run of `fit`: a bar on a terminal, else a line for each epoch, or nothing."""
 
     def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
         is_wanted = sys.stderr.isatty() if verbose is None else verbose
-        self._run, self._shown = run, 0
-        self._bar = Bar(epochs * run.samples, is_wanted, unit=" samples", unit_scale=True)
-        self._prints = is_wanted and not self._bar.is_shown
-
-    def __enter__(self) -> Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        super().__init__(epochs * run.samples, is_wanted, unit=" samples", unit_scale=True)
+        self._run, self._has_lines = run, is_wanted and not self.is_shown
 
     def show(self, stretch: Stretch) -> None:
         """Show how far the run has come with these steps."""
         run = self._run
         samples = (stretch.epoch - 1) * run.samples + round(run.samples * stretch.step / run.steps)
-        numbers: dict[str, Any] = {"epoch": stretch.epoch, "loss": f"{stretch.loss:.4f}"}
-        if run.classifies:
-            numbers["accuracy"] = f"{stretch.accuracy:.4f}"
-        self._bar.advance(samples - self._shown, **numbers)
-        self._shown = samples
+        accuracy = {"accuracy": f"{stretch.accuracy:.4f}"} if run.classifies else {}
+        self.reach(samples, epoch=stretch.epoch, loss=f"{stretch.loss:.4f}", **accuracy)
 
-    def print(self, row: dict[str, Any]) -> None:
+    def show_epoch(self, row: dict[str, Any]) -> None:
         """Print the numbers of an epoch, where no bar shows them."""
-        if self._prints:
+        if self._has_lines:
             numbers = (f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")
             print(f"epoch {row['epoch']}: {', '.join(numbers)}", file=sys.stderr, flush=True)

@@ -78,19 +78,19 @@ def fit(
     resume: FilePath | None = None,
     verbose: bool | None = None,
 ) -> History:
-    """Train the network in compiled code, and return what the run came to.
+    """Train the network in compiled code, and return the results of the run.
 
-    Batches, forward, loss, backward and update run in one kernel for any stack of fastbp's own layers, with the
-    results of `optimizer.update(network.params, network.gradient(x, t))` for each batch. A network with a layer,
-    loss or optimizer of another class is trained by just that loop, which a warning then says. The parameters are
-    changed in place, in the layers' own arrays. Ctrl-C waits some hundredths of a second for the end of a step, and
-    leaves parameters, optimizer, dropout, generator and history as they are after it. Where a layer of another
-    class does not come to an end, a further Ctrl-C leaves its step undone.
+    One kernel runs batches, forward, loss, backward and update, for any stack of fastbp's own layers. The results are
+    those of `optimizer.update(network.params, network.gradient(x, t))` for each batch. A network with a layer, loss or
+    optimizer of another class is trained by that loop itself, and a warning says so. The parameters change in place,
+    in the layers' own arrays. Ctrl-C waits some hundredths of a second for the end of a step. Parameters, optimizer,
+    dropout, generator and history are then as they are after that step. Where a layer of another class does not come
+    to an end, a second Ctrl-C abandons its step.
 
     Parameters
     ----------
     x : array_like (samples, D)
-        float32, float64 and uint8 are read as they are, a batch at a time, also from a memory-mapped file; other
+        float32, float64 and uint8 are read as they are, a batch at a time, also from a memory-mapped file. Other
         dtypes are converted at once. More axes are flattened to D.
     t : array_like
         Targets as the loss layer takes them.
@@ -101,64 +101,69 @@ def fit(
     optimizer : Optimizer or str
         An object of `fastbp.optimizers`, which keeps its state from one fit to the next, or a name such as "adam".
     seed : int or numpy.random.Generator, optional
-        Of the order of the samples, in which each comes once in an epoch; without it no two runs are alike. A
+        For the order of the samples. Each sample comes once in an epoch. Without a seed no two runs are alike. A
         generator goes on: two fits with one are the epochs of a longer fit.
     sample_weight : array_like (samples,), optional
-        What each sample counts for, finite and at least 0. The loss of a batch is sum(w·loss)/sum(w), its delta at
-        the output w·(y - t)/sum(w); accuracies and the means of an epoch are weighted alike. A batch in which all
-        weights are 0 has the loss 0.0 and the gradient 0.
+        A weight for each sample, finite and at least 0. The loss of a batch is sum(w·loss)/sum(w), and its gradient
+        by the output is w·(y - t)/sum(w). Accuracies and the means of an epoch are weighted alike. A batch whose
+        weights are all 0 has the loss 0.0 and the gradient 0.
     scale : float
-        What x is multiplied by, such as 1/255 for images of bytes.
+        A factor for x, such as 1/255 for images of bytes.
     drop_last : bool
-        Leave out a last batch that is smaller.
+        Whether to leave out a last batch that is smaller.
     validation_data : (x, t) or (x, t, sample_weight), optional
         Gives `val_loss` and, for classes, `val_accuracy` of each epoch.
     patience : int, optional
-        Stop after so many epochs without a smaller `val_loss` (without validation data: `loss`); the parameters are
-        then, as at the end of any such run, those of the best epoch.
+        Stop after so many epochs without a smaller `val_loss`, or `loss` where there is no validation data. Any run
+        with `patience` ends with the parameters of its best epoch.
     on_epoch, on_steps : callable, optional
-        Called with a `Progress` after each epoch, and about 20 times a second between two steps. What they change
-        of the network and the optimizer counts from the next step on: rates, ratios and seeds of dropout, arrays,
-        layers; with what no step can be done raises an error then. Raising `fastbp.StopTraining` ends the run.
+        Called with a `Progress`: `on_epoch` after each epoch, `on_steps` between two steps, about 20 times a second.
+        Changes to the network and the optimizer count from the next step on: rates, ratios and seeds of dropout,
+        arrays, layers. A change that allows no step raises an error at that step. A callback ends the run by raising
+        `fastbp.StopTraining`.
     on_nan : "stop" or "ignore"
         Whether a loss that is not finite ends the run with an error.
     record_steps : bool
-        Keep the loss of every step in `history.steps`.
+        Whether to keep the loss of every step in `history.steps`.
     checkpoint : path, optional
-        File that holds all that the run needs to go on, written after `on_epoch` with what that changed. It is
-        replaced at once: a run that is killed at any moment leaves a whole one.
+        A file with all that the run needs to go on. It is written after `on_epoch`, with the changes of that. It is
+        replaced at once: a run that is killed at any moment leaves a whole file.
     every : int or datetime.timedelta
-        The checkpoint is written after so many epochs; or after so much time, also between two steps of an epoch,
-        as `timedelta(minutes=10)`. In either case also after the last epoch.
+        Write the checkpoint after so many epochs; or after so much time, such as `timedelta(minutes=10)`, also between
+        two steps of an epoch. In either case it is written after the last epoch, too.
     resume : path, optional
-        A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the end is bitwise
-        that of a run that never stopped; the file may be the one for `checkpoint`. A rate or another setting that
-        a callback had changed goes on as changed, unless fit is given another one than then; masks of dropout go on
-        with the seeds in the file.
+        A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the run ends bitwise as
+        one that never stopped. The file may be the one for `checkpoint`. A rate or another setting that a callback had
+        changed stays changed, unless fit is given another one than then. Masks of dropout go on with the seeds in the
+        file.
     verbose : bool, optional
-        Show a progress bar on a terminal, elsewhere a line for each epoch. Without it: only on a terminal.
+        Whether to show a progress bar on a terminal, and elsewhere a line for each epoch. The default shows the bar
+        on a terminal, and elsewhere nothing.
 
     Returns
     -------
     History
-        Columns epoch, loss and, for classes, accuracy (over the samples of the epoch, each before the update by its
-        batch), those of the validation data, and seconds.
+        The columns epoch, loss and, for classes, accuracy; those of the validation data; and seconds. Loss and
+        accuracy are means over the samples of the epoch, each before the update by its batch.
 
     Raises
     ------
     TypeError, ValueError
-        For data that does not fit the network, and for settings out of range. All are checked before the first
-        step, and nothing is changed then.
+        For data that does not fit the network, and for settings out of range. All are checked before the first step,
+        and nothing is changed then.
     FileNotFoundError, OSError
         If `resume` does not exist, or `checkpoint` cannot be written.
     FloatingPointError
         At a loss that is not finite. The parameters are those before that step.
     """
     run = Run(self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan)
-    _check_settings(epochs, patience, {"on_epoch": on_epoch, "on_steps": on_steps})
+    whole_number("epochs", epochs, 1, "give the number of passes over the data")
+    if patience is not None:
+        whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
+    _check_callbacks(on_epoch=on_epoch, on_steps=on_steps)
     run.set_validation_data(validation_data)
     best = Best(self, patience, "loss" if validation_data is None else "val_loss")
-    checkpoints = Checkpoints(self, run, best, checkpoint, every)
+    checkpoints = Checkpoints(run, best, checkpoint, every)
     reached = None if resume is None else checkpoints.read(resume)
     with run.interrupts:
         self.history = history = History() if reached is None else checkpoints.resume(reached)
@@ -168,17 +173,17 @@ def fit(
                     if record_steps:
                         history.extend_steps(stretch.losses)
                     display.show(stretch)
-                    _call(on_steps, self, run, stretch)
+                    _call(on_steps, run, stretch)
                     checkpoints.between_steps()
                     if stretch.step < run.steps:
                         run.look_at_interrupts()
                 row = run.row(stretch)
                 history.append(**row, seconds=run.seconds)
                 best.note(row)
-                display.print(row)
+                display.show_epoch(row)
                 run.look_at_interrupts()
                 try:
-                    _call(on_epoch, self, run, stretch)
+                    _call(on_epoch, run, stretch)
                 except StopTraining:
                     checkpoints.after_epoch(is_last=True)
                     raise
@@ -187,10 +192,7 @@ def fit(
     return history
 
 
-def _check_settings(epochs: int, patience: int | None, callbacks: dict[str, Callback | None]) -> None:
-    whole_number("epochs", epochs, 1, "give the number of passes over the data")
-    if patience is not None:
-        whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
+def _check_callbacks(**callbacks: Callback | None) -> None:
     for name, callback in callbacks.items():
         if callback is not None and not callable(callback):
             raise TypeError(
@@ -198,10 +200,10 @@ def _check_settings(epochs: int, patience: int | None, callbacks: dict[str, Call
             )
 
 
-def _call(callback: Callback | None, network: Network, run: Run, stretch: Stretch) -> None:
+def _call(callback: Callback | None, run: Run, stretch: Stretch) -> None:
     if callback is None:
         return
-    history = network.history
+    network, history = run.network, run.network.history
     try:
         with run.paused():
             callback(Progress(network, stretch.epoch, stretch.step, run.steps, stretch.loss, history))

@@ -1,4 +1,4 @@
-"""What a training run came to: one row of numbers for each epoch, as columns, a table or learning curves."""
+"""The results of a training run: a row of numbers for each epoch, as columns, a table or learning curves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class History:
         TypeError
             For what is not a number.
         ValueError
-            For other columns than those of the first row, or none. Nothing is added then.
+            If the columns are not those of the first row, or there are none. Nothing is added then.
         """
         numbers = {name: _number(name, value) for name, value in row.items()}
         if not numbers:
@@ -98,7 +98,9 @@ class History:
 
     def __getitem__(self, column: str) -> NDArray[np.float64]:
         """Return one column as a new array (epochs,)."""
-        return np.array(self._column(column), np.float64)
+        if column not in self._columns:
+            raise KeyError(f"{column!r}: expected one of {list(self._columns)}")
+        return np.array(self._columns[column], np.float64)
 
     def __len__(self) -> int:
         return len(next(iter(self._columns.values()), ()))
@@ -201,7 +203,7 @@ class History:
         return f"History({len(self)} epochs, columns {list(self._columns)}, {len(self._steps)} steps)"
 
     def __str__(self) -> str:
-        """The rows as a table, or a word where there is none."""
+        """The rows as a table, or "no epochs"."""
         if not len(self):
             return "no epochs"
         widths = [max(map(len, column)) for column in zip(*self._table(), strict=True)]
@@ -220,12 +222,6 @@ class History:
     def _table(self) -> list[tuple[str, ...]]:
         """The names and then each row, as text."""
         return [self.columns, *zip(*map(_texts, self._columns.values()), strict=True)]
-
-    def _column(self, name: str) -> list[int | float]:
-        try:
-            return self._columns[name]
-        except KeyError:
-            raise KeyError(f"{name!r}: expected one of {list(self._columns)}") from None
 
     def _row(self, index: int) -> dict[str, int | float]:
         return {name: values[index] for name, values in self._columns.items()}

@@ -1,4 +1,4 @@
-"""Ctrl-C in the course of a run: it waits until what a step changes is whole."""
+"""Ctrl-C during a run: it waits for the end of a step."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# Seconds that a user's own layer may go on after Ctrl-C before a further one abandons its step.
+# Seconds after a first Ctrl-C before a second one abandons the step of a user's own layer.
 PATIENCE = 1.0
 
 
 class Abandoned(KeyboardInterrupt):
-    """Raised in a step that does not come to its end, whose results are then not used."""
+    """Raised in a step that does not come to its end. Its results are not used."""
 
 
 class Interrupts:
-    """Holds SIGINT back in a `with` statement, but where `deliver` or `let_through` says that all is whole.
+    """Holds SIGINT back in a `with` statement, except where `deliver` or `let_through` is called.
 
-    Where SIGINT is let through, nothing may be left to be done: a second one can cut short what the first one began.
-    In another thread than the main one, and where no function of Python's waits for SIGINT, nothing is held back.
+    Call these only where nothing is left to be done: a second SIGINT can cut short what the first one began. Nothing is
+    held back in another thread than the main one, and where SIGINT has no handler in Python.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Interrupts:
         self._release()
 
     def deliver(self) -> None:
-        """Give the signals that are held back to their handler, whose error, if any, goes on from here."""
+        """Call the handler for each signal that was held back; its error, if any, is raised here."""
         if self.noted:
             self._release()
             self._hold()
@@ -63,7 +63,7 @@ class Interrupts:
 
     @contextmanager
     def abandoning(self) -> Iterator[None]:
-        """Raise `Abandoned` in the body at a signal that comes long after another one, for which it still waits."""
+        """Raise `Abandoned` in the body at a signal that comes long after the first one held back."""
         self._may_abandon = True
         try:
             yield
@@ -87,7 +87,7 @@ class Interrupts:
         handler, self._handler = self._handler, None
         if handler is None:
             return
-        if signal.getsignal(signal.SIGINT) == self._note:  # else someone has set another one meanwhile
+        if signal.getsignal(signal.SIGINT) == self._note:  # else someone has set another handler meanwhile
             signal.signal(signal.SIGINT, handler)
         noted, self.noted = self.noted, 0
         for _ in range(noted):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from typing import Protocol
 
 from numpy.typing import ArrayLike
 
 from fastbp.contents import Stack
 from fastbp.files import FilePath
-from fastbp.layers import Layer
 from fastbp.optimizers import Optimizer
 from fastbp.training.history import History
 from fastbp.validation import Array
@@ -21,9 +19,6 @@ class Network(Stack, Protocol):
     """What training and its callbacks ask of a network, as `fastbp.Sequential` has it."""
 
     history: History
-
-    @property
-    def layers(self) -> MutableMapping[str, Layer]: ...
 
     def own_methods(self) -> list[str]: ...
 

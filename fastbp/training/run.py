@@ -6,35 +6,41 @@ come between two steps. Any other network is trained layer by layer, with the sa
 
 from __future__ import annotations
 
+import inspect
+import itertools
+import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp import engine, optimizers
 from fastbp.implementation import is_reference
-from fastbp.layers import Dropout, SoftmaxWithLoss, shares_of_mean
+from fastbp.layers import Affine, Dropout, ExpWithLoss, SigmoidWithLoss, SoftmaxWithLoss, shares_of_mean
 from fastbp.training.interrupts import Abandoned, Interrupts
 from fastbp.training.protocol import Network
-from fastbp.training.samples import (
-    average,
-    check_writeable,
-    checked_scale,
-    common_dtype,
-    labels_and_targets,
-    rows_of,
-    scaled,
-    share_memory,
-    share_of_hits,
-    weights_for,
-    where_given,
+from fastbp.validation import (
+    FLOAT32,
+    FLOAT64,
+    INTP,
+    Array,
+    DType,
+    as_array,
+    binary_target,
+    checked_order,
+    generator,
+    parameter,
+    sample_weights,
+    scalar,
+    target,
+    whole_number,
+    working,
 )
-from fastbp.validation import FLOAT64, Array, as_array, checked_order, generator, whole_number
 
 # Seconds of compiled steps between two looks at Ctrl-C, callbacks and the progress bar.
 STRETCH = 0.05
@@ -44,7 +50,7 @@ ValidationData = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, Array
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some steps that were just done, and what the epoch has come to with them."""
+    """Some steps that were just done: their losses, and the means of the epoch up to them."""
 
     epoch: int
     step: int
@@ -54,13 +60,13 @@ class Stretch:
 
 
 class Pace:
-    """How many steps take about as long as a look at Ctrl-C, callbacks and the progress bar may wait."""
+    """How many steps are done between two looks at Ctrl-C, callbacks and the progress bar, by their time."""
 
     def __init__(self) -> None:
         self._size = 1
 
     def stretch(self, first: int, steps: int) -> tuple[int, int]:
-        """First and last of some of `steps` steps, to be done before the next are asked for."""
+        """The first of the next steps of `steps`, and the first after them."""
         return first, min(first + self._size, steps)
 
     def took(self, count: int, seconds: float) -> None:
@@ -73,18 +79,19 @@ class Run:
 
     Attributes
     ----------
+    network : Network
     epochs : int
-        Finished ones.
+        How many are finished.
     step : int
-        Finished ones of the epoch that has begun.
+        How many steps of the epoch that has begun are finished.
     losses, hits : ndarray (steps,)
-        What the steps of that epoch came to, the first `step` of them.
+        The loss and the share of hits of each step of that epoch, valid up to `step`.
     seconds : float
-        Spent on that epoch, or the last one.
+        Spent on that epoch, or on the last one.
     before : dict
         The state of the generator before it drew the order of that epoch.
     interrupts : Interrupts
-        To be entered before the first step: between two looks at them the network is not what it was trained to.
+        Enter them before the first step. Between two looks at them the engine is ahead of the network.
     """
 
     def __init__(
@@ -100,20 +107,20 @@ class Run:
         sample_weight: ArrayLike | None,
         on_nan: str,
     ) -> None:
-        self._network, self._scale = network, checked_scale(scale)
+        self.network, self._scale = network, _checked_scale(scale)
         self.optimizer, self._pace = optimizers.optimizer(optimizer), Pace()
         self.generator = np.random.default_rng() if seed is None else generator(seed)
         self.batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
         if on_nan not in ("stop", "ignore"):
             raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
         self._continues_on_nan = on_nan == "ignore"
-        self._x = rows_of(x, common_dtype(network.layers.values()) or FLOAT64)
+        self._x = _rows_of(x, _common_dtype(network.layers.values()) or FLOAT64)
         self._t = as_array("t", t)
         samples = len(self._x)
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
-        self._weights = None if sample_weight is None else weights_for(network, sample_weight, samples)
+        self._weights = None if sample_weight is None else _weights_for(network, sample_weight, samples)
         if self._weights is not None and not np.any(self._weights):
             raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")
         self._validation: tuple[Any, ...] | None = None
@@ -126,17 +133,17 @@ class Run:
 
     def _prepare(self) -> None:
         """Choose how the network is trained as it is now, and check the targets against its outputs."""
-        network, optimizer = self._network, self.optimizer
+        network, optimizer = self.network, self.optimizer
         layers, loss = list(network.layers.values()), network.last_layer
-        dtype, traits = common_dtype(layers), self._traits()
+        dtype, traits = _common_dtype(layers), self._traits()
         unknown = [*engine.unknown(layers, loss, optimizer), *network.own_methods()]
         if type(optimizer) in engine.OPTIMIZERS:
             check_writeable(network.params)
-        if share_memory(network.params.values()):
+        if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
         outputs = self._predicted_outputs() if unknown else engine.output_size(layers, self._x.shape[1])
-        labels, targets = labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
+        labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
         if not len(labels):
             self._t = self._t.reshape(targets.shape)
         self.classifies, self._outputs = isinstance(loss, SoftmaxWithLoss), outputs
@@ -150,25 +157,25 @@ class Run:
             self._engine = engine.Engine(
                 layers, loss, optimizer, network.params, dtype, self._x.shape[1], self.batch_size
             )
-            # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
+            # No steps: this compiles what steps need, before Ctrl-C has to wait.
             self._train(self._engine, np.arange(0), np.empty(0), 0, 0)
 
     def _traits(self) -> list[Any]:
-        """What may be changed by a callback and then asks for another engine, or for none."""
-        layers, loss = list(self._network.layers.values()), self._network.last_layer
-        params = self._network.params.values()
+        """What decides on the engine: a callback may change it."""
+        layers, loss = list(self.network.layers.values()), self.network.last_layer
+        params = self.network.params.values()
         return [
-            common_dtype(layers),
-            self._network.own_methods(),
+            _common_dtype(layers),
+            self.network.own_methods(),
             [(id(part), type(part)) for part in (*layers, loss, self.optimizer)],
             engine.unknown(layers, loss, self.optimizer),
             [engine.dropout_settings(layer) for layer in layers if type(layer) is Dropout],
             [(value.shape, value.dtype, value.flags.writeable) for value in params],
-            share_memory(params),
+            _share_memory(params),
         ]
 
     def _predicted_outputs(self) -> int:
-        predicted = as_array("predict(x)", self._network.predict(scaled(self._x[:1], self._scale)))
+        predicted = as_array("predict(x)", self.network.predict(_scaled(self._x[:1], self._scale)))
         return int(predicted.shape[-1])
 
     def epoch(self) -> Iterator[Stretch]:
@@ -191,7 +198,7 @@ class Run:
                 now = time.perf_counter()
                 self._pace.took(done, now - start)
                 self.step, self.seconds = first + done, now - began
-                averages = (average(values[: self.step], counts[: self.step]) for values in (self.losses, self.hits))
+                averages = (_average(values[: self.step], counts[: self.step]) for values in (self.losses, self.hits))
                 yield Stretch(self.epochs + 1, self.step, self.losses[first : self.step], *averages)
         finally:
             self.write()
@@ -200,7 +207,7 @@ class Run:
         self.epochs, self.step, self.before = self.epochs + 1, 0, self.generator.bit_generator.state
 
     def _sample_shares(self, order: Array) -> tuple[Array, Array]:
-        """The share of each sample of an order in its batch, (0,) where all are alike; and the weight of each batch."""
+        """The share of each sample in its batch, (0,) where all are alike, and the weight of each batch."""
         sizes = np.full(self.steps, self.batch_size)
         sizes[-1] = len(order) - (self.steps - 1) * self.batch_size
         if self._weights is None:
@@ -210,7 +217,7 @@ class Run:
         return shares_of_mean(weights, np.repeat(totals, sizes)), totals
 
     def write(self) -> None:
-        """Give the network and the optimizer what this step made of them; the next step begins with what they hold."""
+        """Write what this step made of the network and the optimizer into them; the next step reads them."""
         if self._engine is not None and not self._is_written:
             self._engine.write()
         self._is_written = True
@@ -223,7 +230,7 @@ class Run:
             yield
 
     def look_at_interrupts(self) -> None:
-        """Deliver Ctrl-C, if there was one: after this step all is whole."""
+        """Deliver Ctrl-C, if there was one, now that a step is finished."""
         if self.interrupts.noted:
             self.write()
             self.interrupts.deliver()
@@ -249,7 +256,7 @@ class Run:
             )
         x, t, sample_weight = (*given, None)[:3]
         try:
-            samples = rows_of(x, self._dtype)
+            samples = _rows_of(x, self._dtype)
             if samples.shape[1] != self._x.shape[1]:
                 raise ValueError(
                     f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
@@ -257,15 +264,15 @@ class Run:
                 )
             shape = len(samples), self._outputs
             t = as_array("t", t)
-            labels_and_targets(t, shape, self._dtype, self._network.last_layer)
+            _labels_and_targets(t, shape, self._dtype, self.network.last_layer)
             if sample_weight is not None:
-                sample_weight = weights_for(self._network, sample_weight, len(samples))
+                sample_weight = _weights_for(self.network, sample_weight, len(samples))
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
         self._validation = x, t if self.classifies else t.reshape(shape), where_given(sample_weight)
 
     def row(self, stretch: Stretch) -> dict[str, Any]:
-        """The numbers of the epoch that ended with this stretch."""
+        """The row of the history for the epoch that ended with this stretch."""
         row: dict[str, Any] = {"epoch": stretch.epoch, "loss": stretch.loss}
         if self.classifies:
             row["accuracy"] = stretch.accuracy
@@ -273,10 +280,10 @@ class Run:
             return row
         x, t, weights = self._validation
         with self.paused():
-            x = scaled(as_array("x", x), self._scale)
-            row["val_loss"] = self._network.loss(x, t, **weights)
+            x = _scaled(as_array("x", x), self._scale)
+            row["val_loss"] = self.network.loss(x, t, **weights)
             if self.classifies:
-                row["val_accuracy"] = self._network.accuracy(x, t, **weights)
+                row["val_accuracy"] = self.network.accuracy(x, t, **weights)
         return row
 
     def _do(self, order: Array, sample_shares: Array, first: int, last: int) -> int:
@@ -306,10 +313,10 @@ class Run:
         return trained.train(data, order, sample_shares, first, last, *results)
 
     def _step(self, step: int, batch: Array, sample_shares: Array) -> bool:
-        """One step layer by layer, if its loss is finite; else, and after an error, dropout is where it was."""
-        network = self._network
+        """Do a step layer by layer if its loss is finite. Else, and after an error, dropout is put back."""
+        network = self.network
         dropouts = [layer for layer in network.layers.values() if isinstance(layer, Dropout)]
-        x, t = scaled(self._x[batch], self._scale), self._t[batch]
+        x, t = _scaled(self._x[batch], self._scale), self._t[batch]
         weights = where_given(None if self._weights is None else self._weights[batch])
         before, is_done = [layer.step for layer in dropouts], False
         try:
@@ -317,7 +324,7 @@ class Run:
                 gradients = network.gradient(x, t, **weights)
             self.losses[step] = network.last_layer.loss
             if self.classifies:
-                self.hits[step] = share_of_hits(network.last_layer, t, sample_shares)
+                self.hits[step] = share_of_hits(cast(Any, network.last_layer).y, t, sample_shares)
             if self._continues_on_nan or np.isfinite(self.losses[step]):
                 self.optimizer.update(network.params, gradients)
                 is_done = True
@@ -335,3 +342,116 @@ def _raise_not_finite(step: int, losses: Array) -> NoReturn:
         f"parameters are those of the step before; a learning rate too large or a NaN in x is the usual cause "
         f"(on_nan='ignore' goes on all the same)"
     )
+
+
+def _checked_scale(scale: object) -> float:
+    """The factor for x, a finite number."""
+    try:
+        number = scalar("scale", scale)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"scale: expected a finite number, got {scale}; give one such as 1/255")
+    return number
+
+
+def _common_dtype(layers: Iterable[Any]) -> DType | None:
+    """The dtype of all parameters of affine layers, if it is one and the engine trains in it."""
+    dtypes = {
+        array.dtype
+        for layer in layers
+        if isinstance(layer, Affine)
+        for array in (parameter("W", layer.W, 2), parameter("b", layer.b, 1))
+    }
+    return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
+
+
+def _rows_of(x: ArrayLike, dtype: DType) -> Array:
+    """x as rows (samples, D) of float32, float64 or uint8, which the engine reads; other dtypes become `dtype`."""
+    array = as_array("x", x)
+    if array.ndim < 2 or len(array) == 0:
+        raise ValueError(
+            f"x: expected at least one sample, (samples, D), got shape {array.shape}; give rows of features"
+        )
+    if array.dtype not in (FLOAT32, FLOAT64, np.uint8):
+        array = array.astype(dtype)
+    return np.asarray(working(array, array.dtype)).reshape(len(array), -1)
+
+
+def _scaled(x: Array, scale: float) -> Array:
+    """x·scale, in the dtype of x where that is a float."""
+    if x.dtype.kind != "f":
+        return x * scale
+    return x if scale == 1 else x * x.dtype.type(scale)
+
+
+def _labels_and_targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -> tuple[Array, Array]:
+    """Labels (samples,) and no targets, or no labels and targets (samples, C), for predictions of `shape`."""
+    if isinstance(loss, SoftmaxWithLoss):
+        values, _ = target(t, shape, dtype)
+    else:
+        values = as_array("t", t)
+        if values.shape == shape[:1] and shape[1] == 1:
+            values = values.reshape(shape)
+        if isinstance(loss, SigmoidWithLoss):
+            values, _ = binary_target(values, shape, dtype)
+        if isinstance(loss, ExpWithLoss) and not (values >= 0).all():
+            raise ValueError(
+                f"t: expected counts, at least 0, got {values[~(values >= 0)][0]}; take IdentityWithLoss for others"
+            )
+        if values.shape != shape:
+            raise ValueError(
+                f"t: expected shape {shape}, as the predictions, got {values.shape}; give a row per sample"
+            )
+    if values.ndim == 1:
+        return values, np.empty((0, shape[1]), dtype)
+    return np.empty(0, INTP), working(values, dtype)
+
+
+def where_given(sample_weight: ArrayLike | None) -> dict[str, Any]:
+    """The argument `sample_weight`, or none: a layer or network without that argument works, too."""
+    return {} if sample_weight is None else {"sample_weight": sample_weight}
+
+
+def _weights_for(network: Network, sample_weight: ArrayLike, samples: int) -> Array:
+    """One weight for each sample, for a network and a loss that take them."""
+    methods: dict[str, Callable[..., Any]] = {
+        "loss": network.loss,
+        "gradient": network.gradient,
+        "last_layer.forward": network.last_layer.forward,
+    }
+    for name, method in methods.items():
+        try:
+            inspect.signature(method).bind(None, None, sample_weight=None)
+        except TypeError:
+            raise TypeError(
+                f"sample_weight: expected a network and a loss that take it, got one whose {name} does not; "
+                f"give that an argument sample_weight=None, or leave the weights out"
+            ) from None
+    return sample_weights(sample_weight, samples)
+
+
+def check_writeable(params: Mapping[str, Array]) -> None:
+    """Raise `ValueError` at a parameter that cannot be trained in place."""
+    for key, value in params.items():
+        if not value.flags.writeable:
+            raise ValueError(
+                f"params[{key!r}]: expected an array that can be written to, got a read-only one; pass a copy"
+            )
+
+
+def _share_memory(params: Iterable[Array]) -> bool:
+    """Whether two parameters may be the same elements."""
+    return any(np.may_share_memory(*pair) for pair in itertools.combinations(params, 2))
+
+
+def _average(values: Array, counts: Array) -> float:
+    """The mean over batches by their weights; 0.0 where all weights are 0."""
+    return float(np.average(values, weights=counts)) if np.any(counts) else 0.0
+
+
+def share_of_hits(scores: Array, t: Array, sample_shares: Array) -> float:
+    """The share of samples whose largest score is at the class of t; `sample_shares` is (0,) where all are alike."""
+    labels = t if t.ndim == 1 else np.argmax(t, axis=1)
+    hits = np.argmax(scores, axis=-1) == labels
+    return float(np.sum(sample_shares * hits) if len(sample_shares) else np.mean(hits))
