@@ -17,6 +17,7 @@ import functools
 import importlib
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -105,8 +106,9 @@ def _percentiles(values: list[float], scale: float) -> str:
 
 
 def ratio(figures: Seconds, one: str, other: str) -> float:
-    """The median of one column divided by the median of another."""
-    return float(np.median(figures[one]) / np.median(figures[other]))
+    """The median of one column divided by the median of another; NaN where that is 0."""
+    whole = float(np.median(figures[other]))
+    return float(np.median(figures[one])) / whole if whole else math.nan
 
 
 def of_one_thread(figures: Seconds, at_most: float | None = None) -> Ratio:
@@ -130,7 +132,7 @@ class _AllThreads:
 
 def _on_all_threads(function: Callable[[], object]) -> Callable[[], object]:
     def call() -> None:
-        with mock.patch("fastbp.engine.choice_for", return_value=_AllThreads()):
+        with mock.patch("fastbp.engine.plan.choice_for", return_value=_AllThreads()):
             function()
 
     return call

@@ -6,14 +6,16 @@ gradient that its `backward` takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastbp import layers
-from fastbp.kernels import activations
+from fastbp.ops.contract import ACTIVATIONS, OPTIMIZERS, settings_of
+from fastbp.ops.contract import LOSSES as CONTRACT_LOSSES
+from fastbp.ops.number_losses import NumberLossLayer
 
 DTYPES = ("float32", "float64")
 
@@ -76,25 +78,51 @@ def _affine_backward(d: Draw) -> tuple[Any, ...]:
     return *inputs, d.empty(d.N, d.D), d.empty(d.D, d.M), d.empty(d.M)
 
 
-def _activated(name: str) -> tuple[KernelCase, KernelCase]:
-    """Forward of an affine layer with an activation after it, and backward with an activation before it."""
-    number = lambda: getattr(activations, name.upper())  # noqa: E731
-    forward = lambda d: (d.normal(d.N, d.D), d.weights(), d.normal(d.M), d.empty(d.N, d.M), number())  # noqa: E731
-    backward = lambda d: (  # noqa: E731
-        d.normal(d.D, d.M), d.normal(d.N, d.M), d.positive(d.N, d.D) * d.mask(d.N, d.D), d.empty(d.N, d.D), number(),
-    )  # fmt: skip
-    return (
-        KernelCase("affine_activation_forward", forward, variant=name),
-        KernelCase("affine_activation_backward", backward, variant=name),
-    )
-
-
 def _of_rows(d: Draw, t: Any) -> tuple[Any, ...]:
     return d.normal(d.N, d.M), t, d.empty(d.N, d.M), d.losses(), d.empty(d.N), d.empty(d.N)
 
 
 def _flat(d: Draw) -> tuple[Any, Any]:
     return d.normal(d.N * d.M), d.normal(d.N * d.M)
+
+
+def _activations() -> Iterator[KernelCase]:
+    """The kernels of every activation that comes from a function of a number."""
+    for record in ACTIVATIONS.values():
+        function, settings = record.activation, settings_of(record, record.layer())
+        if function.value_twin is None:
+            continue
+        forward = lambda d, settings=settings: (d.normal(d.N * d.M), d.empty(d.N * d.M), *settings)  # noqa: E731
+        backward = lambda d, settings=settings: (*_flat(d), d.empty(d.N * d.M), *settings)  # noqa: E731
+        yield KernelCase(function.forward.__name__, forward)
+        yield KernelCase(function.backward.__name__, backward)
+
+
+def _number_losses() -> Iterator[KernelCase]:
+    """The kernels of every loss that is a sum over numbers."""
+    for record in CONTRACT_LOSSES.values():
+        if not issubclass(record.layer, NumberLossLayer):
+            continue
+        function, settings = record.layer.function, np.array(record.layer().numbers())
+        forward = lambda d, given=settings: (d.normal(d.N, d.M), d.normal(d.N, d.M), given)  # noqa: E731
+        of_rows = lambda d, forward=forward: (*forward(d), d.losses())  # noqa: E731
+        backward = lambda d, forward=forward: (*forward(d), 0.01, d.empty(d.N, d.M))  # noqa: E731
+        yield KernelCase(function.forward.__name__, forward, OUTPUT)
+        yield KernelCase(function.of_rows.__name__, of_rows, OUTPUT)
+        yield KernelCase(function.backward.__name__, backward, OUTPUT)
+
+
+def _updates() -> Iterator[KernelCase]:
+    """The update of every optimizer, at the fourth step with its default settings."""
+    for kind, record in OPTIMIZERS.items():
+        if record.update is None:
+            continue
+        given = kind(weight_decay=0.01).coefficients(3)
+
+        def arguments(d: Draw, record: Any = record, given: Any = given) -> tuple[Any, ...]:
+            return *_flat(d), *(d.positive(d.N * d.M) for _ in record.state), *given
+
+        yield KernelCase(record.update.__name__, arguments)
 
 
 KERNELS = (
@@ -104,16 +132,11 @@ KERNELS = (
         "affine_backward_parameters",
         lambda d: (d.normal(d.N, d.D), d.normal(d.N, d.M), d.empty(d.D, d.M), d.empty(d.M)),
     ),
-    *(case for name in ("identity", "ReLU", "sigmoid", "tanh") for case in _activated(name)),
     KernelCase("relu_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M), d.mask(d.N * d.M))),
     KernelCase("relu_backward", lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M), d.empty(d.N * d.M))),
-    KernelCase("sigmoid_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M))),
-    KernelCase("sigmoid_backward", lambda d: (*_flat(d), d.empty(d.N * d.M))),
     KernelCase("exp_forward", _flat),
     KernelCase("log_forward", lambda d: (d.positive(d.N * d.M), d.empty(d.N * d.M))),
     KernelCase("power_forward", lambda d: (d.positive(d.N * d.M), *_flat(d))),
-    KernelCase("tanh_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M))),
-    KernelCase("tanh_backward", lambda d: (*_flat(d), d.empty(d.N * d.M))),
     KernelCase(
         "dropout_forward",
         lambda d: (d.normal(d.N * d.M), 2**62 + 3, 5, 0.3, d.empty(d.N * d.M), d.mask(d.N * d.M)),
@@ -206,12 +229,9 @@ KERNELS = (
     KernelCase("first_bad_distribution", lambda d: (d.probabilities(d.N, d.M),), OUTPUT),
     KernelCase("first_bad_probability", lambda d: (d.positive(d.N * d.M),), OUTPUT),
     KernelCase("decayed_gradient", lambda d: (*_flat(d), 0.1, d.empty(d.N * d.M))),
-    KernelCase("sgd_update", lambda d: (*_flat(d), 0.1)),
-    KernelCase("momentum_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
-    KernelCase("nesterov_update", lambda d: (*_flat(d), d.normal(d.N * d.M), 0.1, 0.9)),
-    KernelCase("adagrad_update", lambda d: (*_flat(d), d.positive(d.N * d.M), 0.1, 1e-7)),
-    KernelCase("rmsprop_update", lambda d: (*_flat(d), d.positive(d.N * d.M), 0.1, 0.9, 1e-7)),
-    KernelCase("adam_update", lambda d: (*_flat(d), d.normal(d.N * d.M), d.positive(d.N * d.M), 0.1, 0.9, 0.999, 1e-7)),
+    *_updates(),
+    *_activations(),
+    *_number_losses(),
 )
 
 
@@ -230,13 +250,31 @@ def _one(d: Draw) -> tuple[Any]:
     return (d.normal(d.N, d.M),)
 
 
+def _activation_layers() -> Iterator[LayerCase]:
+    for record in ACTIVATIONS.values():
+        if record.activation.value_twin is not None:
+            yield LayerCase(record.layer.__name__, lambda d, kind=record.layer: kind(), _one, _one)
+
+
+def _losses() -> Iterator[LayerCase]:
+    """The losses of numbers; those of classes are below."""
+    for record in CONTRACT_LOSSES.values():
+        if not record.loss.classifies:
+            yield LayerCase(
+                record.layer.__name__,
+                lambda d, kind=record.layer: kind(),
+                lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M)),
+                lambda d: (),
+                OUTPUT,
+            )
+
+
 LAYERS = (
     LayerCase("AddLayer", lambda d: layers.AddLayer(), lambda d: (d.normal(d.N, d.M), d.normal(d.M)), _one),
     LayerCase("MulLayer", lambda d: layers.MulLayer(), lambda d: (d.normal(d.N, d.M), d.normal(d.M)), _one),
     LayerCase("ReLU", lambda d: layers.ReLU(), _one, _one),
-    LayerCase("Sigmoid", lambda d: layers.Sigmoid(), _one, _one),
-    LayerCase("Tanh", lambda d: layers.Tanh(), _one, _one),
     LayerCase("Identity", lambda d: layers.Identity(), _one, _one),
+    *_activation_layers(),
     LayerCase("Dropout", lambda d: layers.Dropout(0.5, seed=0), _one, _one),
     LayerCase(
         "Affine",
@@ -252,31 +290,11 @@ LAYERS = (
         lambda d: (),
         OUTPUT,
     ),
+    *_losses(),
     LayerCase(
         "SoftmaxWithLoss",
         lambda d: layers.SoftmaxWithLoss(),
         lambda d: (d.normal(d.N, d.M), d.labels()),
-        lambda d: (),
-        OUTPUT,
-    ),
-    LayerCase(
-        "SigmoidWithLoss",
-        lambda d: layers.SigmoidWithLoss(),
-        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M)),
-        lambda d: (),
-        OUTPUT,
-    ),
-    LayerCase(
-        "ExpWithLoss",
-        lambda d: layers.ExpWithLoss(),
-        lambda d: (d.normal(d.N, d.M), d.positive(d.N, d.M)),
-        lambda d: (),
-        OUTPUT,
-    ),
-    LayerCase(
-        "IdentityWithLoss",
-        lambda d: layers.IdentityWithLoss(),
-        lambda d: (d.normal(d.N, d.M), d.normal(d.N, d.M)),
         lambda d: (),
         OUTPUT,
     ),

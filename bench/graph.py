@@ -141,7 +141,7 @@ def _numpy_square(x: Any, y: Any) -> Any:
 
 def _copy(a: Any, b: Any) -> Callable[[], object]:
     # asv imports this file beside commits that have no such module.
-    from fastbp.kernels._shared import shared_kernel  # noqa: PLC0415
+    from fastbp.runtime.sharing import shared_kernel  # noqa: PLC0415
 
     @shared_kernel
     def copy(a, b, c, d):

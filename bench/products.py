@@ -17,7 +17,7 @@ from bench.suite import threads as on_threads
 from bench.table import Table, machine, print_machine
 from fastbp.benchmark.measure import medians
 from fastbp.benchmark.peak import multiply_add_peak
-from fastbp.kernels import gemm
+from fastbp.runtime.gemm import product as gemm
 
 # (M, K, N, form): products of small networks, larger ones, and single rows.
 SHAPES = (

@@ -10,9 +10,9 @@ from types import ModuleType
 from fastbp import functions, gradcheck, layers, network, optimizers, reference, saving
 from fastbp._version import __version__
 from fastbp.gradcheck import gradient_check, numerical_gradient
-from fastbp.implementation import use_reference
 from fastbp.kernels import get_num_threads, num_threads, set_num_threads
 from fastbp.network import Sequential, TwoLayerNet
+from fastbp.ops.contract import use_reference
 from fastbp.saving import load, save
 from fastbp.training.fit import Progress, StopTraining
 from fastbp.training.history import History

@@ -24,8 +24,8 @@ from fastbp._version import __version__
 from fastbp.data import Dataset, load_digits, load_mnist
 from fastbp.extras import require
 from fastbp.gradcheck import gradient_check
-from fastbp.implementation import use_reference
 from fastbp.network import TwoLayerNet
+from fastbp.ops.contract import use_reference
 from fastbp.optimizers import SGD
 from fastbp.training.display import Bar
 from fastbp.training.fit import Progress, StopTraining

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from fastbp import files, layers
+from fastbp import files
+from fastbp.checks import Array, whole_number
 from fastbp.files import FilePath
 from fastbp.layers import Layer, LossLayer
+from fastbp.ops.contract import LAYERS, LayerRecord
 from fastbp.optimizers import OPTIMIZERS, Optimizer
-from fastbp.validation import Array, whole_number
-
-
-@dataclass(frozen=True)
-class _Arguments:
-    """Attributes of a layer: arrays and settings, which its constructor takes by these names, and counts, set later."""
-
-    arrays: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    counts: tuple[str, ...] = ()
-
-
-# A new layer class is one entry here.
-LAYERS: dict[type, _Arguments] = {
-    layers.Affine: _Arguments(arrays=("W", "b")),
-    layers.Dropout: _Arguments(settings=("dropout_ratio", "seed"), counts=("step",)),
-    **dict.fromkeys((layers.AddLayer, layers.MulLayer, layers.CrossEntropyError, layers.Softmax), _Arguments()),
-    **dict.fromkeys((layers.Identity, layers.ReLU, layers.Sigmoid, layers.Tanh), _Arguments()),
-    **dict.fromkeys((layers.ExpWithLoss, layers.IdentityWithLoss), _Arguments()),
-    **dict.fromkeys((layers.SigmoidWithLoss, layers.SoftmaxWithLoss), _Arguments()),
-}
 
 # The classes of networks by name. Modules above this one define them, and give each to `registered`.
 NETWORKS: dict[str, Any] = {}
@@ -120,10 +100,11 @@ def network_contents(network: Stack) -> tuple[dict[str, Array], dict[str, Any]]:
 def layer_from(description: Mapping[str, Any], arrays: Mapping[str, Array]) -> Any:
     """Return the layer of a description, with its own arrays out of `arrays`."""
     layer_class = class_named(description["class"], "layer", LAYERS)
-    arguments, settings = LAYERS[layer_class], description["settings"]
-    own = {attribute: arrays[description["arrays"][attribute]] for attribute in arguments.arrays}
-    layer = layer_class(**own, **{attribute: settings[attribute] for attribute in arguments.settings})
-    for attribute in arguments.counts:
+    record, settings = LAYERS[layer_class], description["settings"]
+    own = {attribute: arrays[description["arrays"][attribute]] for attribute in record.arrays}
+    # A file of an earlier version may lack a setting that has come since.
+    layer = layer_class(**own, **{name: settings[name] for name in record.settings if name in settings})
+    for attribute in record.counters:
         setattr(layer, attribute, _count(attribute, settings[attribute]))
     return layer
 
@@ -227,16 +208,16 @@ def class_named(name: str, kind: str, classes: Iterable[type]) -> Any:
 
 def _described(name: str, layer: object, names: dict[int, str], arrays: dict[str, Array]) -> dict[str, Any]:
     """Describe a layer, and add its arrays to `arrays` by their `names`."""
-    arguments, members = _arguments(name, layer), {}
-    for attribute in arguments.arrays:
+    record, members = _record(name, layer), {}
+    for attribute in record.arrays:
         array = getattr(layer, attribute)
         members[attribute] = names.setdefault(id(array), f"{name}.{attribute}")
         arrays[members[attribute]] = array
-    settings = {attribute: getattr(layer, attribute) for attribute in (*arguments.settings, *arguments.counts)}
+    settings = {attribute: getattr(layer, attribute) for attribute in (*record.settings, *record.counters)}
     return {"name": name, "class": type(layer).__name__, "arrays": members, "settings": settings}
 
 
-def _arguments(name: str, layer: object) -> _Arguments:
+def _record(name: str, layer: object) -> LayerRecord:
     if type(layer) in LAYERS:
         return LAYERS[type(layer)]
     raise TypeError(

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastbp.checks import Array, network_dtype
 from fastbp.extras import require
-from fastbp.validation import Array, network_dtype
 
 __all__ = ["Dataset", "load_digits", "load_mnist", "read_idx"]
 

@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from fastbp.validation import Array, as_array
+from fastbp.checks import Array, as_array
 
 __all__ = ["VERSION", "FilePath", "read", "write"]
 

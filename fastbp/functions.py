@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastbp.checks import Array, as_array, same_shape
 from fastbp.layers import CrossEntropyError, IdentityWithLoss, ReLU, Sigmoid, Softmax, SoftmaxWithLoss
-from fastbp.validation import Array, as_array, same_shape
 
 __all__ = [
     "cross_entropy_error",

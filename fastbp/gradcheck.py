@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.validation import FLOAT32, FLOAT64, Array, as_array, scalar
+from fastbp.checks import FLOAT32, FLOAT64, Array, as_array, scalar
 
 __all__ = ["GradientCheck", "ParameterCheck", "gradient_check", "numerical_gradient"]
 

@@ -10,13 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp import contents
-from fastbp.gradcheck import numerical_gradient
-from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss, shares_of_mean
-from fastbp.optimizers import Optimizer
-from fastbp.training.fit import fit as train_network
-from fastbp.training.history import History
-from fastbp.training.run import share_of_hits, where_given
-from fastbp.validation import (
+from fastbp.checks import (
     Array,
     as_array,
     float_dtype,
@@ -25,9 +19,17 @@ from fastbp.validation import (
     rate,
     rows,
     sample_weights,
-    target,
     whole_number,
 )
+from fastbp.gradcheck import numerical_gradient
+from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.ops.contract import LAYERS
+from fastbp.ops.losses import shares_of_mean
+from fastbp.ops.targets import target
+from fastbp.optimizers import Optimizer
+from fastbp.training.fit import fit as train_network
+from fastbp.training.history import History
+from fastbp.training.run import share_of_hits, where_given
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 
@@ -84,6 +86,15 @@ class Parameters(MutableMapping[str, Array]):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{key}: {value.shape} {value.dtype}" for key, value in self.items())
         return f"Parameters({shapes})"
+
+    def decays(self, key: str) -> bool:
+        """Whether weight decay applies to a parameter, as the record of its layer says.
+
+        For a layer of another class it is one whose name starts with "W".
+        """
+        layer, name = self._place(key)
+        record = LAYERS.get(type(layer))
+        return name.startswith("W") if record is None else name in record.decayed
 
     def gradients(self) -> dict[str, Array]:
         """The gradients that the layers set in their last backward, dW for W and db for b, by parameter."""

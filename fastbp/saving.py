@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from fastbp.checks import Array
 from fastbp.contents import (
     NETWORKS,
     class_named,
@@ -23,7 +24,6 @@ from fastbp.contents import (
 )
 from fastbp.files import VERSION, FilePath, read, write
 from fastbp.network import Sequential
-from fastbp.validation import Array
 
 __all__ = [
     "VERSION",

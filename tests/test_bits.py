@@ -14,8 +14,8 @@ from numba import njit
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from fastbp import Sequential, graph, layers, optimizers
-from fastbp.kernels.pointers import at
-from fastbp.kernels.vectors import FEATURES, MULTIPLY_ADD, REGISTER_BYTES, sum_in_double, sum_of
+from fastbp.runtime.pointers import at
+from fastbp.runtime.vectors import FEATURES, MULTIPLY_ADD, REGISTER_BYTES, sum_in_double, sum_of
 from tests.subprocesses import run_python
 
 OPTIMIZERS = (
@@ -169,7 +169,7 @@ def test_a_kernel_that_llvm_may_reorder_would_be_seen():
 
 
 def in_order(values, lanes):
-    """The sum of `values` as `fastbp.kernels.vectors` orders it, in NumPy."""
+    """The sum of `values` as `fastbp.runtime.vectors` orders it, in NumPy."""
     if len(values) < lanes:
         return functools.reduce(np.add, values, values.dtype.type(0))
     vectors = np.append(values, np.zeros(-len(values) % lanes, values.dtype)).reshape(-1, lanes)

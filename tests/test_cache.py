@@ -10,9 +10,9 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from fastbp import Sequential
-from fastbp.kernels import _jit
 from fastbp.layers import Affine, Dropout, Identity, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
 from fastbp.optimizers import Adam
+from fastbp.runtime import cache as kernel_cache
 from tests.subprocesses import ROOT, run_python
 
 SIGMOID = """
@@ -72,7 +72,7 @@ def test_a_run_that_compiles_gives_the_same_bits_as_one_that_loads(tmp_path):
 def test_an_edit_in_another_kernel_file_is_seen(package, tmp_path):
     cache = tmp_path / "cache"
     assert run_python(SIGMOID, package=package, FASTBP_CACHE=cache).endswith("0.5")
-    source = package / "fastbp" / "kernels" / "elementary.py"
+    source = package / "fastbp" / "runtime" / "elementary.py"
     edited = source.read_text().replace("return y + (multiply_add", "return _HALF(x) * y + (multiply_add")
     assert edited != source.read_text()
     source.write_text(edited)
@@ -185,14 +185,14 @@ def stored(tmp_path):
 @posix
 @pytest.mark.parametrize("mode", [0o666, 0o660, 0o602, 0o620])
 def test_neither_file_nor_folder_is_read_that_others_may_write(stored, mode):
-    assert _jit._read_trusted(stored) == b"code"
+    assert kernel_cache._read_trusted(stored) == b"code"
     for path in (stored, stored.parent):
         good = path.stat().st_mode
         path.chmod(mode | 0o100)
         with pytest.raises(PermissionError, match=f"got one that others may write, mode {mode | 0o100:o}"):
-            _jit._read_trusted(stored)
+            kernel_cache._read_trusted(stored)
         path.chmod(good)
-    assert _jit._read_trusted(stored) == b"code"
+    assert kernel_cache._read_trusted(stored) == b"code"
 
 
 def seems_to_belong_to(user, is_kind, monkeypatch):
@@ -211,26 +211,26 @@ def seems_to_belong_to(user, is_kind, monkeypatch):
 def test_neither_file_nor_folder_of_another_user_is_read(stored, is_kind, monkeypatch):
     seems_to_belong_to(4711, is_kind, monkeypatch)
     with pytest.raises(PermissionError, match="got one of user 4711"):
-        _jit._read_trusted(stored)
+        kernel_cache._read_trusted(stored)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    assert _jit._read_trusted(stored) == b"code"
+    assert kernel_cache._read_trusted(stored) == b"code"
 
 
 @posix
 def test_what_belongs_to_root_is_read_by_others(stored, monkeypatch):
     seems_to_belong_to(0, lambda mode: True, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    assert _jit._read_trusted(stored) == b"code"
+    assert kernel_cache._read_trusted(stored) == b"code"
 
 
 @posix
 def test_a_folder_that_is_a_link_and_a_file_that_is_a_pipe_give_nothing(stored, tmp_path):
     (tmp_path / "link").symlink_to(stored.parent)
     with pytest.raises(OSError, match="link"):
-        _jit._read_trusted(tmp_path / "link" / stored.name)
+        kernel_cache._read_trusted(tmp_path / "link" / stored.name)
     stored.unlink()
     os.mkfifo(stored, 0o600)
-    assert _jit._read_trusted(stored) == b""
+    assert kernel_cache._read_trusted(stored) == b""
 
 
 @posix
@@ -240,16 +240,16 @@ def test_a_refusal_leaves_no_file_open(stored):
     os.close(before)
     for _ in range(3):
         with pytest.raises(PermissionError):
-            _jit._read_trusted(stored)
+            kernel_cache._read_trusted(stored)
     after = os.dup(0)
     os.close(after)
     assert after == before
 
 
 def test_where_there_are_no_owners_nothing_is_asked(stored, monkeypatch):
-    monkeypatch.setattr(_jit, "_HAS_OWNERS", False)
+    monkeypatch.setattr(kernel_cache, "_HAS_OWNERS", False)
     stored.chmod(0o666)
-    assert _jit._read_trusted(stored) == b"code"
+    assert kernel_cache._read_trusted(stored) == b"code"
 
 
 def test_files_that_are_exchanged_are_not_loaded(package, tmp_path):
@@ -266,7 +266,7 @@ def test_files_that_are_exchanged_are_not_loaded(package, tmp_path):
 
 
 def test_files_of_other_sources_are_not_loaded(package, filled):
-    source = package / "fastbp" / "kernels" / "elementary.py"
+    source = package / "fastbp" / "runtime" / "elementary.py"
     edited = source.read_text().replace("return y + (multiply_add", "return _HALF(x) * y + (multiply_add")
     assert edited != source.read_text()
     source.write_text(edited)
@@ -320,9 +320,9 @@ def test_without_compilation_the_import_says_what_to_do(package):
 def test_a_ctrl_c_while_a_kernel_is_handed_over_is_a_ctrl_c(package, tmp_path):
     code = """
 from fastbp.functions import sigmoid
-from fastbp.kernels import _jit
+from fastbp.runtime import cache as kernel_cache
 def interrupted(parts): raise RuntimeError("no compiled object yet")
-_jit.dumps = interrupted
+kernel_cache.dumps = interrupted
 try: sigmoid([0.0])
 except KeyboardInterrupt: print("stopped")
 """
@@ -346,7 +346,9 @@ def test_a_second_architecture_compiles_and_loads_nothing():
 
     rng = np.random.default_rng(0)
     x, t = rng.random((90, 20)), rng.integers(0, 5, 90)
-    network(affine(20, 5)).fit(x, t, optimizer="adam", seed=0)
+    # A kernel compiles on its first use, in whatever network.
+    first = network(affine(20, 8), Tanh(), Dropout(0.5, seed=0), ReLU(), Sigmoid(), affine(8, 5))
+    first.fit(x, t, optimizer="adam", seed=0)
     before = compiled_signatures()
     assert before
     deep = network(

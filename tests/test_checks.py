@@ -26,6 +26,6 @@ def test_ci_takes_the_python_that_the_workflow_names():
 
 
 def test_pre_commit_calls_the_tools_that_ci_calls():
-    entries = re.findall(r"entry: (ruff \w+|mypy)$", read(".pre-commit-config.yaml"), flags=re.MULTILINE)
-    called = re.findall(r"^(ruff \w+|mypy)", read(".ci", "run"), flags=re.MULTILINE)
-    assert sorted(entries) == sorted(called) == ["mypy", "ruff check", "ruff format"]
+    entries = re.findall(r"entry: (ruff \w+|mypy|lint-imports)$", read(".pre-commit-config.yaml"), flags=re.MULTILINE)
+    called = re.findall(r"^(ruff \w+|mypy|lint-imports)", read(".ci", "run"), flags=re.MULTILINE)
+    assert sorted(entries) == sorted(called) == ["lint-imports", "mypy", "ruff check", "ruff format"]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fastbp.kernels import _cores
+from fastbp.runtime import cores as counting
 from tests.subprocesses import run_python
 
 
@@ -22,8 +22,8 @@ def groups(monkeypatch, tmp_path):
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        monkeypatch.setattr(_cores, "_CGROUPS", tmp_path / "groups")
-        monkeypatch.setattr(_cores, "_MEMBERSHIP", tmp_path / "membership")
+        monkeypatch.setattr(counting, "_CGROUPS", tmp_path / "groups")
+        monkeypatch.setattr(counting, "_MEMBERSHIP", tmp_path / "membership")
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
     return describe
@@ -34,29 +34,29 @@ def groups(monkeypatch, tmp_path):
 )
 def test_a_share_of_version_2(groups, limit, cores):
     groups("0::/\n", cpu_max=limit)
-    assert _cores.available_cores() == cores
+    assert counting.available_cores() == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("50000", 1), ("300000", 3)])
 def test_a_share_of_version_1(groups, quota, cores):
     groups("3:cpu,cpuacct:/\n0::/\n", cpu__cpu_cfs_quota_us=quota, cpu__cpu_cfs_period_us="100000")
-    assert _cores.available_cores() == cores
+    assert counting.available_cores() == cores
 
 
 def test_the_least_share_of_a_group_and_of_those_around_it(groups):
     groups("0::/outer/inner\n", outer__cpu_max="200000 100000", outer__inner__cpu_max="500000 100000")
-    assert _cores.available_cores() == 2
+    assert counting.available_cores() == 2
 
 
 def test_the_affinity_mask(groups, monkeypatch):
     groups("0::/\n", cpu_max="500000 100000")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6}, raising=False)
-    assert _cores.available_cores() == 3
+    assert counting.available_cores() == 3
 
 
 def test_a_system_without_groups(monkeypatch, tmp_path):
-    monkeypatch.setattr(_cores, "_MEMBERSHIP", tmp_path / "none")
-    assert _cores.available_cores() >= 1
+    monkeypatch.setattr(counting, "_MEMBERSHIP", tmp_path / "none")
+    assert counting.available_cores() >= 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system with affinity masks")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fastbp import Sequential, gradient_check, use_reference
-from fastbp.kernels.dropout import is_kept, ratio_threshold
 from fastbp.layers import Affine, Dropout, Identity, SoftmaxWithLoss, Tanh
+from fastbp.ops.dropout import is_kept, ratio_threshold
 from tests.compare import assert_same
 
 N = 1_000_000

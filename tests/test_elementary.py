@@ -1,10 +1,12 @@
 """exp, log, log1p, tanh and the logistic function: within 2 units in the last place, with exact tails."""
 
+import math
+
 import numpy as np
 import pytest
 
-from fastbp.kernels import elementary
-from fastbp.kernels._jit import kernel
+from fastbp.runtime import elementary
+from fastbp.runtime.jit import kernel
 
 
 @kernel
@@ -37,7 +39,19 @@ def log1p(x, out):
         out[i] = elementary.log1p(x[i])
 
 
-FUNCTIONS = {exp: np.exp, log: np.log, tanh: np.tanh, logistic: lambda x: 1 / (1 + np.exp(-x))}
+@kernel
+def expm1(x, out):
+    for i in range(x.size):
+        out[i] = elementary.expm1(x[i])
+
+
+@kernel
+def erf(x, out):
+    for i in range(x.size):
+        out[i] = elementary.erf(x[i])
+
+
+FUNCTIONS = {exp: np.exp, log: np.log, tanh: np.tanh, logistic: lambda x: 1 / (1 + np.exp(-x)), expm1: np.expm1}
 BY_FUNCTION = pytest.mark.parametrize(
     ("function", "exact"), FUNCTIONS.items(), ids=[function.__name__ for function in FUNCTIONS]
 )
@@ -68,6 +82,20 @@ def test_two_units_in_the_last_place_over_the_whole_range(function, exact, dtype
         error = np.abs(out - wide)[finite] / np.spacing(np.abs(rounded[finite]))
     assert error.max() <= 2
     np.testing.assert_array_equal(out[~finite], rounded[~finite])
+
+
+@BY_DTYPE
+def test_erf_is_good_to_four_units_in_the_last_place(dtype):
+    x = np.concatenate([np.linspace(-7, 7, 200_001), np.geomspace(np.finfo(dtype).tiny, 1, 20_001)]).astype(dtype)
+    out = np.empty_like(x)
+    erf(x, out)
+    exact = np.array([math.erf(value) for value in x.tolist()])
+    assert np.max(np.abs(out - exact) / np.spacing(np.abs(exact.astype(dtype)))) <= 4
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], dtype)
+    out = np.empty_like(special)
+    erf(special, out)
+    np.testing.assert_array_equal(out, [np.nan, 1, -1, 0, 0])
+    np.testing.assert_array_equal(np.signbit(out[3:]), [False, True])
 
 
 @BY_DTYPE

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fastbp import Sequential, num_threads
-from fastbp.engine import Engine, Gradients
+from fastbp.engine.plan import Engine
 from fastbp.layers import Affine, Dropout, ReLU, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.ops.updates import Gradients
 from fastbp.optimizers import SGD
 
 NONE = np.empty(0)

@@ -93,7 +93,7 @@ def test_it_gives_what_a_loop_of_gradients_and_updates_gives(name, dtype):
     assert_same_parameters(fitted, looped, 1e-12 if dtype is np.float64 else 1e-5)
     np.testing.assert_allclose(history.steps, losses, rtol=TOLERANCE[np.dtype(dtype)])
     assert ours.iter == theirs.iter == 100
-    for state in ours._state:
+    for state in ours.state_names():
         for key, value in getattr(ours, state).items():
             np.testing.assert_allclose(value, getattr(theirs, state)[key], atol=TOLERANCE[np.dtype(dtype)])
 

@@ -9,19 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastbp import Sequential, use_reference
-from fastbp.layers import (
-    Affine,
-    Dropout,
-    ExpWithLoss,
-    Identity,
-    IdentityWithLoss,
-    ReLU,
-    Sigmoid,
-    SigmoidWithLoss,
-    SoftmaxWithLoss,
-    Tanh,
-)
-from fastbp.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+from fastbp.layers import Affine, Dropout, ExpWithLoss, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.ops.contract import ACTIVATIONS, LOSSES
+from fastbp.optimizers import OPTIMIZERS
 
 FEATURES = 5
 # Relative to the largest number of an array. A method that divides by a root makes rounding larger by 1/eps.
@@ -32,7 +22,7 @@ TOLERANCE = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-9}
 def stacks(draw):
     """Widths of affine layers, classes of activations, and (ratio, seed) of dropout, in any order and number."""
     affine = st.integers(1, 20)
-    activation = st.sampled_from([ReLU, Sigmoid, Tanh, Identity])
+    activation = st.sampled_from([record.layer for record in ACTIVATIONS.values()])
     dropout = st.tuples(st.floats(0, 0.8), st.integers(0, 2**63 - 1))
     return draw(st.lists(st.one_of(affine, activation, dropout), min_size=1, max_size=7))
 
@@ -48,17 +38,10 @@ def optimizers(draw, dtype):
             st.lists(rates, min_size=3, max_size=4).map(np.array),
         )
     )
-    share = st.floats(0, 0.99)
-    eps = st.floats(1e-2 if dtype == np.float32 else 1e-7, 0.1)
-    kind, more = draw(
-        st.one_of(
-            st.tuples(st.just(SGD), st.just({})),
-            st.tuples(st.sampled_from([Momentum, Nesterov]), st.fixed_dictionaries({"momentum": share})),
-            st.tuples(st.just(AdaGrad), st.fixed_dictionaries({"eps": eps})),
-            st.tuples(st.just(RMSprop), st.fixed_dictionaries({"decay_rate": share, "eps": eps})),
-            st.tuples(st.just(Adam), st.fixed_dictionaries({"beta1": share, "beta2": share, "eps": eps})),
-        )
-    )
+    ranges = {"eps": st.floats(1e-2 if dtype == np.float32 else 1e-7, 0.1)}
+    kind = draw(st.sampled_from(OPTIMIZERS))
+    names = [name for name in kind().setting_names() if name not in ("lr", "weight_decay")]
+    more = {name: draw(ranges.get(name, st.floats(0, 0.99))) for name in names}
     decay = draw(st.sampled_from([0.0, 0.1]))
     return lambda: kind(lr, **more, weight_decay=decay)
 
@@ -82,7 +65,8 @@ def cases(draw):
     """A function that makes the network, one that makes the optimizer, and the arguments of `fit`."""
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     stack = draw(stacks())
-    kind = draw(st.sampled_from(["labels", "one-hot", "distributions", IdentityWithLoss, SigmoidWithLoss, ExpWithLoss]))
+    losses = [record.layer for record in LOSSES.values() if not record.loss.classifies]
+    kind = draw(st.sampled_from(["labels", "one-hot", "distributions", *losses]))
     batch_size = draw(st.integers(1, 40))
     samples = draw(st.integers(2 * batch_size + 1, 3 * batch_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbp import num_threads
-from fastbp.kernels import gemm
-from fastbp.kernels.activations import SUBTRACT
+from fastbp.runtime.gemm import product as gemm
+from fastbp.runtime.gemm import tile
 from tests.subprocesses import run_python
 
 FORMS = {"A·B": gemm.PLAIN, "Aᵀ·B": gemm.A_TRANSPOSED, "A·Bᵀ": gemm.B_TRANSPOSED}
@@ -66,7 +66,7 @@ def test_columns_around_every_vector_and_panel(form, dtype):
 def test_rows_around_every_tile(form, dtype):
     edges = {
         size + step
-        for size in (*(h for heights in gemm.HEIGHTS for h in heights), gemm.ROW_GRAIN, gemm.COPY_ROWS, 48)
+        for size in (*(h for heights in tile.HEIGHTS for h in heights), gemm.ROW_GRAIN, gemm.COPY_ROWS, 48)
         for step in (-1, 0, 1)
     }
     for M in sorted({0, 1, 2} | edges):
@@ -207,7 +207,7 @@ def test_a_product_is_subtracted_where_it_is_summed(dtype, shape):
     product, C = np.empty((M, N), dtype), np.ones((M, N), dtype)
     gemm.product(A, B, None, product, gemm.A_TRANSPOSED)
     rate = np.array([0.3], dtype)
-    gemm.product(A, B, rate, C, gemm.A_TRANSPOSED | SUBTRACT << gemm.ACTION)
+    gemm.product(A, B, rate, C, gemm.A_TRANSPOSED | gemm.SUBTRACT)
     np.testing.assert_array_equal(C, 1 - rate * product)
 
 
@@ -239,8 +239,8 @@ def test_every_vector_width_that_this_cpu_has(name, features, bits, tmp_path):
     code = """
 import numpy as np
 from fastbp import kernels
-from fastbp.kernels import gemm
-from fastbp.kernels.activations import SUBTRACT
+from fastbp.runtime.gemm import product as gemm
+from fastbp.runtime.gemm import tile
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
     for M, K, N in ((1, 9, 300), (13, 50, 50), (30, 20, 131)):
@@ -249,7 +249,7 @@ for dtype in (np.float32, np.float64):
             gemm.product(left, right, None, C, form)
             np.testing.assert_allclose(C, A @ B, rtol=1e-5)
         if M > 1:
-            gemm.product(A.T.copy(), B, np.ones(1, dtype), C, 1 | SUBTRACT << gemm.ACTION)
+            gemm.product(A.T.copy(), B, np.ones(1, dtype), C, 1 | gemm.SUBTRACT)
             np.testing.assert_allclose(C, 0, atol=1e-4)
     x, y = rng.standard_normal((40, 10)).astype(dtype), np.empty((40, 10), dtype)
     kernels.softmax_forward(x, y)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import fastbp
 from fastbp import graph
 from fastbp.graph import Variable
-from fastbp.kernels import generated
+from fastbp.runtime import generated
 from tests.subprocesses import run_python
 from tests.test_graph import OPERATIONS, Cube, numerical
 

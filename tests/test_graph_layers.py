@@ -126,12 +126,12 @@ def test_operands_of_a_layer_have_names(rng):
         graph.softmax_with_loss(x)
 
 
-def test_every_layer_of_the_table_is_a_function_and_can_be_opened():
+def test_every_layer_of_the_table_is_a_function_and_those_of_the_chapter_can_be_opened():
     for name, kind in composites.LAYERS.items():
         function = getattr(graph, name)
         assert function.__doc__ == kind.__doc__
         assert list(inspect.signature(function).parameters) == list(kind.parameters)
-        assert kind.inside is not None
+        assert kind.inside is not None or not hasattr(composites, kind.__name__)
         assert name in graph.__all__
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastbp import Sequential, StopTraining
-from fastbp.kernels import engine as engine_kernels
+from fastbp.engine import steps as engine_kernels
 from fastbp.layers import Affine, Dropout, ReLU, SoftmaxWithLoss
 from fastbp.optimizers import Adam
 from fastbp.training import interrupts

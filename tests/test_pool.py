@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from fastbp.kernels import _pool
-from fastbp.kernels._threads import in_parallel, parts_of
-from fastbp.kernels.pointers import at, load, shift, store
+from fastbp.runtime import pool as pools
+from fastbp.runtime.pointers import at, load, shift, store
+from fastbp.runtime.threads import in_parallel, parts_of
 from tests.subprocesses import run_python
 
 
@@ -32,7 +32,7 @@ def _run_regions(team, regions, counts, work):
 @pytest.fixture
 def pool():
     """A pool of its own with two helpers, and how a kernel is told of it."""
-    pool = _pool.Pool()
+    pool = pools.Pool()
     pool.start(2)
     return lambda parts: np.array([parts, pool.address], np.intp)
 
@@ -61,7 +61,7 @@ def test_several_threads_enter_regions_of_different_sizes(pool):
 
 
 def test_a_pool_without_helpers_does_everything_by_its_caller():
-    alone = _pool.Pool()
+    alone = pools.Pool()
     alone.start(0)
     counts = np.zeros(5)
     _run_regions(np.array([5, alone.address], np.intp).ctypes.data, 100, counts, 0)
@@ -81,9 +81,9 @@ def test_a_process_that_was_stopped_has_its_threads_again_soon():
     code = """
 import os, signal, subprocess, sys, time
 import numpy as np
-from fastbp.kernels import _pool
+from fastbp.runtime import pool as pools
 from tests.test_pool import _run_regions
-pool = _pool.Pool()
+pool = pools.Pool()
 pool.start(1)
 team, counts = np.array([64, pool.address], np.intp), np.zeros(64)
 alone = []
@@ -92,7 +92,7 @@ for _ in range(3):
     _run_regions(team.ctypes.data, 100, counts, 1000)
     os.kill(os.getpid(), signal.SIGSTOP)  # while the helper spins
     time.sleep(0.05)
-    alone.append((int(pool._words[_pool.ALONE_UNTIL]) - time.monotonic_ns()) / 1e9)
+    alone.append((int(pool._words[pools.ALONE_UNTIL]) - time.monotonic_ns()) / 1e9)
     wake.wait()
 print(max(alone) <= 1)
 """

@@ -188,8 +188,8 @@ def test_a_worker_of_joblib_uses_its_share_of_the_cores():
 @pytest.mark.parametrize("limit", [1, 2])
 def test_a_limit_of_threadpoolctl_holds_and_changes_no_bit(limit, digits, fitted, monkeypatch):
     teams = []
-    make = fastbp.kernels._threads.team
-    monkeypatch.setattr("fastbp.kernels._threads.team", lambda n: teams.append(n) or make(n))
+    make = fastbp.runtime.threads.team
+    monkeypatch.setattr("fastbp.runtime.threads.team", lambda n: teams.append(n) or make(n))
     X, y = digits
     with threadpool_limits(limit):
         model = MLPClassifier((20,), max_iter=15, random_state=0).fit(X, y)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import thread_choice
-from fastbp.thread_choice import ThreadChoice, choice_for
+from fastbp.engine import thread_choice
+from fastbp.engine.thread_choice import ThreadChoice, choice_for
 
 
 def run(choice, seconds_of_steps, seconds):

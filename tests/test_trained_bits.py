@@ -237,8 +237,8 @@ class Halved(Sequential):
 class HalfSGD(SGD):
     """An optimizer of another class."""
 
-    def current_rate(self) -> float:
-        return super().current_rate() / 2
+    def rate_at(self, step: int) -> float:
+        return super().rate_at(step) / 2
 
 
 def fitted_by_layers(

@@ -20,11 +20,11 @@ import numpy as np
 from fastbp import layers, optimizers, reference
 from fastbp.benchmark.machine import blas_threads
 from fastbp.benchmark.measure import samples
-from fastbp.engine import Engine
-from fastbp.implementation import use_reference
+from fastbp.checks import Array
+from fastbp.engine.plan import Engine
 from fastbp.kernels import get_num_threads
 from fastbp.network import Sequential
-from fastbp.validation import Array
+from fastbp.ops.contract import use_reference
 
 CHECKED = 5  # steps, after which all must have the same parameters
 EPOCHS = 3  # in one timed call

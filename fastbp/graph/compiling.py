@@ -14,13 +14,14 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from fastbp.checks import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, empty, float_dtype, from_kernel, to_kernel
+from fastbp.graph.elementwise import COMPILED
 from fastbp.graph.expressions import CompileError, Expression, Trace, cannot_be_fused
 from fastbp.graph.nodes import Variable, apply, traced
 from fastbp.graph.operations import Operation
 from fastbp.graph.sources import VALUE, Program
 from fastbp.graph.structure import Node, behind, chain_rule, described
-from fastbp.kernels import generated
-from fastbp.validation import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, empty, finished, float_dtype, working
+from fastbp.runtime import generated
 
 
 def compile(f: Callable[..., Variable] | Variable, inputs: Sequence[Variable] | None = None) -> Compiled:  # noqa: A001
@@ -163,13 +164,13 @@ class _Kernel:
         self._unused = [k for k, scalar in enumerate(scalars) if not (scalar or program.used[k])] * gradients
         self._wanted = [VALUE, *range(len(scalars))] if gradients else [VALUE]
         self._code = program.code(scalars, gradients, FLOAT32 if dtype is FLOAT16 else dtype)
-        self._function = generated.compiled(self._code.source, self._code.dtype)
+        self._function = generated.compiled(self._code.source, self._code.dtype, COMPILED)
 
     def __call__(self, inputs: list[Any], out: _Out) -> tuple[Any, tuple[Any, ...]]:
         code = self._code
         shape = self._shape(inputs)
         size = math.prod(shape)
-        arrays = [working(inputs[k], self._dtype) for k in self._arrays]
+        arrays = [to_kernel(inputs[k], self._dtype) for k in self._arrays]
         written: dict[int, Array] = {}
         for n in code.outputs:
             others = [*(inputs[k] for k in self._arrays), *written.values()]
@@ -178,7 +179,7 @@ class _Kernel:
         buffers = [np.array([inputs[k] for k in self._numbers], code.dtype), *arrays, *written.values(), sums]
         addresses = np.array([array.__array_interface__["data"][0] for array in buffers], np.intp)
         generated.run(self._function.address, size, addresses, size * code.cost)
-        results: dict[int, Any] = {n: finished(array, self._dtype) for n, array in written.items()}
+        results: dict[int, Any] = {n: from_kernel(array, self._dtype) for n, array in written.items()}
         results |= zip(code.sums, self._totals(sums, size), strict=True)
         results |= {k: np.zeros(inputs[k].shape, self._dtype) for k in self._unused}
         if out:

@@ -6,6 +6,7 @@ by the operations that it is made of (section 5.6, appendix A).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -16,7 +17,8 @@ from fastbp.graph.elementwise import Value
 from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.operations import ADD, EXP, LOG, MATMUL, Gradients, Operation, Sum
 from fastbp.graph.structure import shape_of
-from fastbp.validation import target
+from fastbp.ops.contract import LOSSES
+from fastbp.ops.targets import target
 
 # Every node of a layer, by the name of its function in `fastbp.graph`.
 LAYERS: dict[str, type[LayerNode]] = {}
@@ -113,6 +115,19 @@ class SoftmaxWithLoss(LayerNode):
 
     def inside(self, x: Any, t: Any) -> Variable:
         return apply(CrossEntropy(), apply(Softmax(), x), t)
+
+
+def _of_loss(kind: type) -> None:
+    """Make the node of a loss of `fastbp.layers` that has no class here, huber_with_loss of HuberWithLoss."""
+    name = "_".join(re.findall("[A-Z][a-z]*", kind.__name__)).lower()
+    summary = (kind.__doc__ or "").strip().split("\n")[0]
+    traits = {"__doc__": summary, "__module__": __name__, "name": name, "symbol": kind.__name__, "layer": kind}
+    type(kind.__name__, (LayerNode,), {**traits, "parameters": ("x", "t"), "operand_names": ("x", "t")})
+
+
+for _record in LOSSES.values():
+    if _record.layer is not layers.SoftmaxWithLoss:
+        _of_loss(_record.layer)
 
 
 def _distribution(t: Any, y: Any) -> Any:

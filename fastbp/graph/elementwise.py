@@ -8,14 +8,14 @@ exp, log, tanh, sigmoid and powers of arrays are those of the kernels, so a comp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from fastbp.checks import Array, DType, empty, float_dtype, from_kernel, result_dtype, to_kernel
 from fastbp.graph.expressions import Expression
-from fastbp.implementation import implementation
-from fastbp.validation import Array, DType, empty, finished, float_dtype, result_dtype, working
+from fastbp.ops.contract import TWINS, Twins
 
 # A Python number, an array, or a symbol.
 Value = Any
@@ -26,6 +26,9 @@ _PRODUCTS_UP_TO = 4
 # The functions that a kernel calls by their names, and the cost of a call in multiply-adds.
 COSTS: dict[str, int] = {}
 
+# Those of them that `fastbp.runtime.generated` does not know, compiled.
+COMPILED: dict[str, Any] = {}
+
 
 def function(
     name: str, of_number: Callable[[float], float], cost: int, of_array: Callable[[Any], Any] | None = None
@@ -33,7 +36,7 @@ def function(
     """Make a function of numbers, arrays and symbols that a generated kernel calls by its name.
 
     Arrays take `of_array`, by default the kernel `<name>_forward`. A kernel that is compiled from a graph calls the
-    function of that name in `fastbp.kernels.generated`.
+    function of that name in `fastbp.runtime.generated`.
     """
     COSTS[name] = cost
 
@@ -48,17 +51,17 @@ def function(
         if of_array is not None:
             return of_array(x)
         array = np.asarray(x)
-        return _by_kernel(f"{name}_forward", float_dtype(result_dtype(array)), array)
+        return by_kernel(TWINS[f"{name}_forward"], float_dtype(result_dtype(array)), array)
 
     return of_value
 
 
-def _by_kernel(kernel: str, dtype: DType, *arrays: Array) -> Value:
+def by_kernel(kernel: Twins, dtype: DType, *arrays: Array, settings: Iterable[float] = ()) -> Value:
     """Apply a kernel to the elements of arrays of one shape."""
     out = empty(arrays[0].shape, dtype)
-    flat = [working(array, dtype).reshape(-1) for array in arrays]
-    getattr(implementation(dtype), kernel)(*flat, out.reshape(-1))
-    return finished(out, dtype)[()]
+    flat = [to_kernel(array, dtype).reshape(-1) for array in arrays]
+    kernel.of(dtype)(*flat, out.reshape(-1), *settings)
+    return from_kernel(out, dtype)[()]
 
 
 def _log_of_number(x: float) -> float:
@@ -110,7 +113,7 @@ def power(x: Value, n: Value) -> Value:
             return float(np.power(x, n))
     dtype = float_dtype(np.result_type(x, n))
     shape = np.broadcast_shapes(np.shape(x), np.shape(n))
-    return _by_kernel("power_forward", dtype, *(np.broadcast_to(value, shape).astype(dtype) for value in (x, n)))
+    return by_kernel(TWINS["power_forward"], dtype, *(np.broadcast_to(value, shape).astype(dtype) for value in (x, n)))
 
 
 def _product(x: Value, n: int) -> Value:

@@ -39,6 +39,10 @@ def _of_elements(kind: type[Elementwise]) -> Callable[..., Variable]:
     def function(x: Any, **settings: float) -> Variable:
         return apply(kind(**settings) if settings else plain, x)
 
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    named = [inspect.Parameter(name, keyword, default=value) for name, value in kind.defaults.items()]
+    x = inspect.Parameter("x", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    function.__signature__ = inspect.Signature([x, *named])  # type: ignore[attr-defined]
     return function
 
 

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
+from fastbp.checks import Array
 from fastbp.graph import operations
 from fastbp.graph.elementwise import Value
 from fastbp.graph.expressions import Expression, cannot_be_fused
 from fastbp.graph.operations import Operation
 from fastbp.graph.structure import CLEARED, Node, as_value, behind, checksums_of, described, gradients_of, was_cleared
-from fastbp.validation import Array
 
 
 class Variable(Node):

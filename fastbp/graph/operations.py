@@ -54,14 +54,32 @@ If it consists of operators and the functions of `fastbp.graph.elementwise`, it 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastbp.graph.elementwise import Value, divide, exp, log, log1p, maximum, power, sigmoid, sqrt, tanh, where
+from fastbp.checks import float_dtype, result_dtype
+from fastbp.graph.elementwise import (
+    COMPILED,
+    COSTS,
+    Value,
+    by_kernel,
+    divide,
+    exp,
+    log,
+    log1p,
+    maximum,
+    power,
+    sigmoid,
+    sqrt,
+    tanh,
+    where,
+)
 from fastbp.graph.expressions import INVERSE_SIZE, CompileError, Expression
+from fastbp.ops.contract import ACTIVATIONS, Activation
 
 Gradients = tuple[Value, ...]
 _ARRAYS = np.ndarray, np.generic
@@ -196,6 +214,51 @@ Softplus = elementwise(
     lambda x: where(x > 0, x, 0.0) + log1p(exp(where(x > 0, -x, x))),
     times(lambda x, _: sigmoid(x)),
 )
+
+
+# The cost of a call in multiply-adds, as that of tanh.
+_COST_OF_ACTIVATION = 25
+
+
+def _of_activation(kind: type, function: Activation) -> None:
+    """Make the operation of an activation of `fastbp.ops` that has no formula here.
+
+    A Python number goes through the NumPy twin, an array through the kernel. In a compiled graph it is a call of the
+    function of a number.
+    """
+    defaults = inspect.signature(kind).parameters
+
+    def value(x: Value, *given: float) -> Value:
+        if isinstance(x, Expression):
+            return x.trace.apply(function.name, x, *given)
+        if type(x) is float:
+            return float(function.value_twin(x, *given))
+        return by_kernel(function.forward, float_dtype(result_dtype(x)), x, settings=given)
+
+    def gradient(dout: Value, x: Value, y: Value, *given: float) -> Value:
+        kept = x if function.reads_input else y
+        if isinstance(kept, Expression):
+            return kept.trace.apply(slope, dout, kept, *given)
+        if type(kept) is float:
+            return float(function.slope_twin(dout, kept, *given))
+        dtype = float_dtype(np.result_type(dout, kept))
+        return by_kernel(function.backward, dtype, *np.broadcast_arrays(dout, kept), settings=given)
+
+    slope = f"{function.name}_slope"
+    COSTS[function.name] = COSTS[slope] = _COST_OF_ACTIVATION
+    COMPILED[function.name], COMPILED[slope] = function.value, function.slope
+    doc = (kind.__doc__ or "").strip().split("\n")[0]
+    settings = {name: float(defaults[name].default) for name in function.settings}
+    elementwise(
+        kind.__name__, doc, value, gradient, name=function.name, symbol=function.symbol or kind.__name__,
+        settings=settings,
+    )  # fmt: skip
+
+
+for record in ACTIVATIONS.values():
+    found = record.activation
+    if found is not None and found.value_twin is not None and found.name not in ELEMENTWISE:
+        _of_activation(record.layer, found)
 
 
 class Add(Operation):

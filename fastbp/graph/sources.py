@@ -1,7 +1,7 @@
 """The source of a kernel, generated from the expressions of a graph.
 
 Each expression that a result needs becomes one line, in the order of the record. The loads, stores and sums around
-these lines are those of `fastbp.kernels.generated`.
+these lines are those of `fastbp.runtime.generated`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastbp.graph.elementwise import COSTS
+from fastbp.checks import DType
+from fastbp.graph.elementwise import COMPILED, COSTS
 from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, Expression
-from fastbp.kernels import generated
-from fastbp.validation import DType
+from fastbp.runtime import generated
 
 # The cost of an operation in multiply-adds, by which threads are chosen. Any other operation costs 1.
-_COST = {**COSTS, "/": 4, "**": 60}
+_COST = {"/": 4, "**": 60}
 
 _LINES = {
     "negative": "-{0}",
     "where": "{1} if {0} else {2}",
-    **{name: f"{name}({{0}})" for name in COSTS},
     **{sign: f"{{0}} {sign} {{1}}" for sign in ("+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "|")},
 }
 
@@ -71,7 +70,7 @@ class _Writer:
 
     def __init__(self, program: Program, scalars: tuple[bool, ...], dtype: DType) -> None:
         self._program, self._scalars, self._dtype = program, scalars, dtype
-        self._taken = set(generated.NAMES)
+        self._taken = {*generated.NAMES, *COMPILED}
         self._names = [self._free(name) for name in program.names]
         self._texts: dict[int, str] = {}
 
@@ -136,9 +135,10 @@ class _Writer:
             else:
                 operands = [self._texts[operand.index] for operand in expression.operands]
                 text = f"t{len(lines)}"
-                lines.append(f"{text} = {_LINES[expression.kind].format(*operands)}")
+                line = _LINES.get(expression.kind, f"{expression.kind}({', '.join(operands)})")
+                lines.append(f"{text} = {line.format(*operands)}")
                 self._texts[expression.index] = text
-                cost += _COST.get(expression.kind, 1)
+                cost += COSTS.get(expression.kind, _COST.get(expression.kind, 1))
         return lines, cost
 
 

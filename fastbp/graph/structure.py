@@ -12,10 +12,10 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from fastbp.checks import Array, as_array, float_dtype
 from fastbp.graph.elementwise import Value
 from fastbp.graph.expressions import Expression
 from fastbp.graph.operations import Operation
-from fastbp.validation import Array, as_array, float_dtype
 
 _numbers = itertools.count()
 

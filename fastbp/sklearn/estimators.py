@@ -16,16 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import neural_network
 from sklearn.base import _fit_context, is_classifier
+from sklearn.neural_network._base import ACTIVATIONS as IN_PLACE
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
+from fastbp.checks import FLOAT64, Array, DType
+from fastbp.ops.contract import ACTIVATIONS
 from fastbp.sklearn.minimizing import minimize
-from fastbp.sklearn.networks import HIDDEN, check_parameters
+from fastbp.sklearn.networks import check_parameters
 from fastbp.sklearn.prediction import is_plain, outputs
 from fastbp.sklearn.training import DIVERGED, Callback, Data, train
-from fastbp.validation import FLOAT64, Array, DType
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
@@ -37,7 +39,7 @@ class _OnKernels:
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "activation": [StrOptions(set(HIDDEN)), "array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS)), "array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -143,9 +145,9 @@ class _OnKernels:
         if isinstance(self.activation, str):
             return [self.activation] * hidden
         names = list(self.activation)
-        if len(names) != hidden or not all(name in HIDDEN for name in names):
+        if len(names) != hidden or not all(name in ACTIVATIONS for name in names):
             raise ValueError(
-                f"activation: expected a name or one for each of {hidden} hidden layers, of {', '.join(HIDDEN)}, "
+                f"activation: expected a name or one for each of {hidden} hidden layers, of {', '.join(ACTIVATIONS)}, "
                 f"got {names}; correct the list or give one name"
             )
         return names
@@ -226,13 +228,18 @@ class _OnKernels:
         Raises
         ------
         ValueError
-            If hidden layers have different activations.
+            If hidden layers have different activations, or one that scikit-learn does not have.
         """
         names = set(self._activations(np.size(self.hidden_layer_sizes))) or {"relu"}
         if len(names) > 1:
             raise ValueError(
                 f"activation: expected the same for every hidden layer, as scikit-learn has it, got {self.activation}; "
                 "fit with one activation"
+            )
+        if not names <= IN_PLACE.keys():
+            raise ValueError(
+                f"activation: expected one that scikit-learn has, of {', '.join(IN_PLACE)}, got {self.activation}; "
+                "fit with one of these"
             )
         params = {key: value for key, value in self.get_params().items() if key not in self._own_parameters}
         params["activation"] = self.activation if isinstance(self.activation, str) else names.pop()

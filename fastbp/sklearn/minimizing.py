@@ -10,10 +10,10 @@ import scipy.sparse
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
-from fastbp.engine import Gradients
+from fastbp.checks import FLOAT64, Array
+from fastbp.ops.updates import Gradients
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.training.interrupts import Interrupts
-from fastbp.validation import FLOAT64, Array
 
 
 def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: Array | None) -> None:

@@ -9,29 +9,11 @@ import numpy as np
 import scipy.sparse
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
-from fastbp.engine import Engine
-from fastbp.layers import (
-    Affine,
-    Dropout,
-    ExpWithLoss,
-    Identity,
-    IdentityWithLoss,
-    ReLU,
-    Sigmoid,
-    SigmoidWithLoss,
-    SoftmaxWithLoss,
-    Tanh,
-)
+from fastbp.checks import FLOAT32, FLOAT64, INTP, Array, DType, parameter, same_shape, to_kernel
+from fastbp.engine.plan import Engine
+from fastbp.layers import Affine, Dropout
 from fastbp.network import Sequential
-from fastbp.validation import FLOAT32, FLOAT64, INTP, Array, DType, parameter, same_shape, working
-
-HIDDEN: dict[str, type] = {"identity": Identity, "logistic": Sigmoid, "tanh": Tanh, "relu": ReLU}
-LOSSES: dict[str, type] = {
-    "softmax": SoftmaxWithLoss,
-    "logistic": SigmoidWithLoss,
-    "identity": IdentityWithLoss,
-    "exp": ExpWithLoss,
-}
+from fastbp.ops.contract import ACTIVATIONS, LOSSES
 
 # Elements of sparse samples that are made dense at a time.
 DENSE = 2**23
@@ -78,11 +60,11 @@ def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size
     for W, b, activation in zip(estimator.coefs_, estimator.intercepts_, [*activations, None], strict=True):
         layers.append(Affine(W, b))
         if activation is not None:
-            layers.append(HIDDEN[activation]())
+            layers.append(ACTIVATIONS[activation].layer())
             if estimator.dropout:
                 layers.append(Dropout(estimator.dropout, seed=int(estimator._random_state.randint(2**31))))
                 layers[-1].step = int(estimator.t_)  # no mask comes twice, though partial_fit draws the same seed
-    network = Sequential(layers, LOSSES[estimator.out_activation_]())
+    network = Sequential(layers, LOSSES[estimator.out_activation_].layer())
     W = estimator.coefs_[0]
     return Engine(
         layers,
@@ -118,14 +100,14 @@ class Samples:
 
     def __init__(self, X: Any, y: Array, weights: Array | None, estimator: Any, dtype: DType) -> None:
         self._is_sparse = scipy.sparse.issparse(X)
-        self._X: Any = X.tocsr().astype(dtype, copy=False) if self._is_sparse else working(X, dtype)
+        self._X: Any = X.tocsr().astype(dtype, copy=False) if self._is_sparse else to_kernel(X, dtype)
         self._weights, self._alpha = weights, float(estimator.alpha)
         output = estimator.out_activation_
         self._labels, self._targets = np.empty(0, INTP), np.empty((0, y.shape[1]), dtype)
         if output == "softmax":
             self._labels = y.argmax(axis=1)
         else:
-            self._targets = working(y, dtype)
+            self._targets = to_kernel(y, dtype)
         # scikit-learn's squared error is the mean over the outputs, though its gradient is that of their sum.
         self._outputs = y.shape[1] if output == "identity" else 1
         # Its Poisson deviance of an infinite prediction is inf - inf, from which lbfgs turns back further.

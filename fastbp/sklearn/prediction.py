@@ -11,25 +11,36 @@ from sklearn.neural_network._base import ACTIVATIONS as IN_PLACE
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils.extmath import safe_sparse_dot
 
-from fastbp.kernels import _threads, gemm
-from fastbp.kernels import prediction as kernels
-from fastbp.kernels.activations import IDENTITY, RELU, SIGMOID, TANH
+from fastbp.checks import FLOAT32, FLOAT64, Array, DType, to_kernel
+from fastbp.engine import predict as kernels
+from fastbp.ops.contract import ACTIVATIONS, LOSSES, settings_of
+from fastbp.runtime import threads
+from fastbp.runtime.gemm.epilogue import NONE
+from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.sklearn.networks import DENSE
-from fastbp.validation import FLOAT32, FLOAT64, Array, DType, working
-
-ACTIVATIONS = {
-    "identity": IDENTITY,
-    "logistic": SIGMOID,
-    "tanh": TANH,
-    "relu": RELU,
-    "softmax": kernels.SOFTMAX,
-    "exp": kernels.EXP,
-}
 
 # Other subclasses of arrays may mean something else by a product.
 PLAIN = np.ndarray, np.memmap
 
-address_of_multiply = cache(gemm.address_of_multiply)
+
+@cache
+def _multiply(dtype: DType) -> int:
+    return address_of_multiply(dtype)
+
+
+@cache
+def _epilogue(activation: str, dtype: DType) -> tuple[int, Array]:
+    """The word for the activation of a hidden layer, and its settings."""
+    record = ACTIVATIONS[activation]
+    word = NONE if record.activation is None else record.activation.in_place(dtype)
+    return word, np.array([*settings_of(record, record.layer()), 0.0])
+
+
+@cache
+def _output(activation: str, dtype: DType) -> int:
+    """The address of what the last layer does with its outputs; 0 for nothing."""
+    record = LOSSES[activation].loss
+    return 0 if record is None or record.predict is None else kernels.address_of_output(record.predict, dtype)
 
 
 def is_plain(X: Any, features: int) -> bool:
@@ -58,25 +69,27 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     dtype = _kernel_dtype(X, coefs, intercepts)
     if dtype is None:
         return _computed_by_numpy(X, coefs, intercepts, activations)
-    X = working(X, dtype)
-    parameters = [working(array, dtype) for pair in zip(coefs, intercepts, strict=True) for array in pair]
+    X = to_kernel(X, dtype)
+    parameters = [to_kernel(array, dtype) for pair in zip(coefs, intercepts, strict=True) for array in pair]
+    epilogues = [*(_epilogue(name, dtype) for name in activations[:-1]), (NONE, np.empty(0))]
     table = np.array(
         [
-            (W.ctypes.data, b.ctypes.data, *W.shape, ACTIVATIONS[name])
-            for W, b, name in zip(parameters[::2], parameters[1::2], activations, strict=True)
+            (W.ctypes.data, b.ctypes.data, *W.shape, word, settings.ctypes.data)
+            for W, b, (word, settings) in zip(parameters[::2], parameters[1::2], epilogues, strict=True)
         ],
         np.intp,
     )
     widths = [X.shape[1], *(W.shape[1] for W in coefs)]
     rows, widest = kernels.rows_of_a_block(len(X), max(widths)), max(widths[1:])
     out = np.empty((len(X), widths[-1]), dtype)
-    _threads.start()
+    threads.start()
     # joblib and threadpoolctl set how many; a few rows are not divided.
-    team = _threads.team(_openmp_effective_n_threads() if len(X) > gemm.ROW_GRAIN else 1)
-    threads = int(team[0])
-    hidden = np.empty((threads, 2, rows * widest), dtype)
-    room = np.empty((threads, gemm.room_for(max(rows, *widths), dtype.itemsize)), dtype)
-    is_finite = kernels.predict(team.ctypes.data, address_of_multiply(dtype), table, X, out, rows, hidden, room)
+    team = threads.team(_openmp_effective_n_threads() if len(X) > ROW_GRAIN else 1)
+    count = int(team[0])
+    hidden = np.empty((count, 2, rows * widest), dtype)
+    scratch = np.empty((count, scratch_for(max(rows, *widths), dtype.itemsize)), dtype)
+    addresses = _multiply(dtype), _output(activations[-1], dtype)
+    is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, hidden, scratch)
     return out, bool(is_finite)
 
 
@@ -107,5 +120,8 @@ def _computed_by_numpy(X: Array, coefs: list[Any], intercepts: list[Any], activa
     for W, b, name in zip(coefs, intercepts, activations, strict=True):
         out = safe_sparse_dot(out, W)
         out += b
-        IN_PLACE[name](out)
+        if name in IN_PLACE:
+            IN_PLACE[name](out)
+        else:
+            out = ACTIVATIONS[name].layer().forward(out)
     return out, bool(np.isfinite(X).all())

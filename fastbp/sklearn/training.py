@@ -20,12 +20,12 @@ from sklearn.neural_network._base import LOSS_FUNCTIONS
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from fastbp import optimizers
+from fastbp.checks import Array, checked_order
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.training.display import Bar
 from fastbp.training.fit import StopTraining
 from fastbp.training.interrupts import Interrupts
 from fastbp.training.run import Pace
-from fastbp.validation import Array, checked_order
 
 DIVERGED = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
@@ -299,9 +299,7 @@ def _take_state(optimizer: Any, ours: Any) -> None:
         return
     optimizer.t, optimizer.ms, optimizer.vs = ours.iter, _in_order(ours.m), _in_order(ours.v)
     if ours.iter:
-        ours.iter -= 1
-        optimizer.learning_rate = ours.current_rate()  # that of the last step
-        ours.iter += 1
+        optimizer.learning_rate = ours.rate_at(ours.iter - 1)  # that of the last step
 
 
 def _by_name(arrays: list[Array]) -> dict[str, Array]:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastbp.checks import generator, whole_number
 from fastbp.optimizers import Optimizer
 from fastbp.training.fit import Progress, fit
 from fastbp.training.protocol import Network
-from fastbp.validation import generator, whole_number
 
 if TYPE_CHECKING:
     from fastbp.data import Dataset  # `import fastbp` is sooner without it

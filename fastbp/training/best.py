@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fastbp.checks import Array
 from fastbp.training.protocol import Network
 from fastbp.training.run import check_writeable
-from fastbp.validation import Array
 
 
 class Best:

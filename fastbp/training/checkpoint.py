@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fastbp import files
+from fastbp.checks import Array, whole_number
 from fastbp.contents import optimizer_state, set_optimizer_state
 from fastbp.files import FilePath
 from fastbp.layers import Dropout
 from fastbp.training.best import Best
 from fastbp.training.history import History
 from fastbp.training.run import Run, check_writeable
-from fastbp.validation import Array, whole_number
 
 # The arrays of a checkpoint, and what else is in it.
 Reached = tuple[dict[str, Array], dict[str, Any]]

@@ -10,6 +10,7 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastbp.checks import whole_number
 from fastbp.files import FilePath
 from fastbp.optimizers import Optimizer
 from fastbp.training.best import Best
@@ -18,7 +19,6 @@ from fastbp.training.display import Display
 from fastbp.training.history import History
 from fastbp.training.protocol import Network
 from fastbp.training.run import Run, Stretch, ValidationData
-from fastbp.validation import whole_number
 
 Callback = Callable[["Progress"], None]
 

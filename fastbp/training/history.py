@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp.checks import as_array
 from fastbp.extras import require
-from fastbp.validation import as_array
 
 __all__ = ["History"]
 

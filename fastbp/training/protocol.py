@@ -6,11 +6,11 @@ from typing import Protocol
 
 from numpy.typing import ArrayLike
 
+from fastbp.checks import Array
 from fastbp.contents import Stack
 from fastbp.files import FilePath
 from fastbp.optimizers import Optimizer
 from fastbp.training.history import History
-from fastbp.validation import Array
 
 __all__: list[str] = []  # the methods are described where they are written, in `fastbp.network`
 

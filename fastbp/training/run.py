@@ -19,28 +19,29 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp import engine, optimizers
-from fastbp.implementation import is_reference
-from fastbp.layers import Affine, Dropout, ExpWithLoss, SigmoidWithLoss, SoftmaxWithLoss, shares_of_mean
-from fastbp.training.interrupts import Abandoned, Interrupts
-from fastbp.training.protocol import Network
-from fastbp.validation import (
+from fastbp import optimizers
+from fastbp.checks import (
     FLOAT32,
     FLOAT64,
     INTP,
     Array,
     DType,
     as_array,
-    binary_target,
     checked_order,
     generator,
     parameter,
     sample_weights,
     scalar,
-    target,
+    to_kernel,
     whole_number,
-    working,
 )
+from fastbp.engine import plan
+from fastbp.layers import Dropout
+from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of
+from fastbp.ops.losses import shares_of_mean
+from fastbp.ops.targets import number_targets
+from fastbp.training.interrupts import Abandoned, Interrupts
+from fastbp.training.protocol import Network
 
 # Seconds of compiled steps between two looks at Ctrl-C, callbacks and the progress bar.
 STRETCH = 0.05
@@ -136,17 +137,18 @@ class Run:
         network, optimizer = self.network, self.optimizer
         layers, loss = list(network.layers.values()), network.last_layer
         dtype, traits = _common_dtype(layers), self._traits()
-        unknown = [*engine.unknown(layers, loss, optimizer), *network.own_methods()]
-        if type(optimizer) in engine.OPTIMIZERS:
+        unknown = [*plan.unknown(layers, loss, optimizer), *network.own_methods()]
+        if type(optimizer) in OPTIMIZERS:
             check_writeable(network.params)
         if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
-        outputs = self._predicted_outputs() if unknown else engine.output_size(layers, self._x.shape[1])
+        outputs = self._predicted_outputs() if unknown else plan.output_size(layers, self._x.shape[1])
         labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
         if not len(labels):
             self._t = self._t.reshape(targets.shape)
-        self.classifies, self._outputs = isinstance(loss, SoftmaxWithLoss), outputs
+        record = loss_of(loss)
+        self.classifies, self._outputs = record is not None and record.classifies, outputs
         self._labels, self._targets, self._dtype = labels, targets, dtype or FLOAT64
         # The layers are kept, so that no new one can have the address of an old one.
         self._known_traits, self._known_layers, self._engine = traits, (layers, loss), None
@@ -154,7 +156,7 @@ class Run:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
             warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
         elif not is_reference():
-            self._engine = engine.Engine(
+            self._engine = plan.Engine(
                 layers, loss, optimizer, network.params, dtype, self._x.shape[1], self.batch_size
             )
             # No steps: this compiles what steps need, before Ctrl-C has to wait.
@@ -168,8 +170,8 @@ class Run:
             _common_dtype(layers),
             self.network.own_methods(),
             [(id(part), type(part)) for part in (*layers, loss, self.optimizer)],
-            engine.unknown(layers, loss, self.optimizer),
-            [engine.dropout_settings(layer) for layer in layers if type(layer) is Dropout],
+            plan.unknown(layers, loss, self.optimizer),
+            plan.own_words(layers, loss),
             [(value.shape, value.dtype, value.flags.writeable) for value in params],
             _share_memory(params),
         ]
@@ -307,7 +309,7 @@ class Run:
                 break
         return step - first
 
-    def _train(self, trained: engine.Engine, order: Array, sample_shares: Array, first: int, last: int) -> int:
+    def _train(self, trained: plan.Engine, order: Array, sample_shares: Array, first: int, last: int) -> int:
         data = self._x, self._labels, self._targets, self._scale
         results = self.losses, self.hits, self._continues_on_nan
         return trained.train(data, order, sample_shares, first, last, *results)
@@ -356,13 +358,8 @@ def _checked_scale(scale: object) -> float:
 
 
 def _common_dtype(layers: Iterable[Any]) -> DType | None:
-    """The dtype of all parameters of affine layers, if it is one and the engine trains in it."""
-    dtypes = {
-        array.dtype
-        for layer in layers
-        if isinstance(layer, Affine)
-        for array in (parameter("W", layer.W, 2), parameter("b", layer.b, 1))
-    }
+    """The dtype of all parameters of fastbp's own layers, if it is one and the engine trains in it."""
+    dtypes = {parameter(name, value).dtype for name, value in parameters_of(layers)}
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
 
 
@@ -375,7 +372,7 @@ def _rows_of(x: ArrayLike, dtype: DType) -> Array:
         )
     if array.dtype not in (FLOAT32, FLOAT64, np.uint8):
         array = array.astype(dtype)
-    return np.asarray(working(array, array.dtype)).reshape(len(array), -1)
+    return np.asarray(to_kernel(array, array.dtype)).reshape(len(array), -1)
 
 
 def _scaled(x: Array, scale: float) -> Array:
@@ -387,25 +384,12 @@ def _scaled(x: Array, scale: float) -> Array:
 
 def _labels_and_targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -> tuple[Array, Array]:
     """Labels (samples,) and no targets, or no labels and targets (samples, C), for predictions of `shape`."""
-    if isinstance(loss, SoftmaxWithLoss):
-        values, _ = target(t, shape, dtype)
-    else:
-        values = as_array("t", t)
-        if values.shape == shape[:1] and shape[1] == 1:
-            values = values.reshape(shape)
-        if isinstance(loss, SigmoidWithLoss):
-            values, _ = binary_target(values, shape, dtype)
-        if isinstance(loss, ExpWithLoss) and not (values >= 0).all():
-            raise ValueError(
-                f"t: expected counts, at least 0, got {values[~(values >= 0)][0]}; take IdentityWithLoss for others"
-            )
-        if values.shape != shape:
-            raise ValueError(
-                f"t: expected shape {shape}, as the predictions, got {values.shape}; give a row per sample"
-            )
+    record = loss_of(loss)
+    check = number_targets if record is None else record.targets
+    values = check(t, shape, dtype)
     if values.ndim == 1:
         return values, np.empty((0, shape[1]), dtype)
-    return np.empty(0, INTP), working(values, dtype)
+    return np.empty(0, INTP), to_kernel(values, dtype)
 
 
 def where_given(sample_weight: ArrayLike | None) -> dict[str, Any]:

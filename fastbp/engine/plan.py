@@ -1,0 +1,390 @@
+"""A network in the form in which compiled code trains it: a table of its layers over one flat vector of parameters."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastbp.checks import Array, DType, same_shape, whole_number
+from fastbp.engine import steps
+from fastbp.engine.thread_choice import choice_for
+from fastbp.ops import state
+from fastbp.ops.contract import LAYERS, OPTIMIZERS, Activation, LayerRecord, Map, settings_of
+from fastbp.ops.state import COEFFICIENTS, COLUMNS, PENALTY, WEIGHT_DECAY
+from fastbp.runtime.gemm.epilogue import NONE
+from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
+from fastbp.runtime.threads import most_parts, team
+from fastbp.runtime.threads import start as start_threads
+from fastbp.runtime.vectors import VECTOR_BYTES
+
+_LARGEST_WORD = 2**63 - 1
+
+
+def unknown(layers: Iterable[Any], loss: Any, optimizer: Any) -> list[str]:
+    """Names of the classes that the engine does not know, or of which an object was altered."""
+
+    def is_known(part: Any) -> bool:
+        record = LAYERS.get(type(part))
+        return record is not None and (record.map is not None or record.activation is not None)
+
+    losses = LAYERS.get(type(loss))
+    parts = [part for part in layers if not is_known(part) or _is_altered(part)]
+    if losses is None or losses.loss is None or _is_altered(loss):
+        parts.append(loss)
+    if type(optimizer) not in OPTIMIZERS or _is_altered(optimizer):
+        parts.append(optimizer)
+    return sorted({type(part).__name__ for part in parts})
+
+
+def _is_altered(part: Any) -> bool:
+    """Whether an object has a method of a step of its own."""
+    return not {"forward", "backward", "backward_parameters", "update"}.isdisjoint(vars(part))
+
+
+def own_words(layers: Iterable[Any], loss: Any) -> list[Any]:
+    """What the plan takes of layers and loss beside arrays, checked: with other words a plan is another one."""
+    words: list[Any] = []
+    for layer in layers:
+        record = LAYERS.get(type(layer))
+        if record is None:
+            continue
+        if record.map is not None:
+            words.append(record.map.words(layer))
+        words.append(settings_of(record, layer))
+    record = LAYERS.get(type(loss))
+    if record is not None and record.loss is not None:
+        words.append(record.loss.settings(loss, 0.0))
+    return words
+
+
+def output_size(layers: Iterable[Any], features: int) -> int:
+    """The number of outputs of known layers for samples of `features` numbers.
+
+    Raises
+    ------
+    ValueError
+        If a weight matrix does not fit what comes to it.
+    """
+    size, whose = features, "x: expected samples"
+    for layer in layers:
+        kind = LAYERS[type(layer)].map
+        if kind is not None:
+            size = kind.outputs(layer, size, whose)
+            whose = "layers: expected outputs" if kind.gradient is not None else whose
+    return size
+
+
+class Engine:
+    """Trains the layers of a network on batches of up to `batch_size` samples of `features` numbers.
+
+    The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
+    gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
+    it `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At most `threads`
+    threads work, or as many as `set_num_threads` says; fewer where that is faster.
+    """
+
+    def __init__(
+        self,
+        layers: list[Any],
+        loss: Any,
+        optimizer: Any,
+        params: Mapping[str, Array],
+        dtype: DType,
+        features: int,
+        batch_size: int,
+        *,
+        clips: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        start_threads()
+        self._threads = sys.maxsize if threads is None else threads
+        self._params, self._optimizer, self._update = params, optimizer, OPTIMIZERS[type(optimizer)]
+        self._dtype, self._batch_size, self._layers = dtype, batch_size, layers
+        record = LAYERS[type(loss)].loss
+        if record is None:
+            raise TypeError(f"loss: expected a loss of fastbp.layers, got {type(loss).__name__}; take one of these")
+        eps = float(np.finfo(dtype).eps) if clips else 0.0
+        self._losses, self._chosen = record.kernels(loss, eps), None
+        plan = _Plan(layers, features, batch_size, dtype)
+        self._places = dict(zip(params, plan.places, strict=True))
+        self._counted = plan.counted
+        network = state.Network(
+            multiply=address_of_multiply(dtype),
+            loss=0,  # chosen when there are targets
+            update=0,
+            subtracts=int(self._update.subtracts),
+            layers=plan.table,
+            counters=np.zeros(len(plan.table), np.intp),
+            scales=plan.scales,
+            settings=plan.settings,
+            params=np.zeros(plan.parameters.size, dtype),
+            slots=np.zeros((len(self._update.state), plan.parameters.size), dtype),
+            workspace=np.zeros(plan.work.size, dtype),
+            **_memory_of_threads(plan.table, dtype, batch_size),
+            labels=np.zeros(batch_size, np.intp),
+            targets_at=plan.targets_at,
+            sample_losses=np.zeros(batch_size),
+            sample_hits=np.zeros(batch_size),
+            loss_settings=np.array([*record.settings(loss, eps), 0.0]),
+            loss_scratch=np.zeros((2, batch_size), dtype),
+            squares=np.zeros(plan.squares),
+        )
+        plan.link(network)
+        self._network = network._replace(update=state.address_of_update(self._update.step, network))
+        self._choice = choice_for((plan.key, batch_size, dtype))
+
+    @property
+    def flat(self) -> Array:
+        """All parameters in one vector."""
+        flat: Array = self._network.params
+        return flat
+
+    @property
+    def states(self) -> Array:
+        """The optimizer's state, a row like `flat` for each of its kinds."""
+        states: Array = self._network.slots
+        return states
+
+    def index(self, keys: Iterable[str]) -> Array:
+        """Where in `flat` the elements of these parameters lie, one after the other."""
+        return np.concatenate([self._places[key] + np.arange(self._params[key].size) for key in keys])
+
+    def read(self) -> None:
+        """Take the parameters of the layers, the state of the optimizer and the counters of layers."""
+        for key, place in self._places.items():
+            value = self._params[key]
+            self._network.params[place : place + value.size] = value.reshape(-1)
+            for slot, name in zip(self._network.slots, self._update.state, strict=True):
+                kept = (getattr(self._optimizer, name) or {}).get(key)
+                if kept is not None:
+                    same_shape(f"params[{key!r}]", value, kept.shape, f"as the optimizer's {name}[{key!r}]")
+                slot[place : place + value.size] = 0 if kept is None else kept.reshape(-1)
+        for row, layer, name in self._counted:
+            given = whole_number(name, getattr(layer, name), 0, "give a number such as 0", _LARGEST_WORD)
+            self._network.counters[row] = given
+
+    def write(self) -> None:
+        """Give back what `read` took."""
+        self.write_parameters()
+        for slot, name in zip(self._network.slots, self._update.state, strict=True):
+            kept = dict(getattr(self._optimizer, name) or {})
+            for key, place in self._places.items():
+                value = self._params[key]
+                kept[key] = slot[place : place + value.size].reshape(value.shape)
+            setattr(self._optimizer, name, kept)
+        for row, layer, name in self._counted:
+            setattr(layer, name, int(self._network.counters[row]))
+
+    def write_parameters(self) -> None:
+        """Give back the parameters alone."""
+        for key, place in self._places.items():
+            value = self._params[key]
+            value[...] = self._network.params[place : place + value.size].reshape(value.shape)
+
+    def train(
+        self,
+        data: tuple[Array, Array, Array, float],
+        order: Array,
+        sample_shares: Array,
+        first: int,
+        last: int,
+        losses: Array,
+        hits: Array,
+        continue_on_nan: bool,
+        l2: tuple[Array, Array] | None = None,
+    ) -> int:
+        """Do steps `first` to `last` of an epoch over `order`; returns how many are done.
+
+        `data` is x, labels, targets and the scale of x. `sample_shares` is what each sample of the order counts for in
+        the mean of its batch, or (0,) where all count alike. Losses and hits are those of every step of the epoch.
+
+        `l2` has a number for each step and an array for penalties: number/2·ΣW², over all parameters that decay and
+        before the update, which is small with the loss.
+        """
+        x, labels, targets, scale = data
+        self._choose_loss(self._losses[len(labels) > 0])
+        coefficients, penalties = self._coefficients(first, last), np.empty(0)
+        if l2 is not None:
+            coefficients[:, PENALTY], penalties = l2[0][:last], l2[1]
+        given = steps.Data(x, labels, targets, sample_shares, self._dtype.type(scale))
+
+        def run(team: Array, start: int, stop: int) -> int:
+            arguments = given, order, self._batch_size, start, stop, coefficients, losses, hits, penalties
+            done: int = steps.run_steps(team.ctypes.data, self._network, *arguments, continue_on_nan)
+            return done
+
+        done = self._run_on_the_faster(run, first, last)
+        self._optimizer.iter += done
+        return done
+
+    def _run_on_the_faster(self, run: Callable[[Array, int, int], int], first: int, last: int) -> int:
+        """Do steps `first` to `last` by `run`, on all threads or on one; returns how many are done."""
+        start_threads()
+        everyone, alone = team(self._threads), team(1)
+        if first == last:
+            return run(alone, first, last)  # compiles what steps need
+        step = first
+        while step < last:
+            is_all, count = self._choice.next(last - step) if everyone[0] > 1 else (False, last - step)
+            began = time.perf_counter()
+            done = run(everyone if is_all else alone, step, step + count)
+            step += done
+            if everyone[0] > 1:
+                self._choice.note(time.perf_counter() - began, done)
+            if done < count:
+                break
+        return step - first
+
+    def _choose_loss(self, loss: Any) -> None:
+        if loss is not self._chosen:
+            self._chosen = loss
+            self._network = self._network._replace(loss=state.address_of_loss(loss, self._network))
+
+    def _coefficients(self, first: int, last: int) -> Array:
+        """What the update takes at each step, in rows by the number of the step: first for parameters that decay."""
+        optimizer, update = self._optimizer, self._update
+        given = np.zeros((last, 2 * COEFFICIENTS))
+        if first == last:
+            return given
+        begin = optimizer.iter - first
+        rows = np.array([optimizer.coefficients(begin + step) for step in range(first, last)])
+        for column in (0, COEFFICIENTS):
+            given[first:, column : column + rows.shape[1]] = rows
+        if update.decouples:
+            given[first:, COEFFICIENTS + rows.shape[1] - 1] = 0
+        else:
+            given[:, WEIGHT_DECAY] = optimizer.weight_decay
+        return given
+
+
+def _memory_of_threads(table: Array, dtype: DType, batch_size: int) -> dict[str, Array]:
+    """Memory for each thread to work in."""
+    parts = most_parts()
+    longest = max(batch_size, int(table[:, [state.D_IN, state.M_OUT]].max()))
+    widest = int(table[:, state.M_OUT].max())
+    chunk = max(state.CHUNK, ROW_GRAIN * widest) + widest + 1
+    return {
+        "scratch": np.zeros((parts, scratch_for(longest, dtype.itemsize)), dtype),
+        "gradients": np.zeros((parts, chunk), dtype),
+    }
+
+
+class _Allotment:
+    """Places in a flat array, each at the beginning of a cache line."""
+
+    def __init__(self, dtype: DType) -> None:
+        self._line = VECTOR_BYTES // dtype.itemsize
+        self.size = 0
+
+    def take(self, count: int) -> int:
+        begin = self.size
+        self.size += -(-count // self._line) * self._line
+        return begin
+
+
+class _Plan:
+    """The table of a network, and where in memory everything lies.
+
+    Attributes
+    ----------
+    table : ndarray (rows, COLUMNS)
+    places : list of int
+        Where each parameter begins.
+    counted : list of (int, layer, str)
+        The rows, layers and attributes that count steps.
+    """
+
+    def __init__(self, layers: Iterable[Any], features: int, batch_size: int, dtype: DType) -> None:
+        self._kinds: list[tuple[Map | None, Activation | None]] = []
+        self._names: list[str] = []
+        self.parameters, self.work = _Allotment(np.dtype(np.float64)), _Allotment(dtype)
+        self.places: list[int] = []
+        self.counted: list[tuple[int, Any, str]] = []
+        self._settings: list[float] = []
+        self._scales: list[float] = []
+        self._dtype, self._batch_size = dtype, batch_size
+        rows: list[Array] = []
+        width = features
+        for layer in layers:
+            record = LAYERS[type(layer)]
+            self._names.append(type(layer).__name__)
+            if record.map is None and rows and self._kinds[-1][1] is None:
+                self._activate(rows[-1], record, layer)
+                continue
+            row = np.full(COLUMNS, -1, np.intp)
+            rows.append(row)
+            row[state.D_IN] = width
+            self._kinds.append((record.map, None))
+            self._scales.append(1.0)
+            if record.map is None:
+                row[state.M_OUT] = width
+                self._activate(row, record, layer)
+                continue
+            width = row[state.M_OUT] = record.map.outputs(layer, width, "layers: expected outputs")
+            self._place_parameters(row, record, layer)
+            row[[state.WORD, state.SECOND_WORD]] = record.map.words(layer)
+            self._scales[-1] = record.map.scale(layer)
+            if record.map.counter:
+                self.counted.append((len(rows) - 1, layer, record.map.counter))
+        self.table = np.array(rows)
+        self._place_samples()
+        self._place_squares()
+        self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)
+        # What tells one plan from another of the same sizes, without addresses, which differ from run to run.
+        self.key = (str(self._names), self.table.tobytes(), self.settings.tobytes())
+
+    def _activate(self, row: Array, record: LayerRecord, layer: Any) -> None:
+        """Let a row end with an activation."""
+        self._kinds[-1] = self._kinds[-1][0], record.activation
+        row[state.SETTINGS_AT] = len(self._settings)
+        self._settings += settings_of(record, layer)
+
+    def _place_parameters(self, row: Array, record: LayerRecord, layer: Any) -> None:
+        for name, column in zip(record.arrays, (state.W_AT, state.B_AT), strict=False):
+            row[column] = self.parameters.take(getattr(layer, name).size)
+            self.places.append(int(row[column]))
+
+    def _place_samples(self) -> None:
+        """Where activations and deltas lie. Deltas before the first layer with parameters are not formed."""
+        size = self._batch_size
+        with_parameters = [kind is not None and kind.gradient is not None for kind, _ in self._kinds]
+        first = with_parameters.index(True) if any(with_parameters) else 0
+        self.table[0, state.H_IN] = self.work.take(size * int(self.table[0, state.D_IN]))
+        for number, row in enumerate(self.table):
+            if number:
+                row[state.H_IN] = self.table[number - 1, state.H_OUT]
+                if number > first:
+                    row[state.DELTA_BEFORE] = self.table[number - 1, state.DELTA]
+            outputs = size * int(row[state.M_OUT])
+            activation = self._kinds[number][1]
+            row[state.H_OUT] = row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
+            if activation is not None and activation.reads_input:
+                row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
+            row[state.DELTA] = self.work.take(outputs)
+            row[state.SETTINGS_AT] = max(0, row[state.SETTINGS_AT])
+        self.targets_at = self.work.take(size * int(self.table[-1, state.M_OUT]))
+
+    def _place_squares(self) -> None:
+        """Where sums of squares of weights begin, and how many there are."""
+        is_matrix = self.table[:, state.W_AT] >= 0
+        grains = np.where(is_matrix, -(-self.table[:, state.D_IN] // ROW_GRAIN), 0)
+        self.table[:, state.SQUARES_AT] = np.cumsum(grains) - grains
+        self.squares = int(grains.sum())
+
+    def link(self, network: state.Network) -> None:
+        """Complete the table: the addresses of kernels."""
+        for row, (kind, activation) in zip(self.table, self._kinds, strict=True):
+            row[[state.FORWARD, state.BACKWARD, state.GRADIENT]] = 0
+            if kind is not None:
+                row[state.FORWARD] = state.address_of_map(kind.forward, network)
+                row[state.BACKWARD] = state.address_of_map(kind.backward, network)
+            if kind is not None and kind.gradient is not None:
+                row[state.GRADIENT] = state.address_of_gradient(kind.gradient, network)
+            row[[state.EPILOGUE, state.SLOPE]] = NONE
+            if activation is not None:
+                row[state.EPILOGUE] = activation.epilogue(self._dtype)
+                row[state.SLOPE] = activation.slope_epilogue(self._dtype)

@@ -1,0 +1,183 @@
+"""Activations between bounds, sigmoid and tanh, and the identity.
+
+A new one is a pair of functions of a number, their twins in NumPy, a class, and a record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    as_array,
+    not_run,
+    result_dtype,
+    same_shape,
+)
+from fastbp.ops.contract import Activation, LayerRecord, layer
+from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
+from fastbp.runtime.elementary import logistic, one, tanh
+from fastbp.runtime.gemm import epilogue
+from fastbp.runtime.jit import kernel
+
+__all__ = ["Identity", "Sigmoid", "Tanh"]
+
+
+# The sigmoid.
+
+
+def _sigmoid(x):
+    return logistic(x)
+
+
+def _sigmoid_slope(dout, y):
+    return dout * y * (one(y) - y)
+
+
+def sigmoid_twin(x: Any) -> Any:
+    """1/(1 + exp(-x)) without overflow."""
+    # 1/(1 + exp(-x)) where x >= 0; elsewhere the same fraction times exp(x), so that exp never overflows.
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def _sigmoid_slope_twin(dout: Any, y: Any) -> Any:
+    return dout * y * (1 - y)
+
+
+class Sigmoid(ElementwiseLayer):
+    """The logistic function y = 1/(1 + exp(-x)), without overflow at any x; dx = dout·y·(1 - y) (section 5.5.2).
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
+
+
+activation(
+    Sigmoid,
+    elementwise("sigmoid", _sigmoid, _sigmoid_slope, sigmoid_twin, _sigmoid_slope_twin, estimator="logistic"),
+)
+
+
+# tanh.
+
+
+def _tanh(x):
+    return tanh(x)
+
+
+def _tanh_slope(dout, y):
+    return dout * (one(y) - y * y)
+
+
+def _tanh_slope_twin(dout: Any, y: Any) -> Any:
+    return dout * (1 - y * y)
+
+
+class Tanh(ElementwiseLayer):
+    """The hyperbolic tangent y = tanh(x), an odd function between -1 and 1; dx = dout·(1 - y²).
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
+
+
+activation(Tanh, elementwise("tanh", _tanh, _tanh_slope, np.tanh, _tanh_slope_twin))
+
+
+# The identity.
+
+
+@kernel
+def _identity(x):
+    return x
+
+
+@kernel
+def _identity_slope(dout, y):
+    return dout
+
+
+class Identity:
+    """The identity y = x (section 3.5): a placeholder for no activation.
+
+    Left to NumPy, which copies as fast as memory allows.
+    """
+
+    _shape: tuple[int, ...] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return x.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape and dtype of x, never x itself.
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        x = as_array("x", x)
+        self._shape = x.shape
+        return x.astype(result_dtype(x), order="C")
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape and dtype of dout.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        shape = self._shape
+        if shape is None:
+            not_run(self)
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, shape, "as the input")
+        return dout.astype(result_dtype(dout), order="C")
+
+
+# Its layer is NumPy's, so it has no kernels for arrays of its own.
+layer(
+    LayerRecord(
+        Identity,
+        activation=Activation(
+            "identity",
+            None,
+            None,
+            _identity,
+            _identity_slope,
+            None,
+            None,
+            in_place=lambda dtype: epilogue.NONE,  # noqa: ARG005
+            epilogue=lambda dtype: epilogue.NONE,  # noqa: ARG005
+            slope_epilogue=lambda dtype: epilogue.NONE,  # noqa: ARG005
+        ),
+    )
+)

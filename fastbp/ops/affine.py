@@ -1,0 +1,346 @@
+"""The affine layer x·W + b: its products, and the way of its parameters through a training step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    as_array,
+    empty,
+    from_kernel,
+    not_run,
+    parameter,
+    result_dtype,
+    same_shape,
+    to_kernel,
+)
+from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
+from fastbp.ops.state import (
+    B_AT,
+    CHUNK,
+    COEFFICIENTS,
+    D_IN,
+    DELTA,
+    DELTA_BEFORE,
+    EPILOGUE,
+    H_IN,
+    H_OUT,
+    KEPT,
+    M_OUT,
+    PENALTY,
+    SETTINGS_AT,
+    SLOPE,
+    SQUARES_AT,
+    W_AT,
+    WEIGHT_DECAY,
+    Z_OUT,
+    coefficient,
+    scratch_of,
+    update_parameters,
+)
+from fastbp.runtime.gemm.epilogue import NONE
+from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
+from fastbp.runtime.gemm.product import A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, product
+from fastbp.runtime.gemm.tile import zeros
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import at, call_at, record_pointer, shift, view
+
+__all__ = ["Affine"]
+
+
+def _affine_forward(x: Any, W: Any, b: Any, out: Any) -> None:
+    """out = x·W + b."""
+    product(x, W, b, out, FROM_ROW)
+
+
+@twin_of(_affine_forward)
+def affine_forward(x: Array, W: Array, b: Array, out: Array) -> None:
+    np.matmul(x, W, out=out)
+    out += b
+
+
+def _affine_backward(x: Any, W: Any, dout: Any, dx: Any, dW: Any, db: Any) -> None:
+    """dx = dout·Wᵀ, dW = xᵀ·dout, db = sum of dout over the batch."""
+    product(dout, W, None, dx, B_TRANSPOSED)
+    _affine_backward_parameters(x, dout, dW, db)
+
+
+@twin_of(_affine_backward)
+def affine_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array, db: Array) -> None:
+    np.matmul(dout, W.T, out=dx)
+    np.matmul(x.T, dout, out=dW)
+    np.sum(dout, axis=0, out=db)
+
+
+def _affine_backward_parameters(x: Any, dout: Any, dW: Any, db: Any) -> None:
+    """dW = xᵀ·dout, db = sum of dout over the batch: all that a network's first layer needs."""
+    product(x, dout, db, dW, A_TRANSPOSED | SUMS_TO_ROW)
+
+
+@twin_of(_affine_backward_parameters)
+def affine_backward_parameters(x: Array, dout: Array, dW: Array, db: Array) -> None:
+    np.matmul(x.T, dout, out=dW)
+    np.sum(dout, axis=0, out=db)
+
+
+@kernel
+def product_with_rows(multiply_at, h, D, W, b, z, M, i0, i1, epilogue, out, settings, scratch):
+    """z = h·W + b for rows i0:i1, with an epilogue that may write to `out`. All are C-contiguous."""
+    zero, one = np.intp(0), np.intp(1)
+    product = Product(
+        a=h, a_row=D, a_col=one, b=W, b_row=M, b_col=one, start=b, start_col=one, sums=b, has_sums=zero,
+        c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b, subtracts=zero,
+        epilogue=epilogue, beside=out, beside_row=M, settings=settings, scratch=scratch,
+    )  # fmt: skip
+    call_at(multiply_at, multiply, (record_pointer(product),))
+
+
+@kernel
+def _forward(network_at, number, i0, i1, scratch):
+    network = view(network_at)
+    layer, workspace = network.layers[number], network.workspace
+    W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
+    h, z, out = at(workspace, layer[H_IN]), at(workspace, layer[Z_OUT]), at(workspace, layer[H_OUT])
+    settings = at(network.settings, layer[SETTINGS_AT])
+    product_with_rows(
+        network.multiply, h, layer[D_IN], W, b, z, layer[M_OUT], i0, i1, layer[EPILOGUE], out, settings, scratch
+    )
+
+
+@kernel
+def _backward(network_at, number, i0, i1, scratch):
+    """The product with Wᵀ, and the slope of the activation before."""
+    network = view(network_at)
+    layer, before, workspace = network.layers[number], network.layers[number - 1], network.workspace
+    D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
+    W, d, out = at(network.params, layer[W_AT]), at(workspace, layer[DELTA]), at(workspace, layer[DELTA_BEFORE])
+    product = Product(
+        a=d, a_row=M, a_col=one, b=W, b_row=one, b_col=M, start=zeros(d), start_col=zero, sums=d, has_sums=zero,
+        c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M, rate=d, subtracts=zero,
+        epilogue=before[SLOPE], beside=at(workspace, before[KEPT]), beside_row=D,
+        settings=at(network.settings, before[SETTINGS_AT]), scratch=scratch,
+    )  # fmt: skip
+    call_at(network.multiply, multiply, (record_pointer(product),))
+
+
+@kernel
+def _gradient(network_at, number, part, parts, N, coefficients):
+    """A slice of W, some rows at a time while they are in the cache, and with its first rows b."""
+    network = view(network_at)
+    layer = network.layers[number]
+    D, M = layer[D_IN], layer[M_OUT]
+    i0, i1 = boundary(D, ROW_GRAIN, part, parts), boundary(D, ROW_GRAIN, part + 1, parts)
+    decay = coefficient(coefficients, WEIGHT_DECAY) + coefficient(coefficients, PENALTY)
+    is_subtracted = network.subtracts == 1 and decay == 0 and D > 1
+    rows = D if is_subtracted else max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
+    for start in range(i0, i1, rows):
+        _update_rows(network_at, number, part, N, start, min(start + rows, i1), coefficients, is_subtracted)
+
+
+@kernel
+def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subtracted):
+    """Rows start:stop of W, from which their gradient may be subtracted before it reaches memory."""
+    network = view(network_at)
+    layer, gradients = network.layers[number], network.gradients[part]
+    D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
+    size = 0 if is_subtracted else (stop - start) * M
+    dW, db, rate = at(gradients, 0), at(gradients, size), at(gradients, size + M)
+    h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
+    out = at(network.params, layer[W_AT]) if is_subtracted else shift(dW, -start * M)
+    gradients[size + M] = coefficient(coefficients, 0)
+    product = Product(
+        a=h, a_row=one, a_col=D, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
+        sums=db, has_sums=np.intp(start == 0), c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
+        rate=rate, subtracts=np.intp(is_subtracted),
+        epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients, scratch=scratch_of(network_at, part),
+    )  # fmt: skip
+    call_at(network.multiply, multiply, (record_pointer(product),))
+    if not is_subtracted:
+        squares_at = layer[SQUARES_AT] + start // ROW_GRAIN
+        update_parameters(network_at, layer[W_AT] + start * M, dW, size, M, squares_at, coefficients)
+    if start == 0:
+        undecayed = shift(coefficients, COEFFICIENTS)
+        update_parameters(network_at, layer[B_AT], db, M, M, zero, undecayed)
+
+
+def _outputs(layer: Any, D: int, whose: str) -> int:
+    W, b = parameter("W", layer.W, 2), parameter("b", layer.b, 1)
+    same_shape("b", b, W.shape[1:], f"one element for each column of W {W.shape}")
+    if W.shape[0] != D:
+        raise ValueError(
+            f"{whose} of {W.shape[0]} numbers, as the rows of W {W.shape} that take them, got {D}; "
+            "give each sample as many, or build the network for them"
+        )
+    return int(W.shape[1])
+
+
+class Affine:
+    """x·W + b for one sample or a batch (section 5.6).
+
+    Parameters
+    ----------
+    W : ndarray (D, M)
+    b : ndarray (M,)
+        Kept as given, not copied: `params["W1"] -= lr * grad` from outside is seen by the layer.
+
+    Attributes
+    ----------
+    W, b : ndarray
+        The very arrays given.
+    x : ndarray (N, D)
+        The input of the last `forward` as rows; a view of it where its layout allows.
+    dW : ndarray (D, M)
+    db : ndarray (M,)
+        Gradients by `W` and `b`, new arrays at each `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `W` and `b` are not arrays of real numbers in these shapes.
+    """
+
+    parameter_names = ("W", "b")
+
+    def __init__(self, W: Array, b: Array) -> None:
+        self.W = W
+        self.b = b
+        self._parameters()
+        self.x: Array | None = None
+        self.dW: Array | None = None
+        self.db: Array | None = None
+        self._forward: tuple[Array, Array, tuple[int, ...]] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return x·W + b.
+
+        Parameters
+        ----------
+        x : array_like
+            One sample (D,), a batch (N, D), or any (N, ...) whose samples flatten to D.
+
+        Returns
+        -------
+        ndarray
+            A new array, (M,) for one sample, else (N, M).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        W, b = self._parameters()
+        x = as_array("x", x)
+        samples, M = _as_rows(x, W), len(b)
+        dtype = result_dtype(x, W, b)
+        out = empty((len(samples), M), dtype)
+        affine_forward.of(dtype)(to_kernel(samples, dtype), to_kernel(W, dtype), to_kernel(b, dtype), out)
+        self.x, self._forward = samples, (samples, W, x.shape)
+        out = from_kernel(out, dtype)
+        return out.reshape(M) if x.ndim == 1 else out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx = dout·Wᵀ, and set dW = xᵀ·dout and db, the sum of dout over the batch.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of the output.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of the output.
+        """
+        x, W, shape, dout = self._backward_operands(dout)
+        dtype = result_dtype(x, W, dout)
+        dx, dW, db = empty(x.shape, dtype), empty(W.shape, dtype), empty(W.shape[1:], dtype)
+        affine_backward.of(dtype)(to_kernel(x, dtype), to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW, db)
+        if dx.dtype is not dout.dtype or x.dtype is not W.dtype or dtype.kind != "f":
+            dx, dW = from_kernel(dx, result_dtype(dout, W)), from_kernel(dW, result_dtype(x, dout))
+            db = _sum_over_batch(db, dout)
+        self.dW, self.db = dW, db
+        return dx.reshape(shape)
+
+    def backward_parameters(self, dout: ArrayLike) -> None:
+        """Set dW and db as `backward` does, without dx: for a network's first layer, whose dx nobody reads.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of the output.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError
+            As `backward`.
+        """
+        x, W, _, dout = self._backward_operands(dout)
+        dtype = result_dtype(x, dout)
+        dW, db = empty(W.shape, dtype), empty(W.shape[1], dtype)
+        affine_backward_parameters.of(dtype)(to_kernel(x, dtype), to_kernel(dout, dtype), dW, db)
+        self.dW, self.db = from_kernel(dW, dtype), _sum_over_batch(db, dout)
+
+    def _parameters(self) -> tuple[Array, Array]:
+        W, b = parameter("W", self.W, 2), parameter("b", self.b, 1)
+        if b.shape[0] != W.shape[1]:
+            raise ValueError(
+                f"b: expected shape ({W.shape[1]},), one element for each column of W {W.shape}, got {b.shape}; "
+                f"make b with np.zeros({W.shape[1]})"
+            )
+        return W, b
+
+    def _backward_operands(self, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...], Array]:
+        """x and W as forward used them, the shape of its input, and dout as rows."""
+        forward = self._forward
+        if forward is None:
+            not_run(self)
+        x, W, shape = forward
+        if x.shape[1] != W.shape[0]:
+            raise ValueError(
+                f"W: expected {x.shape[1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
+            )
+        dout = as_array("dout", dout)
+        out_shape = (len(x), W.shape[1])
+        if len(shape) == 1:
+            same_shape("dout", dout, out_shape[1:], "as the output")
+            return x, W, shape, dout.reshape(out_shape)
+        same_shape("dout", dout, out_shape, "as the output")
+        return x, W, shape, dout
+
+
+layer(
+    LayerRecord(
+        Affine,
+        arrays=("W", "b"),
+        decayed=("W",),
+        map=Map(_forward, _backward, _gradient, outputs=_outputs),
+    )
+)
+
+
+def _as_rows(x: Array, W: Array) -> Array:
+    D = len(W)
+    shape = (1, *x.shape) if x.ndim == 1 else x.shape
+    if x.ndim == 0 or math.prod(shape[1:]) != D:
+        raise ValueError(
+            f"x: expected one sample ({D},) or a batch (N, {D}) to multiply W {W.shape}, got shape {x.shape}; "
+            f"reshape x, or make W with as many rows as x has features"
+        )
+    return x if x.ndim == 2 else x.reshape(shape[0], D)
+
+
+def _sum_over_batch(db: Array, dout: Array) -> Array:
+    """`db` in the dtype that NumPy's sum over the batch has: no integer narrower than the platform's."""
+    return from_kernel(db, result_dtype(dout)) if dout.dtype.kind == "f" else np.sum(dout, axis=0)

@@ -1,0 +1,284 @@
+"""What an operation declares, and where everything else finds it.
+
+An operation registers its records when its file is imported; `fastbp.layers` imports all of them. Two records must not
+share a name, and whoever asks for one that does not exist gets an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastbp.checks import Array, DType
+
+Record = TypeVar("Record")
+
+_uses_reference: ContextVar[bool] = ContextVar("fastbp_uses_reference", default=False)
+
+
+@contextmanager
+def use_reference() -> Iterator[None]:
+    """Run layers, functions, losses and optimizers on plain NumPy in the body of a `with` statement.
+
+    The numbers are the same up to rounding. It holds for the current thread (or task) only.
+
+    Examples
+    --------
+    >>> with fastbp.use_reference():
+    ...     loss = network.loss(x, t)
+    """
+    token = _uses_reference.set(True)
+    try:
+        yield
+    finally:
+        _uses_reference.reset(token)
+
+
+def is_reference() -> bool:
+    """Whether `use_reference` is in force."""
+    return _uses_reference.get()
+
+
+class Twins:
+    """A kernel and its twin in NumPy, which take the same arguments.
+
+    Results are written to trailing arguments, which lie apart from the others.
+    """
+
+    def __init__(self, kernel: Any, twin: Callable[..., Any]) -> None:
+        self.kernel, self.twin = kernel, twin
+        self.__name__, self.__doc__ = twin.__name__, twin.__doc__ or kernel.__doc__
+
+    def of(self, dtype: DType) -> Callable[..., Any]:
+        """The one that is in force and computes results of a dtype.
+
+        Kernels are for floating point. Integers and booleans that stay so are left to NumPy, which is exact on them. A
+        `__call__` that chose by its arguments would cost each call 0.3 µs more.
+        """
+        return self.twin if _uses_reference.get() or dtype.kind != "f" else self.kernel
+
+
+TWINS: dict[str, Twins] = {}
+"""By name. `fastbp.kernels` hands out the kernels, `fastbp.reference` the twins."""
+
+
+def twin_of(kernel: Any) -> Callable[[Callable[..., Any]], Twins]:
+    """Decorate the NumPy twin of a kernel: its name becomes that of both."""
+
+    def register(twin: Callable[..., Any]) -> Twins:
+        return registered(TWINS, twin.__name__, Twins(kernel, twin))
+
+    return register
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function whose slope reads its output or its input.
+
+    Attributes
+    ----------
+    name : str
+        In lower case: of its twins and of the function of graphs.
+    estimator : str
+        The name for the estimators' `activation`, where that is another.
+    settings : tuple of str
+        Attributes of the layer that the functions take after their arrays.
+    reads_input : bool
+        Whether the slope reads the input; else the output.
+    forward, backward : Twins or None
+        forward(x, out, *settings) and backward(dout, kept, dx, *settings), over flat arrays; `kept` is what the slope
+        reads.
+    value, slope : kernel
+        Of numbers: value(x, *settings), and slope(dout, kept, *settings), which is dout times the slope.
+    value_twin, slope_twin : function or None
+        The same for numbers and arrays, in NumPy.
+    in_place, epilogue, slope_epilogue : callable
+        The words for `fastbp.runtime.gemm.epilogue`, by dtype. `epilogue` leaves the input where the slope reads it,
+        and puts the output beside it.
+    symbol : str
+        In drawings.
+    """
+
+    name: str
+    forward: Any
+    backward: Any
+    value: Any
+    slope: Any
+    value_twin: Any
+    slope_twin: Any
+    in_place: Callable[[DType], int]
+    epilogue: Callable[[DType], int]
+    slope_epilogue: Callable[[DType], int]
+    reads_input: bool = False
+    settings: tuple[str, ...] = ()
+    estimator: str = ""
+    symbol: str = ""
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a layer does to the rows of a batch in training, as kernels that the engine calls by their addresses.
+
+    Attributes
+    ----------
+    forward, backward : kernel
+        With the arguments of `fastbp.ops.state.forward` and `backward`.
+    gradient : kernel or None
+        With the arguments of `fastbp.ops.state.gradient`, for a layer with parameters.
+    outputs : callable
+        outputs(layer, D, whose) is M, the numbers of an output for D of an input, whose source is named in errors.
+    words : callable
+        words(layer) are two machine words of the layer's own.
+    scale : callable
+        scale(layer) is a number of the layer's own.
+    counter : str
+        An attribute that counts the steps of training; none: "".
+    """
+
+    forward: Any
+    backward: Any
+    gradient: Any = None
+    outputs: Callable[[Any, int, str], int] = lambda _, D, whose: D  # noqa: ARG005
+    words: Callable[[Any], tuple[int, int]] = lambda _: (0, 0)
+    scale: Callable[[Any], float] = lambda _: 1.0
+    counter: str = ""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss at the end of a network.
+
+    Attributes
+    ----------
+    kernels : callable
+        kernels(layer, eps) are two with the arguments of `fastbp.ops.state.loss`, for losses and deltas of rows: with
+        targets (N, C), and with labels (N,) or None. Where eps is not 0, probabilities count in the loss as at least
+        eps and at most 1 - eps.
+    targets : callable
+        targets(t, shape, dtype) checks the targets of outputs of a shape (N, C), and gives labels (N,) of integers or
+        targets (N, C) of the dtype.
+    settings : callable
+        settings(layer, eps) are numbers that the kernels take.
+    classifies : bool
+        Whether the largest output is the class.
+    output : str
+        The estimators' name for what a prediction makes of the outputs.
+    predict : kernel or None
+        What that is, with the arguments of `fastbp.ops.state.predict`; None where predictions are the outputs.
+    """
+
+    kernels: Callable[[Any, float], tuple[Any, Any]]
+    targets: Callable[[Any, tuple[int, int], DType], Array]
+    output: str
+    settings: Callable[[Any, float], tuple[float, ...]] = lambda layer, eps: ()  # noqa: ARG005
+    classifies: bool = False
+    predict: Any = None
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """A layer class: what it is made of, and what it is for the engine.
+
+    Attributes
+    ----------
+    arrays, settings : tuple of str
+        Arguments of the constructor that are attributes of the same name.
+    counters : tuple of str
+        Attributes that are saved with it and count.
+    decayed : tuple of str
+        The parameters that weight decay applies to.
+    """
+
+    layer: type
+    arrays: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
+    decayed: tuple[str, ...] = ()
+    activation: Activation | None = None
+    map: Map | None = None
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an optimizer does to a parameter.
+
+    Attributes
+    ----------
+    update : Twins or None
+        update(param, grad, *state, rate, *settings), over flat arrays.
+    step : kernel
+        The same with the arguments of `fastbp.ops.state.update`.
+    state : tuple of str
+        Attributes that hold dicts of arrays by parameter.
+    decouples : bool
+        Whether the last of the settings is the weight decay; else weight_decay·W is added to the gradient.
+    subtracts : bool
+        Whether the update is param -= rate·grad.
+    """
+
+    update: Any  # Twins or None
+    step: Any
+    state: tuple[str, ...] = ()
+    decouples: bool = False
+    subtracts: bool = False
+
+
+LAYERS: dict[type, LayerRecord] = {}
+"""By exact class: a subclass may do something else."""
+
+ACTIVATIONS: dict[str, LayerRecord] = {}
+"""By the estimators' name."""
+
+LOSSES: dict[str, LayerRecord] = {}
+"""By the name of the output."""
+
+OPTIMIZERS: dict[type, Update] = {}
+"""By exact class."""
+
+
+def registered(registry: dict[Any, Record], key: Any, record: Record) -> Record:
+    """Put a record into a registry, and return it.
+
+    Raises
+    ------
+    ValueError
+        If there is one under that key.
+    """
+    if key in registry:
+        raise ValueError(f"{key}: expected a name that no other record has, got one that is taken; choose another")
+    registry[key] = record
+    return record
+
+
+def layer(record: LayerRecord) -> LayerRecord:
+    """Register a layer class, by its class and by what it is."""
+    registered(LAYERS, record.layer, record)
+    if record.activation is not None:
+        registered(ACTIVATIONS, record.activation.estimator or record.activation.name, record)
+    if record.loss is not None:
+        registered(LOSSES, record.loss.output, record)
+    return record
+
+
+def parameters_of(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of each parameter of layers whose classes are known, or derived from known ones."""
+    for given in layers:
+        record = next((LAYERS[kind] for kind in type(given).__mro__ if kind in LAYERS), None)
+        for name in record.arrays if record is not None else ():
+            yield name, getattr(given, name)
+
+
+def loss_of(loss: object) -> Loss | None:
+    """The record of a loss, or of the class that its class is derived from; None for one of somebody else's."""
+    records = (LAYERS[kind].loss for kind in type(loss).__mro__ if kind in LAYERS)
+    return next(records, None)
+
+
+def settings_of(record: LayerRecord, layer: Any) -> tuple[float, ...]:
+    """The settings of an activation's layer, in the order in which its functions take them."""
+    names = record.activation.settings if record.activation is not None else ()
+    return tuple(float(getattr(layer, name)) for name in names)

@@ -1,0 +1,398 @@
+"""The cross-entropy error, and softmax with it in one, whose gradient is y - t (sections 4.2.2 and 5.6.3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+from numba import carray
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    FLOAT64,
+    Array,
+    as_array,
+    empty,
+    float_dtype,
+    from_kernel,
+    not_run,
+    result_dtype,
+    rows,
+    scalar,
+    to_kernel,
+)
+from fastbp.ops.contract import LayerRecord, Loss, layer, twin_of
+from fastbp.ops.losses import (
+    difference_of_rows,
+    dout_of_sum,
+    mean_loss,
+    mean_of,
+    scaled_difference,
+    shares_of,
+    sum_of_losses,
+    weighted,
+)
+from fastbp.ops.softmax import softmax_of_rows
+from fastbp.ops.state import end_of, targets_of
+from fastbp.ops.targets import class_targets, kept_target, target
+from fastbp.runtime.elementary import log
+from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.pointers import at, load, shift, view
+from fastbp.runtime.sharing import WORTH_SHARING, public_kernel, shared_kernel
+from fastbp.runtime.vectors import cross_entropy_of
+
+__all__ = ["CrossEntropyError", "SoftmaxWithLoss"]
+
+
+@public_kernel
+def _cross_entropy_forward(y, t):
+    """Returns the mean of -sum(t·log(y))."""
+    N = len(y)
+    terms = np.empty(t.size, y.dtype)
+    if t.ndim == 1:
+        for i in range(N):
+            terms[i] = y[i, t[i]]
+        for i in range(N):  # a loop of its own, to take vectors of logarithms
+            terms[i] = log(terms[i])
+    else:
+        targets, outputs, zero = at(t, 0), at(y, 0), y.dtype.type(0)
+        for k in range(t.size):
+            target = load(shift(targets, k))
+            term = target * log(load(shift(outputs, k)))
+            terms[k] = zero if target == zero else term
+    return -sum_of_losses(terms) / N if N else 0.0
+
+
+@twin_of(_cross_entropy_forward)
+def cross_entropy_forward(y: Array, t: Array) -> float:
+    return float(np.mean(_cross_entropy_of_rows(np.log(y), t))) if len(y) else 0.0
+
+
+def _cross_entropy_of_rows(log_y: Array, t: Array) -> Array:
+    """-sum(t·log(y)) of each row; where t is 0 a class adds nothing, even if its log(y) is -inf."""
+    if t.ndim == 1:
+        return np.negative(log_y[np.arange(len(t)), t])
+    losses: Array = -np.sum(np.multiply(t, log_y, out=np.zeros_like(log_y), where=t != 0), axis=1)
+    return losses
+
+
+@public_kernel
+def _cross_entropy_backward(y, t, dout, dy):
+    """dy = -t/y/N·dout, and 0 where t is 0."""
+    N, C = y.shape
+    zero = y.dtype.type(0)
+    scale = y.dtype.type(-dout / N) if N else zero
+    for i in range(N):
+        if t.ndim == 1:
+            for j in range(C):
+                dy[i, j] = zero
+            dy[i, t[i]] = scale / y[i, t[i]]
+        else:
+            for j in range(C):
+                dy[i, j] = zero if t[i, j] == 0 else scale * t[i, j] / y[i, j]
+
+
+@twin_of(_cross_entropy_backward)
+def cross_entropy_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
+    dy[...] = 0
+    if len(y) == 0:
+        return
+    if t.ndim == 1:
+        rows = np.arange(len(y))
+        dy[rows, t] = -dout / len(y) / y[rows, t]
+    else:
+        np.divide(-t * (dout / len(y)), y, out=dy, where=t != 0)
+
+
+class CrossEntropyError:
+    """The cross-entropy error of probabilities, the mean over the batch of -sum(t·log(y)) (section 4.2.2).
+
+    Unlike the book's there is no 1e-7 inside the logarithm: a probability of 0 for the right class is an
+    infinite loss. Classes with t = 0 add nothing and get no gradient.
+
+    Attributes
+    ----------
+    y : ndarray
+        The probabilities, as given.
+    t : ndarray
+        The targets: labels (N,) or distributions (N, C).
+    loss : float
+    """
+
+    def __init__(self) -> None:
+        self.y: Array | None = None
+        self.t: Array | None = None
+        self.loss: float | None = None
+        self._dtype = FLOAT64
+
+    def forward(self, y: ArrayLike, t: ArrayLike) -> float:
+        """Return the mean over the batch of -sum(t·log(y)); 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        y : array_like
+            Probabilities, (N, C), or one sample (C,).
+        t : array_like
+            Integer labels (N,), 0 <= t < C, or a distribution in the shape of y.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If y or t is not such an array.
+        """
+        y = as_array("y", y)
+        samples, dtype = rows("y", y), float_dtype(result_dtype(y))
+        t, dtype = target(t, y.shape, dtype)
+        loss = cross_entropy_forward.of(dtype)(to_kernel(samples, dtype), t)
+        self.y, self.t, self.loss, self._dtype = y, t, loss, dtype
+        return cast(float, loss)
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dy = -t/y/N·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of y, in NumPy's dtype for t/y: float64 for a float32 y and a one-hot t of
+            float64 or int64.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        y, t, dtype = self.y, self.t, self._dtype
+        if y is None or t is None:
+            not_run(self)
+        y = as_array("y", y)
+        samples = to_kernel(rows("y", y), dtype)
+        dy = empty(samples.shape, dtype)
+        t, dout = kept_target(t, samples.shape, dtype), scalar("dout", dout)
+        cross_entropy_backward.of(dtype)(samples, t, dout, dy)
+        return from_kernel(dy, dtype).reshape(y.shape)
+
+
+layer(LayerRecord(CrossEntropyError))
+
+
+@kernel
+def cross_entropy_of_logits(x, t, y, losses, tops, totals):
+    """y = softmax(x), with the loss of each row, its largest x and the logarithm of its sum of exp(x - top)."""
+    noinline()
+    N, C = x.shape
+    softmax_of_rows(x, y, tops, totals)
+    for i in range(N):  # a loop of its own, to take vectors of logarithms
+        totals[i] = log(totals[i])
+    for i in range(N):
+        if t.ndim == 1:
+            losses[i] = totals[i] - (x[i, t[i]] - tops[i])
+        else:
+            losses[i] = cross_entropy_of((at(t, i * C), at(x, i * C)), (tops[i], totals[i]), C)
+
+
+def _softmax_cross_entropy_forward(x: Any, t: Any, y: Any) -> Any:
+    """y = softmax(x); returns the mean of -sum(t·log(y)), by the exact log-sum-exp of x."""
+    if x.size < WORTH_SHARING:
+        return _cross_entropy_of_few(x, t, y)
+    losses = np.empty(len(x))
+    _cross_entropy_of_many(x, t, y, losses, np.empty(len(x), x.dtype), np.empty(len(x), x.dtype))
+    return mean_of(losses)
+
+
+@public_kernel
+def _cross_entropy_of_few(x, t, y):
+    losses = np.empty(len(x))
+    cross_entropy_of_logits(x, t, y, losses, np.empty(len(x), x.dtype), np.empty(len(x), x.dtype))
+    return mean_of(losses)
+
+
+@shared_kernel
+def _cross_entropy_of_many(x, t, y, losses, tops, totals):
+    cross_entropy_of_logits(x, t, y, losses, tops, totals)
+
+
+@twin_of(_softmax_cross_entropy_forward)
+def softmax_cross_entropy_forward(x: Array, t: Array, y: Array) -> float:
+    losses = np.empty(len(x))
+    softmax_cross_entropy_of_rows.twin(x, t, y, losses, np.empty_like(losses), np.empty_like(losses))
+    return float(np.mean(losses)) if len(losses) else 0.0
+
+
+@twin_of(cross_entropy_of_logits)
+def softmax_cross_entropy_of_rows(x: Array, t: Array, y: Array, losses: Array, tops: Array, totals: Array) -> None:
+    top = np.max(x, axis=1, keepdims=True)
+    np.exp(x - top, out=y)
+    total = np.sum(y, axis=1, keepdims=True)
+    y /= total
+    losses[...] = _cross_entropy_of_rows(x - top - np.log(total), t)
+    tops[...], totals[...] = top[:, 0], np.log(total)[:, 0]
+
+
+def _softmax_cross_entropy_backward(y: Any, t: Any, dout: float, dx: Any) -> None:
+    """dx = (y - t)/N·dout."""
+    scaled_difference(y, t, dout / len(y) if len(y) else 0.0, dx)
+
+
+@twin_of(_softmax_cross_entropy_backward)
+def softmax_cross_entropy_backward(y: Array, t: Array, dout: float, dx: Array) -> None:
+    N = len(y)
+    if t.ndim == 1:
+        dx[...] = y
+        dx[np.arange(N), t] -= 1
+    else:
+        np.subtract(y, t, out=dx)
+    dx *= dout / N if N else 0.0
+
+
+class SoftmaxWithLoss:
+    """Softmax and cross-entropy error in one, whose gradient is y - t (section 5.6.3, appendix A).
+
+    The loss is the exact log-sum-exp of the logits; unlike the book's there is no 1e-7 inside a logarithm, and
+    `backward` multiplies by `dout`.
+
+    Attributes
+    ----------
+    loss : float
+    y : ndarray
+        softmax(x), in the shape of x.
+    t : ndarray
+        The targets: labels (N,) or distributions (N, C).
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+        self._dtype = FLOAT64
+        self._shares: Array | None = None
+
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the mean over the batch of log(sum(exp(x))) - sum(t·x); 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Logits, (N, C), or one sample (C,).
+        t : array_like
+            Integer labels (N,), 0 <= t < C, or a distribution (one-hot among them) in the shape of x.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not such an array.
+        """
+        x = as_array("x", x)
+        samples, dtype = rows("x", x), float_dtype(result_dtype(x))
+        t, wide = target(t, x.shape, dtype)
+        y = empty(samples.shape, wide)
+        N, shares = len(samples), shares_of(sample_weight, len(samples))
+        scratch = () if shares is None else (empty(N, wide), empty(N, wide))
+        operands = to_kernel(samples, wide), t, y
+        loss = mean_loss(softmax_cross_entropy_forward, softmax_cross_entropy_of_rows, operands, shares, scratch)
+        self.y, self.t, self.loss, self._dtype = from_kernel(y, dtype).reshape(x.shape), t, loss, wide
+        self._shares = shares
+        return loss
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x, in NumPy's dtype for y - t: float64 for a float32 x and a one-hot t of
+            float64 or int64.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        y, t, dtype, shares = self.y, self.t, self._dtype, self._shares
+        if y is None or t is None:
+            not_run(self)
+        y = as_array("y", y)
+        samples = to_kernel(rows("y", y), dtype)
+        dx = empty(samples.shape, dtype)
+        t, dout = kept_target(t, samples.shape, dtype), dout_of_sum(scalar("dout", dout), shares)
+        softmax_cross_entropy_backward.of(dtype)(samples, t, dout, dx)
+        return from_kernel(weighted(dx, shares), dtype).reshape(y.shape)
+
+
+@kernel
+def _of_labels(network_at, count, i0, i1):
+    network = view(network_at)
+    h, d, losses = end_of(network_at, i0, i1)
+    labels, tops = network.labels[i0:i1], network.loss_scratch[0, i0:i1]
+    cross_entropy_of_logits(h, labels, d, losses, tops, network.loss_scratch[1, i0:i1])
+    clip, largest = network.loss_settings[0], network.loss_settings[1]
+    for i in range(i1 - i0):
+        network.sample_hits[i0 + i] = _is_first_largest(h, i, labels[i], tops[i])
+        if clip != 0:  # the loss of a probability of 1 - clip is clip; NaN stays
+            loss = losses[i]
+            losses[i] = clip if loss < clip else largest if loss > largest else loss
+    difference_of_rows(d, labels, 1.0 / count, d)
+
+
+@kernel
+def _of_distributions(network_at, count, i0, i1):
+    labels, t = view(network_at).labels, targets_of(network_at, i0, i1)
+    for i in range(i1 - i0):
+        labels[i0 + i] = np.argmax(t[i])
+    _mixed(network_at, count, i0, i1)
+
+
+@kernel
+def _mixed(network_at, count, i0, i1):
+    """For targets that are distributions, and the labels of these."""
+    network = view(network_at)
+    h, d, losses = end_of(network_at, i0, i1)
+    t, tops = targets_of(network_at, i0, i1), network.loss_scratch[0, i0:i1]
+    cross_entropy_of_logits(h, t, d, losses, tops, network.loss_scratch[1, i0:i1])
+    for i in range(i1 - i0):
+        network.sample_hits[i0 + i] = _is_first_largest(h, i, network.labels[i0 + i], tops[i])
+    difference_of_rows(d, t, 1.0 / count, d)
+
+
+@kernel
+def _is_first_largest(h, i, label, top):
+    """Whether np.argmax(h[i]) is `label`: the first of those that equal `top`, the largest, or the first NaN."""
+    for j in range(label):
+        if h[i, j] == top or np.isnan(h[i, j]):
+            return False
+    return h[i, label] == top or np.isnan(h[i, label])
+
+
+@kernel
+def _predict(out, N, C, scratch):
+    y = carray(out, (N, C))
+    softmax_of_rows(y, y, carray(scratch, N), carray(shift(scratch, N), N))
+
+
+layer(
+    LayerRecord(
+        SoftmaxWithLoss,
+        loss=Loss(
+            lambda *_: (_of_distributions, _of_labels),
+            class_targets,
+            output="softmax",
+            settings=lambda _, eps: (eps, -math.log(eps) if eps else math.inf),
+            classifies=True,
+            predict=_predict,
+        ),
+    )
+)

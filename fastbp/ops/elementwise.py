@@ -1,0 +1,252 @@
+"""Elementwise functions: from a pair of functions of numbers come kernels for arrays and for blocks of a product."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    DType,
+    as_array,
+    empty,
+    float_dtype,
+    from_kernel,
+    not_run,
+    rate,
+    result_dtype,
+    same_shape,
+    to_kernel,
+)
+from fastbp.ops.contract import TWINS, Activation, LayerRecord, Twins, layer, registered, settings_of
+from fastbp.runtime.elementary import as_like
+from fastbp.runtime.gemm.epilogue import address_of_elementwise
+from fastbp.runtime.jit import kernel, named
+from fastbp.runtime.pointers import load, shift, store
+from fastbp.runtime.sharing import shared_kernel
+
+
+def elementwise(
+    name: str,
+    value: Callable[..., Any],
+    slope: Callable[..., Any],
+    twin: Callable[..., Any],
+    slope_twin: Callable[..., Any],
+    *,
+    settings: tuple[str, ...] = (),
+    reads_input: bool = False,
+    estimator: str = "",
+    symbol: str = "",
+) -> Activation:
+    """The record of an activation from what it does to a number.
+
+    Parameters
+    ----------
+    name : str
+        Its twins are `name`_forward and `name`_backward.
+    value, slope : function
+        value(x, *settings), and slope(dout, kept, *settings), which is dout times the slope; to be compiled. `kept` is
+        the output of `value`, or its input where the slope `reads_input`.
+    twin, slope_twin : function
+        The same for arrays, in NumPy.
+    settings : tuple of str
+        Attributes of the layer; at most one.
+    """
+    value, slope = kernel(named(value, name)), kernel(named(slope, name))
+    make = _kernels_with_setting if settings else _kernels
+    forward, backward, block, beside_block, slope_block = make(name, value, slope)
+
+    twins = Twins(forward, _written(twin, forward)), Twins(backward, _written(slope_twin, backward))
+    for pair, way in zip(twins, ("forward", "backward"), strict=True):
+        pair.__name__ = f"{name}_{way}"
+        registered(TWINS, pair.__name__, pair)
+    return Activation(
+        name,
+        *twins,
+        value,
+        slope,
+        twin,
+        slope_twin,
+        in_place=_address_of(block),
+        epilogue=_address_of(beside_block if reads_input else block),
+        slope_epilogue=_address_of(slope_block),
+        reads_input=reads_input,
+        settings=settings,
+        estimator=estimator,
+        symbol=symbol,
+    )
+
+
+def _written(twin: Callable[..., Any], kernel: Any) -> Callable[..., None]:
+    """A twin that returns its result as one that writes it where the kernel does, with the kernel's arguments."""
+    names = list(inspect.signature(kernel).parameters)
+    place = next(number for number, name in enumerate(names) if name in ("out", "dx"))
+
+    def write(*arguments: Any) -> None:
+        result = arguments[place]
+        result[...] = twin(*arguments[:place], *arguments[place + 1 :])
+
+    write.__doc__ = f"{names[place]} = the {'slope' if names[place] == 'dx' else 'value'} of each element."
+    write.__signature__ = inspect.signature(kernel)  # type: ignore[attr-defined]
+    return write
+
+
+def _address_of(block: Any) -> Callable[[DType], int]:
+    return lambda dtype: address_of_elementwise(block, dtype)
+
+
+def _kernels(name: str, value: Any, slope: Any) -> tuple[Any, ...]:
+    def forward(x, out):
+        for i in range(x.size):
+            out[i] = value(x[i])
+
+    def backward(dout, kept, dx):
+        for i in range(dout.size):
+            dx[i] = slope(dout[i], kept[i])
+
+    def block(c, c_row, rows, columns, beside, beside_row, settings):
+        for i in range(rows):
+            row = shift(c, i * c_row)
+            for j in range(columns):
+                store(shift(row, j), value(load(shift(row, j))))
+
+    def beside_block(c, c_row, rows, columns, beside, beside_row, settings):
+        for i in range(rows):
+            row, out = shift(c, i * c_row), shift(beside, i * beside_row)
+            for j in range(columns):
+                store(shift(out, j), value(load(shift(row, j))))
+
+    def slope_block(c, c_row, rows, columns, beside, beside_row, settings):
+        for i in range(rows):
+            row, kept = shift(c, i * c_row), shift(beside, i * beside_row)
+            for j in range(columns):
+                store(shift(row, j), slope(load(shift(row, j)), load(shift(kept, j))))
+
+    return _compiled(name, forward, backward, block, beside_block, slope_block)
+
+
+def _kernels_with_setting(name: str, value: Any, slope: Any) -> tuple[Any, ...]:
+    def forward(x, out, setting):
+        number = x.dtype.type(setting)
+        for i in range(x.size):
+            out[i] = value(x[i], number)
+
+    def backward(dout, kept, dx, setting):
+        number = dout.dtype.type(setting)
+        for i in range(dout.size):
+            dx[i] = slope(dout[i], kept[i], number)
+
+    def block(c, c_row, rows, columns, beside, beside_row, settings):
+        number = as_like(load(c), load(settings))
+        for i in range(rows):
+            row = shift(c, i * c_row)
+            for j in range(columns):
+                store(shift(row, j), value(load(shift(row, j)), number))
+
+    def beside_block(c, c_row, rows, columns, beside, beside_row, settings):
+        number = as_like(load(c), load(settings))
+        for i in range(rows):
+            row, out = shift(c, i * c_row), shift(beside, i * beside_row)
+            for j in range(columns):
+                store(shift(out, j), value(load(shift(row, j)), number))
+
+    def slope_block(c, c_row, rows, columns, beside, beside_row, settings):
+        number = as_like(load(c), load(settings))
+        for i in range(rows):
+            row, kept = shift(c, i * c_row), shift(beside, i * beside_row)
+            for j in range(columns):
+                store(shift(row, j), slope(load(shift(row, j)), load(shift(kept, j)), number))
+
+    return _compiled(name, forward, backward, block, beside_block, slope_block)
+
+
+def _compiled(name: str, forward: Any, backward: Any, *blocks: Any) -> tuple[Any, ...]:
+    shared = (shared_kernel(named(function, name)) for function in (forward, backward))
+    return *shared, *(kernel(named(block, name)) for block in blocks)
+
+
+class ElementwiseLayer:
+    """A layer of an elementwise function: `forward` returns y, `backward` dout times the slope."""
+
+    record: ClassVar[LayerRecord]
+    function: ClassVar[Activation]
+
+    def __init__(self) -> None:
+        setattr(self, self._kept(), None)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute; a setting is checked whenever it is set."""
+        super().__setattr__(name, rate(name, value) if name in self.function.settings else value)
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return y.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x and the dtype of exp(x).
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        settings = settings_of(self.record, self)
+        x = as_array("x", x)
+        dtype = float_dtype(result_dtype(x))
+        out = empty(x.shape, dtype)
+        self.function.forward.of(dtype)(to_kernel(x, dtype).reshape(-1), out.reshape(-1), *settings)
+        out = from_kernel(out, dtype)
+        setattr(self, self._kept(), x if self.function.reads_input else out)
+        return out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout times the slope.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        name = self._kept()
+        kept: Array | None = getattr(self, name)
+        if kept is None:
+            not_run(self)
+        settings = settings_of(self.record, self)
+        dout, kept = as_array("dout", dout), as_array(name, kept)
+        same_shape("dout", dout, kept.shape, "as the input")
+        dtype = float_dtype(result_dtype(dout, kept))
+        dx = empty(dout.shape, dtype)
+        dout, kept = to_kernel(dout, dtype), to_kernel(kept, dtype)
+        self.function.backward.of(dtype)(dout.reshape(-1), kept.reshape(-1), dx.reshape(-1), *settings)
+        return from_kernel(dx, dtype)
+
+    def _kept(self) -> str:
+        """The attribute that the slope reads."""
+        return "x" if self.function.reads_input else "out"
+
+
+def activation(kind: type[ElementwiseLayer], function: Activation) -> None:
+    """Register the layer class of an elementwise function."""
+    kind.function = function
+    kind.record = layer(LayerRecord(kind, settings=function.settings, activation=function))

@@ -1,0 +1,221 @@
+"""Losses that are sums over numbers, from what they are for one.
+
+A new one is a pair of functions of a number, their twins in NumPy, a class, and a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    as_array,
+    from_kernel,
+    not_run,
+    quotient_dtype,
+    rows,
+    same_shape,
+    scalar,
+    to_kernel,
+)
+from fastbp.ops.contract import LayerRecord, Loss, Twins, layer, twin_of
+from fastbp.ops.losses import dout_of_sum, mean_loss, mean_of, mean_twin, shares_of, weighted
+from fastbp.ops.state import end_of, targets_of
+from fastbp.ops.targets import number_targets
+from fastbp.runtime.jit import kernel, named
+from fastbp.runtime.pointers import view
+from fastbp.runtime.sharing import public_kernel
+
+__all__ = []
+
+
+@dataclass(frozen=True)
+class NumberLoss:
+    """The twins of such a loss.
+
+    Attributes
+    ----------
+    forward, of_rows, backward : Twins
+        forward(x, t, settings) is the mean over the batch, of_rows(x, t, settings, losses) writes the loss of each row,
+        and backward(x, t, settings, factor, dx) the gradient times a factor. `settings` is a float64 array.
+    of_targets : kernel
+        For the engine, as in `Loss`.
+    """
+
+    forward: Twins
+    of_rows: Twins
+    backward: Twins
+    of_targets: Any
+
+
+def number_loss(
+    name: str,
+    value: Callable[..., Any],
+    slope: Callable[..., Any],
+    twin: Callable[..., Any],
+    slope_twin: Callable[..., Any],
+) -> NumberLoss:
+    """The twins of a loss from what it is for one number.
+
+    Parameters
+    ----------
+    name : str
+        They are `name`_forward, `name`_of_rows and `name`_backward.
+    value, slope : function
+        value(x, t, setting) and slope(x, t, setting) of an output and a target; to be compiled. Outputs in column j
+        take setting j, counted around.
+    twin, slope_twin : function
+        The same for arrays, in NumPy; settings come as a row.
+    """
+    value, slope = kernel(named(value, name)), kernel(named(slope, name))
+
+    def of_rows(x, t, settings, losses):
+        for i in range(len(x)):
+            losses[i] = 0
+            for j in range(x.shape[1]):
+                losses[i] += value(x[i, j], t[i, j], x.dtype.type(settings[j % len(settings)]))
+
+    def forward(x, t, settings):
+        losses = np.empty(len(x))
+        rows_kernel(x, t, settings, losses)
+        return mean_of(losses)
+
+    def backward(x, t, settings, factor, dx):
+        scale = x.dtype.type(factor)
+        for i in range(len(x)):
+            for j in range(x.shape[1]):
+                dx[i, j] = scale * slope(x[i, j], t[i, j], x.dtype.type(settings[j % len(settings)]))
+
+    def of_targets(network_at, count, i0, i1):
+        h, d, losses = end_of(network_at, i0, i1)
+        t, settings = targets_of(network_at, i0, i1), view(network_at).loss_settings
+        settings = settings[: len(settings) - 1]
+        rows_kernel(h, t, settings, losses)
+        backward_kernel(h, t, settings, 1.0 / count, d)
+
+    def of_rows_twin(x: Array, t: Array, settings: Array, losses: Array) -> None:
+        np.sum(twin(x, t, _as_row(settings, x)), axis=1, out=losses)
+
+    def forward_twin(x: Array, t: Array, settings: Array) -> float:
+        return mean_twin(np.sum(twin(x, t, _as_row(settings, x)), axis=1))
+
+    def backward_twin(x: Array, t: Array, settings: Array, factor: float, dx: Array) -> None:
+        dx[...] = slope_twin(x, t, _as_row(settings, x)) * factor
+
+    compiled: list[Any] = [public_kernel(named(function, name)) for function in (forward, of_rows, backward)]
+    rows_kernel, backward_kernel = compiled[1].kernel, compiled[2].kernel
+    forward_twin.__doc__ = "The mean over the batch of the losses of rows."
+    of_rows_twin.__doc__ = "losses = the loss of each row."
+    backward_twin.__doc__ = "dx = factor times the slope of each loss."
+    plain: list[Callable[..., Any]] = [forward_twin, of_rows_twin, backward_twin]
+    for function, way in zip(plain, ("forward", "of_rows", "backward"), strict=True):
+        function.__name__ = f"{name}_{way}"
+    twins = [twin_of(compiled_one)(function) for compiled_one, function in zip(compiled, plain, strict=True)]
+    return NumberLoss(twins[0], twins[1], twins[2], kernel(named(of_targets, name)))
+
+
+def _as_row(settings: Array, x: Array) -> Array:
+    return np.resize(settings, x.shape[1]).astype(x.dtype)
+
+
+class NumberLossLayer:
+    """A loss that is a sum over numbers: what such layers share.
+
+    Attributes
+    ----------
+    loss : float
+    x : ndarray
+        The predictions, as given.
+    t : ndarray
+        The targets, as given.
+    """
+
+    function: ClassVar[NumberLoss]
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.x: Array | None = None
+        self.t: Array | None = None
+        self._shares: Array | None = None
+
+    def numbers(self) -> tuple[float, ...]:
+        """The settings as the kernels take them: one, or one for each column."""
+        return (0.0,)
+
+    def targets(self, t: Array, shape: tuple[int, ...]) -> Array:
+        """The targets in the shape of the predictions."""
+        same_shape("t", t, shape, "as the predictions")
+        return t
+
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the sum of the losses over each row, mean over the batch; 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Predictions, (N, C), or one sample (C,).
+        t : array_like
+            Targets in the shape of x.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x and t are not real numbers of one such shape, or the weights not such numbers.
+        """
+        x, t = as_array("x", x), as_array("t", t)
+        predictions, targets = self._operands(x, t)
+        operands = predictions, targets, np.array(self.numbers())
+        shares = shares_of(sample_weight, len(predictions))
+        loss = mean_loss(self.function.forward, self.function.of_rows, operands, shares)
+        self.x, self.t, self.loss, self._shares = x, t, loss, shares
+        return loss
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx, the slope of each loss times dout/N; of samples with weights times dout·w/sum(w).
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        x, t, shares = self.x, self.t, self._shares
+        if x is None or t is None:
+            not_run(self)
+        x = as_array("x", x)
+        predictions, targets = self._operands(x, as_array("t", t))
+        dx = np.empty_like(predictions)
+        factor = dout_of_sum(scalar("dout", dout), shares) / max(1, len(predictions))
+        self.function.backward.of(predictions.dtype)(predictions, targets, np.array(self.numbers()), factor, dx)
+        return from_kernel(weighted(dx, shares), quotient_dtype(x, targets)).reshape(x.shape)
+
+    def _operands(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """Predictions and targets as the kernels take them."""
+        dtype = quotient_dtype(x, t)
+        predictions, targets = rows("x", x), rows("t", self.targets(t, x.shape))
+        return to_kernel(predictions, dtype), to_kernel(targets, dtype)
+
+
+def number_loss_layer(kind: type[NumberLossLayer], function: NumberLoss, output: str, **more: Any) -> None:
+    """Register the layer class of a loss that is a sum over numbers."""
+    kind.function = function
+    settings, targets = more.get("settings", ()), more.get("targets", number_targets)
+    record = Loss(lambda *_: (function.of_targets, None), targets, output, settings=lambda layer, _: layer.numbers())
+    layer(LayerRecord(kind, settings=settings, loss=record))

@@ -1,0 +1,161 @@
+"""Rectifiers: ReLU, and functions that are like it.
+
+A new one is a pair of functions of a number, their twins in NumPy, a class, and a record.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    as_array,
+    empty,
+    from_kernel,
+    not_run,
+    result_dtype,
+    same_shape,
+    to_kernel,
+)
+from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
+from fastbp.runtime.elementary import zero
+from fastbp.runtime.gemm import epilogue
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.sharing import shared_kernel
+
+__all__ = ["ReLU", "Relu"]
+
+# ReLU. Its kernels leave a mask, as the book's layer does.
+
+
+@shared_kernel
+def _relu_forward(x, out, mask):
+    """mask = x <= 0; out = 0 where mask, else x (so NaN stays NaN)."""
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        mask[i] = x[i] <= zero
+        out[i] = zero if x[i] <= zero else x[i]
+
+
+@twin_of(_relu_forward)
+def relu_forward(x: Array, out: Array, mask: Array) -> None:
+    np.less_equal(x, 0, out=mask)
+    out[...] = x
+    out[mask] = 0
+
+
+@shared_kernel
+def _relu_backward(dout, mask, dx):
+    """dx = 0 where mask, else dout."""
+    zero = dout.dtype.type(0)
+    for i in range(dout.size):
+        dx[i] = zero if mask[i] else dout[i]
+
+
+@twin_of(_relu_backward)
+def relu_backward(dout: Array, mask: Array, dx: Array) -> None:
+    dx[...] = dout
+    dx[mask] = 0
+
+
+@kernel
+def _relu(x):
+    return zero(x) if x <= zero(x) else x
+
+
+@kernel
+def _relu_slope(dout, y):
+    return zero(dout) if y == zero(y) else dout
+
+
+class ReLU:
+    """The rectifier: 0 where x <= 0, else x (section 5.5.1).
+
+    Its gradient at x = 0 is 0, as in the book's equation. Unlike the book's, `backward` does not overwrite
+    `dout`. NaN stays NaN.
+
+    Attributes
+    ----------
+    mask : ndarray of bool
+        x <= 0, in the shape of x.
+    """
+
+    def __init__(self) -> None:
+        self.mask: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return 0 where x <= 0, else x.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape and dtype of x.
+
+        Raises
+        ------
+        TypeError
+            If x is not real numbers.
+        """
+        x = as_array("x", x)
+        dtype = result_dtype(x)
+        out, mask = empty(x.shape, dtype), np.empty(x.shape, np.bool_)
+        relu_forward.of(dtype)(to_kernel(x, dtype).reshape(-1), out.reshape(-1), mask.reshape(-1))
+        self.mask = mask
+        return from_kernel(out, dtype)
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return 0 where x <= 0, else dout.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape and dtype of dout.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        mask = self.mask
+        if mask is None:
+            not_run(self)
+        dout, mask = as_array("dout", dout), as_array("mask", mask)
+        same_shape("dout", dout, mask.shape, "as the input")
+        dtype = result_dtype(dout)
+        dx, dout = empty(dout.shape, dtype), to_kernel(dout, dtype)
+        relu_backward.of(dtype)(dout.reshape(-1), mask.reshape(-1), dx.reshape(-1))
+        return from_kernel(dx, dtype)
+
+
+Relu = ReLU
+
+layer(
+    LayerRecord(
+        ReLU,
+        activation=Activation(
+            "relu",
+            relu_forward,
+            relu_backward,
+            _relu,
+            _relu_slope,
+            None,
+            None,
+            in_place=lambda dtype: epilogue.RECTIFY,  # noqa: ARG005
+            epilogue=lambda dtype: epilogue.RECTIFY,  # noqa: ARG005
+            slope_epilogue=lambda dtype: epilogue.RECTIFY_SLOPE,  # noqa: ARG005
+        ),
+    )
+)

@@ -1,0 +1,158 @@
+"""Softmax (section 3.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    as_array,
+    empty,
+    float_dtype,
+    from_kernel,
+    not_run,
+    result_dtype,
+    rows,
+    same_shape,
+    to_kernel,
+)
+from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.runtime.elementary import exp, maximum
+from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.pointers import at, load, shift, store
+from fastbp.runtime.sharing import shared_kernel
+from fastbp.runtime.vectors import sum_of, sum_of_products
+
+__all__ = ["Softmax"]
+
+
+@kernel
+def softmax_of_rows(x, y, tops, totals):
+    """y = exp(x - tops)/totals, with the largest of each row of x in tops and the sums of exp(x - tops) in totals.
+
+    Several short rows go through exp together: a vector loop over a row of 10 would be mostly its beginning
+    and end (8.0 µs for 100 rows of 10 where this takes 2.2).
+    """
+    noinline()
+    N, C = x.shape
+    rows = max(1, 2048 // C)
+    for start in range(0, N, rows):
+        stop = min(start + rows, N)
+        for i in range(start, stop):
+            top = x.dtype.type(-np.inf)
+            for j in range(C):
+                top = maximum(x[i, j], top)
+            tops[i] = top
+            for j in range(C):
+                y[i, j] = x[i, j] - top
+        block = at(y, start * C)
+        for k in range((stop - start) * C):
+            store(shift(block, k), exp(load(shift(block, k))))
+        for i in range(start, stop):
+            total = sum_of((at(y, i * C),), (), C)
+            totals[i] = total
+            scale = x.dtype.type(1) / total
+            for j in range(C):
+                y[i, j] *= scale
+
+
+@shared_kernel
+def _softmax_forward(x, out):
+    """out = exp(x - max) / sum(exp(x - max)), row by row."""
+    N = len(x)
+    softmax_of_rows(x, out, np.empty(N, x.dtype), np.empty(N, x.dtype))
+
+
+@twin_of(_softmax_forward)
+def softmax_forward(x: Array, out: Array) -> None:
+    np.exp(x - np.max(x, axis=1, keepdims=True), out=out)
+    out /= np.sum(out, axis=1, keepdims=True)
+
+
+@shared_kernel
+def _softmax_backward(dout, out, dx):
+    """dx = out·(dout - sum(dout·out)), row by row: the product with the full Jacobian diag(y) - y yᵀ."""
+    N, C = out.shape
+    for i in range(N):
+        weighted = sum_of_products((at(dout, i * C), at(out, i * C)), (), C)
+        for j in range(C):
+            dx[i, j] = out[i, j] * (dout[i, j] - weighted)
+
+
+@twin_of(_softmax_backward)
+def softmax_backward(dout: Array, out: Array, dx: Array) -> None:
+    weighted = np.sum(dout * out, axis=1, keepdims=True)
+    dx[...] = out * (dout - weighted)
+
+
+class Softmax:
+    """exp(x)/sum(exp(x)) over the last axis (section 3.5), exact for logits of any size.
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+    """
+
+    def __init__(self) -> None:
+        self.out: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return exp(x - max)/sum(exp(x - max)) for each row.
+
+        Parameters
+        ----------
+        x : array_like
+            One sample (C,) or a batch (N, C).
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x; each row sums to 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        x = as_array("x", x)
+        samples, dtype = rows("x", x), float_dtype(result_dtype(x))
+        out = empty(samples.shape, dtype)
+        softmax_forward.of(dtype)(to_kernel(samples, dtype), out)
+        self.out = out = from_kernel(out, dtype).reshape(x.shape)
+        return out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return y·(dout - sum(dout·y)) for each row: the product with the full Jacobian diag(y) - y·yᵀ.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        out = self.out
+        if out is None:
+            not_run(self)
+        dout, out = as_array("dout", dout), as_array("out", out)
+        same_shape("dout", dout, out.shape, "as the input")
+        dtype = result_dtype(dout, out)
+        samples = rows("dout", dout)
+        dx = empty(samples.shape, dtype)
+        softmax_backward.of(dtype)(to_kernel(samples, dtype), to_kernel(out, dtype).reshape(samples.shape), dx)
+        return from_kernel(dx, dtype).reshape(dout.shape)
+
+
+layer(LayerRecord(Softmax))

@@ -1,0 +1,263 @@
+"""The methods of optimization: update, NumPy twin and class of each. `fastbp.optimizers` describes them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastbp.checks import (
+    Array,
+)
+from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
+from fastbp.ops.optimizer import LearningRate, Optimizer, optimizer_of
+from fastbp.ops.state import slot_of
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import load, shift
+from fastbp.runtime.sharing import shared_kernel
+
+__all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "optimizer"]
+
+
+@shared_kernel
+def _sgd_update(param, grad, lr):
+    """param -= lr·grad."""
+    rate = param.dtype.type(lr)
+    for i in range(param.size):
+        param[i] -= rate * grad[i]
+
+
+@twin_of(_sgd_update)
+def sgd_update(param: Array, grad: Array, lr: float) -> None:
+    param -= lr * grad
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, W -= lr·dW (section 6.1.2)."""
+
+    def __init__(self, lr: LearningRate = 0.01, *, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
+
+
+optimizer_of(SGD, sgd_update, subtracts=True)
+
+
+@shared_kernel
+def _momentum_update(param, grad, v, lr, momentum):
+    """v = momentum·v - lr·grad; param += v."""
+    rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
+    for i in range(param.size):
+        v[i] = friction * v[i] - rate * grad[i]
+        param[i] += v[i]
+
+
+@twin_of(_momentum_update)
+def momentum_update(param: Array, grad: Array, v: Array, lr: float, momentum: float) -> None:
+    v[...] = momentum * v - lr * grad
+    param += v
+
+
+class Momentum(Optimizer):
+    """SGD with momentum, v = momentum·v - lr·dW; W += v (section 6.1.4)."""
+
+    settings = ("momentum",)
+
+    def __init__(self, lr: LearningRate = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
+        self.momentum = momentum
+        self.v: dict[str, Array] | None = None
+
+
+optimizer_of(Momentum, momentum_update, state=("v",))
+
+
+@shared_kernel
+def _nesterov_update(param, grad, v, lr, momentum):
+    """param += momentum²·v - (1 + momentum)·lr·grad; v = momentum·v - lr·grad."""
+    rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
+    ahead = param.dtype.type((1 + momentum) * lr)
+    for i in range(param.size):
+        param[i] += friction * friction * v[i] - ahead * grad[i]
+        v[i] = friction * v[i] - rate * grad[i]
+
+
+@twin_of(_nesterov_update)
+def nesterov_update(param: Array, grad: Array, v: Array, lr: float, momentum: float) -> None:
+    param += momentum * momentum * v
+    param -= (1 + momentum) * lr * grad
+    v[...] = momentum * v - lr * grad
+
+
+class Nesterov(Momentum):
+    """Nesterov's accelerated gradient, with the gradient taken a step ahead (Bengio et al., arXiv:1212.0901)."""
+
+
+optimizer_of(Nesterov, nesterov_update, state=("v",))
+
+
+@shared_kernel
+def _adagrad_update(param, grad, h, lr, eps):
+    """h += grad²; param -= lr·grad/(sqrt(h) + eps)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
+    for i in range(param.size):
+        h[i] += grad[i] * grad[i]
+        param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
+
+
+@twin_of(_adagrad_update)
+def adagrad_update(param: Array, grad: Array, h: Array, lr: float, eps: float) -> None:
+    h += grad * grad
+    param -= lr * grad / (np.sqrt(h) + eps)
+
+
+class AdaGrad(Optimizer):
+    """A rate of its own for each element, h += dW²; W -= lr·dW/(sqrt(h) + eps) (section 6.1.5)."""
+
+    settings = ("eps",)
+
+    def __init__(self, lr: LearningRate = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
+        super().__init__(lr, weight_decay)
+        self.eps = eps
+        self.h: dict[str, Array] | None = None
+
+
+optimizer_of(AdaGrad, adagrad_update, state=("h",))
+
+
+@shared_kernel
+def _rmsprop_update(param, grad, h, lr, decay_rate, eps):
+    """h = decay_rate·h + (1 - decay_rate)·grad²; param -= lr·grad/(sqrt(h) + eps)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
+    keep, add = param.dtype.type(decay_rate), param.dtype.type(1 - decay_rate)
+    for i in range(param.size):
+        h[i] = keep * h[i] + add * grad[i] * grad[i]
+        param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
+
+
+@twin_of(_rmsprop_update)
+def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: float, eps: float) -> None:
+    h *= decay_rate
+    h += (1 - decay_rate) * grad * grad
+    param -= lr * grad / (np.sqrt(h) + eps)
+
+
+class RMSprop(Optimizer):
+    """AdaGrad that forgets, h = decay_rate·h + (1 - decay_rate)·dW² (section 6.1.5)."""
+
+    settings = ("decay_rate", "eps")
+
+    def __init__(
+        self, lr: LearningRate = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.decay_rate, self.eps = decay_rate, eps
+        self.h: dict[str, Array] | None = None
+
+
+optimizer_of(RMSprop, rmsprop_update, state=("h",))
+
+
+@shared_kernel
+def _adam_update(param, grad, m, v, lr, beta1, beta2, eps):
+    """m += (1 - beta1)·(grad - m); v += (1 - beta2)·(grad² - v); param -= lr·m/(sqrt(v) + eps)."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
+    add1, add2 = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2)
+    for i in range(param.size):
+        m[i] += add1 * (grad[i] - m[i])
+        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        param[i] -= rate * m[i] / (math.sqrt(v[i]) + epsilon)
+
+
+@twin_of(_adam_update)
+def adam_update(
+    param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float, eps: float
+) -> None:
+    m += (1 - beta1) * (grad - m)
+    v += (1 - beta2) * (grad**2 - v)
+    param -= lr * m / (np.sqrt(v) + eps)
+
+
+class Adam(Optimizer):
+    """Momentum and RMSprop together (section 6.1.6; Kingma and Ba, arXiv:1412.6980).
+
+    The correction of the bias is folded into the rate of update number t: lr·sqrt(1 - beta2**t)/(1 - beta1**t).
+    """
+
+    settings = ("beta1", "beta2", "eps")
+
+    def __init__(
+        self,
+        lr: LearningRate = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        *,
+        eps: float = 1e-7,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.m: dict[str, Array] | None = None
+        self.v: dict[str, Array] | None = None
+
+    def rate_at(self, step: int) -> float:
+        """`lr_at` with the correction of the bias."""
+        t = step + 1
+        return self.lr_at(step) * math.sqrt(1.0 - self.beta2**t) / (1.0 - self.beta1**t)
+
+
+optimizer_of(Adam, adam_update, state=("m", "v"))
+
+
+def optimizer(name_or_object: str | Optimizer) -> Optimizer:
+    """Return the optimizer of a name with default settings, or the object that is given.
+
+    Parameters
+    ----------
+    name_or_object : str or Optimizer
+        That of the class, such as "sgd" or "adam", in capitals or not.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a name nor an optimizer.
+    ValueError
+        For another name.
+    """
+    if isinstance(name_or_object, Optimizer):
+        return name_or_object
+    by_name: dict[str, Any] = {kind.__name__.lower(): kind for kind in OPTIMIZERS if issubclass(kind, Optimizer)}
+    names = ", ".join(by_name)
+    if not isinstance(name_or_object, str):
+        given = name_or_object.__name__ if isinstance(name_or_object, type) else type(name_or_object).__name__
+        given = f"the class {given}" if isinstance(name_or_object, type) else given
+        raise TypeError(f"optimizer: expected a name or an optimizer, got {given}; give one of {names}, or SGD(0.1)")
+    if name_or_object.lower() not in by_name:
+        raise ValueError(f"optimizer: expected one of {names}, got {name_or_object!r}; take one of these")
+    made: Optimizer = by_name[name_or_object.lower()]()
+    return made
+
+
+class Gradients:
+    """In place of an optimizer: keeps the gradients of the last step, and changes no parameter."""
+
+    weight_decay = 0.0
+    record: ClassVar[Update]
+
+    def __init__(self) -> None:
+        self.iter = 0
+        self.gradients: dict[str, Array] | None = None
+
+    def coefficients(self, step: int) -> tuple[float, ...]:  # noqa: ARG002 - it needs none
+        """Of no use to the step."""
+        return (0.0,)
+
+
+@kernel
+def _keep_gradient(network_at, begin, grad, size, given):
+    slot = slot_of(network_at, 0, begin, size)
+    for k in range(size):
+        slot[k] = load(shift(grad, k))
+
+
+Gradients.record = registered(OPTIMIZERS, Gradients, Update(None, _keep_gradient, state=("gradients",)))

@@ -1,0 +1,87 @@
+"""How every kernel is compiled: the one place with compile flags."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from numba import njit, types
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic
+
+from fastbp.runtime.cache import kernel_cache
+
+if numba.config.DISABLE_JIT:
+    raise RuntimeError(
+        f"NUMBA_DISABLE_JIT: expected unset or 0, got {numba.config.DISABLE_JIT}, with which no kernel can be made; "
+        "unset it, and step through plain NumPy with fastbp.use_reference()"
+    )
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Without it a division raises ZeroDivisionError, unlike NumPy, and loops with one are 9 times slower.
+_ERROR_MODEL = "numpy"
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` on its first call with each set of argument types.
+
+    Its arithmetic is done as it is written, on every CPU and in every place that the code is linked into. A sum that is
+    to use vectors says its order itself (`fastbp.runtime.vectors`).
+    """
+    # Left out, the flags would be those of whichever kernel calls it first.
+    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
+
+
+def named(function: Function, name: str) -> Function:
+    """A function that is made for another, under a name of its own in the cache."""
+    function.__qualname__ = f"{name}.{function.__name__}"
+    return function
+
+
+def unlocked_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` that other Python threads run beside: it gives the GIL back for the length of a call."""
+    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL, nogil=True)(function))
+
+
+def inlined_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` for one caller, that becomes part of it: LLVM optimises large code once less."""
+    return njit(inline="always", fastmath=False, error_model=_ERROR_MODEL)(function)
+
+
+@intrinsic
+def noinline(typingctx: Any) -> Any:
+    """Keep this kernel out of the code of its callers, who would compile it once more."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
+    """The function `kernel` of a generated source, compiled for `arguments`; `.address` is where it can be called.
+
+    Its place in the cache is a digest of the source, which must be all that it depends on beside the kernel sources and
+    `arguments`.
+    """
+    namespace = {**namespace, "__name__": "fastbp.runtime.generated"}
+    exec(compile(source, "<fastbp.graph>", "exec"), namespace)
+    options = {"nopython": True, "fastmath": False, "error_model": _ERROR_MODEL}
+    function: Any = CFunc(namespace["kernel"], (arguments, types.void), {}, options)
+    cache = kernel_cache(f"graph-{hashlib.sha256(source.encode()).hexdigest()[:16]}")
+    if cache is not None:
+        function._cache = cache
+    function.compile()
+    return function
+
+
+def _cached(dispatcher: Any) -> Any:
+    function = dispatcher.py_func
+    cache = kernel_cache(f"{function.__module__}.{function.__qualname__}")
+    if cache is not None:
+        dispatcher._cache = cache
+    return dispatcher
