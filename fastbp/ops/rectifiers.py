@@ -5,6 +5,8 @@ A new one is a pair of functions of a number, their twins in NumPy, a class, and
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -19,12 +21,13 @@ from fastbp.checks import (
     to_kernel,
 )
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
+from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["ReLU", "Relu"]
+__all__ = ["LeakyReLU", "ReLU", "Relu"]
 
 # ReLU. Its kernels leave a mask, as the book's layer does.
 
@@ -158,4 +161,57 @@ layer(
             slope_epilogue=lambda dtype: epilogue.RECTIFY_SLOPE,  # noqa: ARG005
         ),
     )
+)
+
+
+# Leaky ReLU.
+
+
+def _leaky_relu(x, alpha):
+    return alpha * x if x <= zero(x) else x
+
+
+def _leaky_relu_slope(dout, y, alpha):
+    return alpha * dout if y <= zero(y) else dout
+
+
+def _leaky_relu_twin(x: Any, alpha: float) -> Any:
+    return np.where(x <= 0, alpha * x, x)
+
+
+def _leaky_relu_slope_twin(dout: Any, y: Any, alpha: float) -> Any:
+    return np.where(y <= 0, alpha * dout, dout)
+
+
+class LeakyReLU(ElementwiseLayer):
+    """alpha·x where x <= 0, else x (Maas, Hannun and Ng, "Rectifier Nonlinearities", ICML 2013).
+
+    dx = alpha·dout where x <= 0, else dout.
+
+    Parameters
+    ----------
+    alpha : float
+        At least 0; may be set at any time.
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+
+    Examples
+    --------
+    >>> LeakyReLU(0.1).forward([-2.0, 3.0])
+    array([-0.2,  3. ])
+    """
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+
+activation(
+    LeakyReLU,
+    elementwise(
+        "leaky_relu", _leaky_relu, _leaky_relu_slope, _leaky_relu_twin, _leaky_relu_slope_twin, settings=("alpha",)
+    ),
 )
