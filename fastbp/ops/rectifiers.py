@@ -22,12 +22,12 @@ from fastbp.checks import (
 )
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
-from fastbp.runtime.elementary import zero
+from fastbp.runtime.elementary import expm1, zero
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["LeakyReLU", "ReLU", "Relu"]
+__all__ = ["ELU", "LeakyReLU", "ReLU", "Relu"]
 
 # ReLU. Its kernels leave a mask, as the book's layer does.
 
@@ -215,3 +215,51 @@ activation(
         "leaky_relu", _leaky_relu, _leaky_relu_slope, _leaky_relu_twin, _leaky_relu_slope_twin, settings=("alpha",)
     ),
 )
+
+
+# ELU.
+
+
+def _elu(x, alpha):
+    return alpha * expm1(x) if x <= zero(x) else x
+
+
+def _elu_slope(dout, y, alpha):
+    return dout * (y + alpha) if y <= zero(y) else dout
+
+
+def _elu_twin(x: Any, alpha: float) -> Any:
+    return np.where(x <= 0, alpha * np.expm1(np.minimum(x, 0)), x)
+
+
+def _elu_slope_twin(dout: Any, y: Any, alpha: float) -> Any:
+    return np.where(y <= 0, dout * (y + alpha), dout)
+
+
+class ELU(ElementwiseLayer):
+    """The exponential linear unit, alpha·(exp(x) - 1) where x <= 0, else x (Clevert et al., arXiv:1511.07289).
+
+    dx = dout·(y + alpha) where x <= 0, else dout.
+
+    Parameters
+    ----------
+    alpha : float
+        At least 0; may be set at any time.
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+
+    Examples
+    --------
+    >>> ELU().forward([-1.0, 3.0]).round(4)
+    array([-0.6321,  3.    ])
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+
+activation(ELU, elementwise("elu", _elu, _elu_slope, _elu_twin, _elu_slope_twin, settings=("alpha",)))
