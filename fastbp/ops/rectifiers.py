@@ -22,12 +22,12 @@ from fastbp.checks import (
 )
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
-from fastbp.runtime.elementary import expm1, zero
+from fastbp.runtime.elementary import exp, expm1, log1p, zero
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["ELU", "LeakyReLU", "ReLU", "Relu"]
+__all__ = ["ELU", "LeakyReLU", "ReLU", "Relu", "Softplus"]
 
 # ReLU. Its kernels leave a mask, as the book's layer does.
 
@@ -263,3 +263,40 @@ class ELU(ElementwiseLayer):
 
 
 activation(ELU, elementwise("elu", _elu, _elu_slope, _elu_twin, _elu_slope_twin, settings=("alpha",)))
+
+
+# Softplus.
+
+
+def _softplus(x):
+    return (x if x > zero(x) else zero(x)) + log1p(exp(-abs(x)))
+
+
+def _softplus_slope(dout, y):
+    return dout * -expm1(-y)
+
+
+def _softplus_twin(x: Any) -> Any:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _softplus_slope_twin(dout: Any, y: Any) -> Any:
+    return dout * -np.expm1(-y)
+
+
+class Softplus(ElementwiseLayer):
+    """y = log(1 + exp(x)), a smooth ReLU, exact in both tails; dx = dout·(1 - exp(-y)).
+
+    Attributes
+    ----------
+    out : ndarray
+        y of the last `forward`; the array that it returned.
+
+    Examples
+    --------
+    >>> Softplus().forward([-50.0, 0.0, 50.0])
+    array([1.92874985e-22, 6.93147181e-01, 5.00000000e+01])
+    """
+
+
+activation(Softplus, elementwise("softplus", _softplus, _softplus_slope, _softplus_twin, _softplus_slope_twin))
