@@ -20,14 +20,15 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
+from fastbp.ops.activations import sigmoid_twin
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
-from fastbp.runtime.elementary import exp, expm1, log1p, zero
+from fastbp.runtime.elementary import exp, expm1, log1p, logistic, one, zero
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["ELU", "LeakyReLU", "ReLU", "Relu", "Softplus"]
+__all__ = ["ELU", "LeakyReLU", "ReLU", "Relu", "SiLU", "Softplus"]
 
 # ReLU. Its kernels leave a mask, as the book's layer does.
 
@@ -300,3 +301,44 @@ class Softplus(ElementwiseLayer):
 
 
 activation(Softplus, elementwise("softplus", _softplus, _softplus_slope, _softplus_twin, _softplus_slope_twin))
+
+
+# SiLU.
+
+
+def _silu(x):
+    return x * logistic(x)
+
+
+def _silu_slope(dout, x):
+    s = logistic(x)
+    return dout * (s + x * s * (one(x) - s))
+
+
+def _silu_twin(x: Any) -> Any:
+    return x * sigmoid_twin(x)
+
+
+def _silu_slope_twin(dout: Any, x: Any) -> Any:
+    s = sigmoid_twin(x)
+    return dout * (s + x * s * (1 - s))
+
+
+class SiLU(ElementwiseLayer):
+    """y = x·sigmoid(x), also called swish (Ramachandran et al., arXiv:1710.05941).
+
+    dx = dout·(s + x·s·(1 - s)) with s = sigmoid(x).
+
+    Attributes
+    ----------
+    x : ndarray
+        The input of the last `forward`, not copied.
+
+    Examples
+    --------
+    >>> SiLU().forward([-1.0, 0.0, 2.0]).round(4)
+    array([-0.2689,  0.    ,  1.7616])
+    """
+
+
+activation(SiLU, elementwise("silu", _silu, _silu_slope, _silu_twin, _silu_slope_twin, reads_input=True))
