@@ -5,6 +5,7 @@ A new one is a pair of functions of a number, their twins in NumPy, a class, and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,12 @@ from fastbp.checks import (
 from fastbp.ops.activations import sigmoid_twin
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
-from fastbp.runtime.elementary import exp, expm1, log1p, logistic, one, zero
+from fastbp.runtime.elementary import as_like, erf, exp, expm1, log1p, logistic, one, zero
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["ELU", "LeakyReLU", "ReLU", "Relu", "SiLU", "Softplus"]
+__all__ = ["ELU", "GELU", "LeakyReLU", "ReLU", "Relu", "SiLU", "Softplus"]
 
 # ReLU. Its kernels leave a mask, as the book's layer does.
 
@@ -342,3 +343,47 @@ class SiLU(ElementwiseLayer):
 
 
 activation(SiLU, elementwise("silu", _silu, _silu_slope, _silu_twin, _silu_slope_twin, reads_input=True))
+
+
+# GELU.
+
+
+def _gelu(x):
+    return as_like(x, 0.5) * x * (one(x) + erf(x * as_like(x, _ROOT_HALF)))
+
+
+def _gelu_slope(dout, x):
+    share = as_like(x, 0.5) * (one(x) + erf(x * as_like(x, _ROOT_HALF)))
+    return dout * (share + x * as_like(x, _NORMAL_DENSITY_AT_0) * exp(as_like(x, -0.5) * x * x))
+
+
+def _gelu_twin(x: Any) -> Any:
+    return 0.5 * x * (1 + _erf_twin(x * _ROOT_HALF))
+
+
+def _gelu_slope_twin(dout: Any, x: Any) -> Any:
+    return dout * (0.5 * (1 + _erf_twin(x * _ROOT_HALF)) + x * _NORMAL_DENSITY_AT_0 * np.exp(-0.5 * x * x))
+
+
+_erf_twin = np.vectorize(math.erf, otypes=[np.float64])
+_ROOT_HALF, _NORMAL_DENSITY_AT_0 = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
+
+
+class GELU(ElementwiseLayer):
+    """y = x·Φ(x) with the normal distribution Φ(x) = (1 + erf(x/√2))/2 (Hendrycks and Gimpel, arXiv:1606.08415).
+
+    The exact form, not that by tanh. dx = dout·(Φ(x) + x·φ(x)) with the normal density φ.
+
+    Attributes
+    ----------
+    x : ndarray
+        The input of the last `forward`, not copied.
+
+    Examples
+    --------
+    >>> GELU().forward([-1.0, 0.0, 2.0]).round(4)
+    array([-0.1587,  0.    ,  1.9545])
+    """
+
+
+activation(GELU, elementwise("gelu", _gelu, _gelu_slope, _gelu_twin, _gelu_slope_twin, reads_input=True))
