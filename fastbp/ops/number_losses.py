@@ -18,6 +18,7 @@ from fastbp.checks import (
     from_kernel,
     not_run,
     quotient_dtype,
+    rate,
     rows,
     same_shape,
     scalar,
@@ -27,11 +28,12 @@ from fastbp.ops.contract import LayerRecord, Loss, Twins, layer, twin_of
 from fastbp.ops.losses import dout_of_sum, mean_loss, mean_of, mean_twin, shares_of, weighted
 from fastbp.ops.state import end_of, targets_of
 from fastbp.ops.targets import number_targets
+from fastbp.runtime.elementary import as_like
 from fastbp.runtime.jit import kernel, named
 from fastbp.runtime.pointers import view
 from fastbp.runtime.sharing import public_kernel
 
-__all__ = []
+__all__ = ["HuberWithLoss"]
 
 
 @dataclass(frozen=True)
@@ -219,3 +221,59 @@ def number_loss_layer(kind: type[NumberLossLayer], function: NumberLoss, output:
     settings, targets = more.get("settings", ()), more.get("targets", number_targets)
     record = Loss(lambda *_: (function.of_targets, None), targets, output, settings=lambda layer, _: layer.numbers())
     layer(LayerRecord(kind, settings=settings, loss=record))
+
+
+# The Huber loss.
+
+
+def _huber(x, t, delta):
+    size = abs(x - t)
+    return size * size / as_like(x, 2.0) if size <= delta else delta * (size - delta / as_like(x, 2.0))
+
+
+def _huber_slope(x, t, delta):
+    difference = x - t
+    return -delta if difference < -delta else delta if difference > delta else difference
+
+
+def _huber_twin(x: Array, t: Array, delta: Array) -> Any:
+    size = np.abs(x - t)
+    return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
+
+
+def _huber_slope_twin(x: Array, t: Array, delta: Array) -> Any:
+    return np.clip(x - t, -delta, delta)
+
+
+class HuberWithLoss(NumberLossLayer):
+    """Identity output with the Huber loss, for regression with outliers (Huber, Ann. Math. Statist. 35, 1964).
+
+    The loss of one is (x - t)²/2 where |x - t| <= delta, else delta·(|x - t| - delta/2). Its slope is x - t, cut at
+    -delta and delta.
+
+    Parameters
+    ----------
+    delta : float
+        At least 0; may be set at any time.
+
+    Examples
+    --------
+    >>> HuberWithLoss(1.0).forward([[0.5, 3.0]], [[0.0, 0.0]])
+    2.625
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        super().__init__()
+        self.delta = rate("delta", delta)
+
+    def numbers(self) -> tuple[float, ...]:
+        """Delta, checked."""
+        return (rate("delta", self.delta),)
+
+
+number_loss_layer(
+    HuberWithLoss,
+    number_loss("huber", _huber, _huber_slope, _huber_twin, _huber_slope_twin),
+    "huber",
+    settings=("delta",),
+)
