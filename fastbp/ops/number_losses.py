@@ -28,12 +28,12 @@ from fastbp.ops.contract import LayerRecord, Loss, Twins, layer, twin_of
 from fastbp.ops.losses import dout_of_sum, mean_loss, mean_of, mean_twin, shares_of, weighted
 from fastbp.ops.state import end_of, targets_of
 from fastbp.ops.targets import number_targets
-from fastbp.runtime.elementary import as_like
+from fastbp.runtime.elementary import as_like, one, zero
 from fastbp.runtime.jit import kernel, named
 from fastbp.runtime.pointers import view
 from fastbp.runtime.sharing import public_kernel
 
-__all__ = ["HuberWithLoss"]
+__all__ = ["AbsoluteErrorWithLoss", "HuberWithLoss"]
 
 
 @dataclass(frozen=True)
@@ -276,4 +276,39 @@ number_loss_layer(
     number_loss("huber", _huber, _huber_slope, _huber_twin, _huber_slope_twin),
     "huber",
     settings=("delta",),
+)
+
+
+# The absolute error.
+
+
+def _absolute_error(x, t, _):
+    return abs(x - t)
+
+
+def _absolute_error_slope(x, t, _):
+    difference = x - t
+    return one(x) if difference > zero(x) else -one(x) if difference < zero(x) else difference
+
+
+class AbsoluteErrorWithLoss(NumberLossLayer):
+    """Identity output with the absolute error |x - t|, for the median; its slope is the sign of x - t.
+
+    Examples
+    --------
+    >>> AbsoluteErrorWithLoss().forward([[0.5, 3.0]], [[0.0, 0.0]])
+    3.5
+    """
+
+
+number_loss_layer(
+    AbsoluteErrorWithLoss,
+    number_loss(
+        "absolute_error",
+        _absolute_error,
+        _absolute_error_slope,
+        lambda x, t, _: np.abs(x - t),
+        lambda x, t, _: np.sign(x - t),
+    ),
+    "absolute_error",
 )
