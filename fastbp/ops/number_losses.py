@@ -5,7 +5,8 @@ A new one is a pair of functions of a number, their twins in NumPy, a class, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastbp.checks import (
     Array,
+    DType,
     as_array,
     from_kernel,
     not_run,
@@ -33,7 +35,7 @@ from fastbp.runtime.jit import kernel, named
 from fastbp.runtime.pointers import view
 from fastbp.runtime.sharing import public_kernel
 
-__all__ = ["AbsoluteErrorWithLoss", "HuberWithLoss"]
+__all__ = ["AbsoluteErrorWithLoss", "HuberWithLoss", "QuantileWithLoss"]
 
 
 @dataclass(frozen=True)
@@ -311,4 +313,78 @@ number_loss_layer(
         lambda x, t, _: np.sign(x - t),
     ),
     "absolute_error",
+)
+
+
+# The quantile loss.
+
+
+def _quantile(x, t, q):
+    difference = t - x
+    return q * difference if difference >= zero(x) else (q - one(x)) * difference
+
+
+def _quantile_slope(x, t, q):
+    difference = t - x
+    return -q if difference > zero(x) else one(x) - q if difference < zero(x) else difference
+
+
+def _quantile_twin(x: Array, t: Array, q: Array) -> Any:
+    return np.where(t >= x, q * (t - x), (q - 1) * (t - x))
+
+
+def _quantile_slope_twin(x: Array, t: Array, q: Array) -> Any:
+    return np.where(t > x, -q, np.where(t < x, 1 - q, t - x))
+
+
+def _repeated_targets(t: object, shape: tuple[int, int], dtype: DType) -> Array:
+    """Targets in the shape of the outputs, or one for each sample, which every quantile gets."""
+    values = as_array("t", t)
+    if values.shape in (shape[:1], (shape[0], 1)) and shape[1] > 1:
+        values = np.repeat(values.reshape(-1, 1), shape[1], axis=1)
+    return number_targets(values, shape, dtype)
+
+
+class QuantileWithLoss(NumberLossLayer):
+    """Identity output with the pinball loss, for quantiles (Koenker and Bassett, Econometrica 46, 1978).
+
+    The loss of one is q·(t - x) where t >= x, else (1 - q)·(x - t). Its slope is -q where t > x, and 1 - q where
+    t < x.
+
+    Parameters
+    ----------
+    quantiles : sequence of float
+        From 0 to 1. Column j of the outputs is for quantile j, counted around. With several, t may have one target for
+        each sample, (N,) or (N, 1).
+
+    Examples
+    --------
+    >>> QuantileWithLoss([0.1, 0.5, 0.9]).forward([[0.0, 1.0, 2.0]], [[1.0]])
+    0.2
+    """
+
+    def __init__(self, quantiles: Sequence[float] = (0.5,)) -> None:
+        super().__init__()
+        self.quantiles = tuple(quantiles)
+        self.numbers()
+
+    def numbers(self) -> tuple[float, ...]:
+        """The quantiles, checked."""
+        if not self.quantiles:
+            raise ValueError("quantiles: expected at least one, got none; give some such as (0.1, 0.5, 0.9)")
+        return tuple(rate(f"quantiles[{place}]", q, math.nextafter(1, 2)) for place, q in enumerate(self.quantiles))
+
+    def targets(self, t: Array, shape: tuple[int, ...]) -> Array:
+        """Those given, or one target of each sample for every quantile."""
+        if len(shape) == 2 and t.shape in (shape[:1], (shape[0], 1)):
+            return np.repeat(t.reshape(-1, 1), shape[1], axis=1)
+        return super().targets(t, shape)
+
+
+number_loss_layer(
+    QuantileWithLoss,
+    number_loss("quantile", _quantile, _quantile_slope, _quantile_twin, _quantile_slope_twin),
+    "quantile",
+    settings=("quantiles",),
+    targets=_repeated_targets,
 )
