@@ -67,6 +67,7 @@ def cases(draw):
     stack = draw(stacks())
     losses = [record.layer for record in LOSSES.values() if not record.loss.classifies]
     kind = draw(st.sampled_from(["labels", "one-hot", "distributions", *losses]))
+    smoothing = draw(st.sampled_from([0.0, 0.0, 0.1, 1.0]))
     batch_size = draw(st.integers(1, 40))
     samples = draw(st.integers(2 * batch_size + 1, 3 * batch_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -90,7 +91,7 @@ def cases(draw):
                 layers.append(Dropout(*part))
             else:
                 layers.append(part())
-        return Sequential(layers, SoftmaxWithLoss() if isinstance(kind, str) else kind())
+        return Sequential(layers, SoftmaxWithLoss(smoothing) if isinstance(kind, str) else kind())
 
     return network, draw(optimizers(dtype)), {"x": x, "t": t, "batch_size": batch_size, "sample_weight": weights}
 

@@ -427,3 +427,19 @@ def test_use_reference_is_over_when_its_block_is_over():
     with pytest.raises(ZeroDivisionError), use_reference():
         _ = 1 / 0
     assert not is_reference()
+
+
+@BY_DTYPE
+def test_smoothed_labels_are_mixed_with_the_uniform_distribution(dtype):
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((6, 4)).astype(dtype), rng.integers(0, 4, 6)
+    mixed = (0.75 * np.eye(4)[labels] + 0.25 / 4).astype(dtype)
+    smoothed, plain = SoftmaxWithLoss(label_smoothing=0.25), SoftmaxWithLoss()
+    np.testing.assert_allclose(smoothed.forward(x, labels), plain.forward(x, mixed), rtol=1e-6)
+    assert_same(smoothed.backward(), plain.backward(), np.dtype(dtype))
+    assert smoothed.forward(x, np.eye(4, dtype=dtype)[labels]) == smoothed.forward(x, labels)
+    smoothed.label_smoothing = 0.0
+    assert smoothed.forward(x, labels) == plain.forward(x, labels)
+    smoothed.label_smoothing = 2.0
+    with pytest.raises(ValueError, match="label_smoothing: expected a number that is at least 0"):
+        smoothed.forward(x, labels)

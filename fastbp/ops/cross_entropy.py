@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike
 from fastbp.checks import (
     FLOAT64,
     Array,
+    DType,
     as_array,
     empty,
     float_dtype,
     from_kernel,
     not_run,
+    rate,
     result_dtype,
     rows,
     scalar,
@@ -257,21 +259,35 @@ class SoftmaxWithLoss:
     The loss is the exact log-sum-exp of the logits; unlike the book's there is no 1e-7 inside a logarithm, and
     `backward` multiplies by `dout`.
 
+    Parameters
+    ----------
+    label_smoothing : float
+        From 0 to 1; may be set at any time. The targets are mixed with the uniform distribution,
+        (1 - label_smoothing)·t + label_smoothing/C (Szegedy et al., arXiv:1512.00567).
+
     Attributes
     ----------
     loss : float
     y : ndarray
         softmax(x), in the shape of x.
     t : ndarray
-        The targets: labels (N,) or distributions (N, C).
+        The targets: labels (N,) or distributions (N, C); those that are mixed where labels are smoothed.
     """
 
-    def __init__(self) -> None:
+    label_smoothing = 0.0
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+        self.smoothing()
         self.loss: float | None = None
         self.y: Array | None = None
         self.t: Array | None = None
         self._dtype = FLOAT64
         self._shares: Array | None = None
+
+    def smoothing(self) -> float:
+        """`label_smoothing`, checked."""
+        return rate("label_smoothing", self.label_smoothing, math.nextafter(1, 2))
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean over the batch of log(sum(exp(x))) - sum(t·x); 0.0 for an empty batch.
@@ -292,8 +308,10 @@ class SoftmaxWithLoss:
         """
         x = as_array("x", x)
         samples, dtype = rows("x", x), float_dtype(result_dtype(x))
-        t, wide = target(t, x.shape, dtype)
+        smoothing = self.smoothing() if self.label_smoothing else 0.0
+        given, wide = target(t, x.shape, dtype)
         y = empty(samples.shape, wide)
+        t = _smoothed(given, samples.shape[1], y.dtype, smoothing) if smoothing else given
         N, shares = len(samples), shares_of(sample_weight, len(samples))
         scratch = () if shares is None else (empty(N, wide), empty(N, wide))
         operands = to_kernel(samples, wide), t, y
@@ -333,6 +351,31 @@ class SoftmaxWithLoss:
         return from_kernel(weighted(dx, shares), dtype).reshape(y.shape)
 
 
+def _smoothed(t: Array, C: int, dtype: DType, smoothing: float) -> Any:
+    """Targets mixed with the uniform distribution, (N, C)."""
+    distributions = np.eye(C, dtype=dtype)[t] if t.ndim == 1 else t
+    return distributions * dtype.type(1 - smoothing) + dtype.type(smoothing / C)
+
+
+@kernel
+def _smooth(t, smoothing):
+    """The same, in place."""
+    C = t.shape[1]
+    keep, add = t.dtype.type(1 - smoothing), t.dtype.type(smoothing / C)
+    for i in range(len(t)):
+        for j in range(C):
+            t[i, j] = t[i, j] * keep + add
+
+
+@kernel
+def _of_smoothed_labels(network_at, count, i0, i1):
+    network, t = view(network_at), targets_of(network_at, i0, i1)
+    t[:] = 0
+    for i in range(i1 - i0):
+        t[i, network.labels[i0 + i]] = 1
+    _mixed(network_at, count, i0, i1)
+
+
 @kernel
 def _of_labels(network_at, count, i0, i1):
     network = view(network_at)
@@ -358,10 +401,12 @@ def _of_distributions(network_at, count, i0, i1):
 
 @kernel
 def _mixed(network_at, count, i0, i1):
-    """For targets that are distributions, and the labels of these."""
+    """For targets that are distributions, which are smoothed now, and the labels of these."""
     network = view(network_at)
     h, d, losses = end_of(network_at, i0, i1)
-    t, tops = targets_of(network_at, i0, i1), network.loss_scratch[0, i0:i1]
+    t, tops, smoothing = targets_of(network_at, i0, i1), network.loss_scratch[0, i0:i1], network.loss_settings[2]
+    if smoothing != 0:
+        _smooth(t, smoothing)
     cross_entropy_of_logits(h, t, d, losses, tops, network.loss_scratch[1, i0:i1])
     for i in range(i1 - i0):
         network.sample_hits[i0 + i] = _is_first_largest(h, i, network.labels[i0 + i], tops[i])
@@ -386,11 +431,12 @@ def _predict(out, N, C, scratch):
 layer(
     LayerRecord(
         SoftmaxWithLoss,
+        settings=("label_smoothing",),
         loss=Loss(
-            lambda *_: (_of_distributions, _of_labels),
+            lambda layer, _: (_of_distributions, _of_smoothed_labels if layer.smoothing() else _of_labels),
             class_targets,
             output="softmax",
-            settings=lambda _, eps: (eps, -math.log(eps) if eps else math.inf),
+            settings=lambda layer, eps: (eps, -math.log(eps) if eps else math.inf, layer.smoothing()),
             classifies=True,
             predict=_predict,
         ),
