@@ -17,7 +17,7 @@ from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import load, shift
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "optimizer"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "optimizer"]
 
 
 @shared_kernel
@@ -207,6 +207,52 @@ class Adam(Optimizer):
 
 
 optimizer_of(Adam, adam_update, state=("m", "v"))
+
+
+@shared_kernel
+def _adamw_update(param, grad, m, v, lr, beta1, beta2, eps, decay):
+    """param -= decay·param; then as adam_update."""
+    rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
+    add1, add2, keep = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2), param.dtype.type(1 - decay)
+    for i in range(param.size):
+        m[i] += add1 * (grad[i] - m[i])
+        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        param[i] = keep * param[i] - rate * m[i] / (math.sqrt(v[i]) + epsilon)
+
+
+@twin_of(_adamw_update)
+def adamw_update(
+    param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float, eps: float, decay: float
+) -> None:
+    m += (1 - beta1) * (grad - m)
+    v += (1 - beta2) * (grad**2 - v)
+    param *= 1 - decay
+    param -= lr * m / (np.sqrt(v) + eps)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: W -= lr·weight_decay·W beside its step (Loshchilov, arXiv:1711.05101).
+
+    The gradient and its moments know nothing of the decay, so that it is the same for every weight.
+    """
+
+    def __init__(
+        self,
+        lr: LearningRate = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        *,
+        eps: float = 1e-7,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, eps=eps, weight_decay=weight_decay)
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        """Those of Adam, and the share of itself that a weight loses."""
+        return *super().coefficients(step), self.lr_at(step) * self.weight_decay
+
+
+optimizer_of(AdamW, adamw_update, state=("m", "v"), decouples=True)
 
 
 def optimizer(name_or_object: str | Optimizer) -> Optimizer:
