@@ -17,7 +17,7 @@ from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import load, shift
 from fastbp.runtime.sharing import shared_kernel
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "optimizer"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nadam", "Nesterov", "RMSprop", "optimizer"]
 
 
 @shared_kernel
@@ -253,6 +253,52 @@ class AdamW(Adam):
 
 
 optimizer_of(AdamW, adamw_update, state=("m", "v"), decouples=True)
+
+
+@shared_kernel
+def _nadam_update(param, grad, m, v, rate_of_m, rate_of_grad, beta1, beta2, eps):
+    """m and v as adam_update; param -= (rate_of_m·m + rate_of_grad·grad)/(sqrt(v) + eps)."""
+    rate1, rate2, epsilon = param.dtype.type(rate_of_m), param.dtype.type(rate_of_grad), param.dtype.type(eps)
+    add1, add2 = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2)
+    for i in range(param.size):
+        m[i] += add1 * (grad[i] - m[i])
+        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        param[i] -= (rate1 * m[i] + rate2 * grad[i]) / (math.sqrt(v[i]) + epsilon)
+
+
+@twin_of(_nadam_update)
+def nadam_update(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    rate_of_m: float,
+    rate_of_grad: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    m += (1 - beta1) * (grad - m)
+    v += (1 - beta2) * (grad**2 - v)
+    param -= (rate_of_m * m + rate_of_grad * grad) / (np.sqrt(v) + eps)
+
+
+class Nadam(Adam):
+    """Adam with Nesterov's momentum (Dozat, "Incorporating Nesterov Momentum into Adam", ICLR 2016).
+
+    Update number t takes beta1·m/(1 - beta1**(t + 1)) + (1 - beta1)·dW/(1 - beta1**t) in the place of Adam's
+    m/(1 - beta1**t).
+    """
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        """The rates of m and of the gradient, and the settings."""
+        t, beta1 = step + 1, self.beta1
+        rate = self.lr_at(step) * math.sqrt(1.0 - self.beta2**t)
+        of_m, of_grad = rate * beta1 / (1.0 - beta1 ** (t + 1)), rate * (1.0 - beta1) / (1.0 - beta1**t)
+        return of_m, of_grad, beta1, self.beta2, self.eps
+
+
+optimizer_of(Nadam, nadam_update, state=("m", "v"))
 
 
 def optimizer(name_or_object: str | Optimizer) -> Optimizer:
