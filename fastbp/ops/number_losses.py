@@ -1,4 +1,4 @@
-"""Losses that are sums over numbers, from what they are for one.
+"""Losses that are sums over numbers, from what they are for one: Huber, the absolute error, quantiles.
 
 A new one is a pair of functions of a number, their twins in NumPy, a class, and a record.
 """

@@ -1,0 +1,65 @@
+"""The documents are true: the activation of CONTRIBUTING.md works where it is pasted, and what they name is there."""
+
+import pkgutil
+import re
+import shutil
+
+import pytest
+
+from tests.subprocesses import ROOT, run_python
+
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_activation_works_once_it_is_pasted(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (path,) = re.findall(r"Append this to `(.*?)`", TEXT)
+    (name,) = re.findall(r'add `"(\w+)"` to its `__all__`', TEXT)
+    shutil.copytree(ROOT / "fastbp", tmp_path / "fastbp")
+    file = tmp_path / path
+    source = file.read_text(encoding="utf-8").replace('__all__ = ["', f'__all__ = ["{name}", "', 1)
+    file.write_text(f"{source}\n\n{example}", encoding="utf-8")
+    code = f"""
+import numpy as np
+from fastbp import graph, layers, use_reference
+from fastbp.ops.contract import ACTIVATIONS
+x, dout = np.array([-2.0, 0.5, 3.0]), np.array([1.0, 2.0, 4.0])
+layer = layers.{name}()
+print(layer.forward(x), layer.backward(dout))
+with use_reference():
+    print(layer.forward(x), layer.backward(dout))
+(function,) = (name for name, record in ACTIVATIONS.items() if record.layer is layers.{name})
+value, (gradient,) = graph.compile(lambda x: getattr(graph, function)(x).sum()).value_and_grad(x)
+print(value, gradient)
+"""
+    lines = run_python(code, package=tmp_path, FASTBP_CACHE=tmp_path / "cache").splitlines()
+    assert lines == ["[0.   0.25 9.  ] [ 0.  2. 24.]"] * 2 + ["9.25 [0. 1. 6.]"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"])
+def test_every_file_that_a_document_names_is_there(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = {ROOT / name for name in re.findall(r"`((?:fastbp|tests|bench|docs|\.ci|\.github)/[\w/.]*\w)`", text)}
+    linked = {(ROOT / document).parent / name for name in re.findall(r"\]\(([\w/.]+)\)", text)}
+    assert named | linked
+    assert not [path for path in named | linked if not path.exists()]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "bench/README.md"])
+def test_every_script_that_a_document_names_is_there(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    modules = set(re.findall(r"python -m ((?:bench|tests)[.\w]*)", text))
+    assert not [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
+
+
+def test_every_name_of_fastbp_in_the_readme_is_there():
+    names = re.findall(r"`(fastbp(?:\.[a-z]\w*)+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(names) > 5
+    for name in names:
+        assert pkgutil.resolve_name(name)
+
+
+def test_its_checks_are_those_of_ci():
+    (block,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    tools = re.findall(r"ruff check|ruff format|mypy|lint-imports", block)
+    assert tools == re.findall(r"^(ruff check|ruff format|mypy|lint-imports)", (ROOT / ".ci/run").read_text(), re.M)
