@@ -151,6 +151,24 @@ def test_the_gradient_check_passes_through_an_activation(name):
     assert gradient_check(network, x, rng.standard_normal((3, 2))).passed
 
 
+def test_several_quantiles_are_learned_from_one_target_of_each_sample():
+    x, t = np.random.default_rng(1).random((2, 20, 4))
+    t = t[:, 0]
+
+    def trained(targets):
+        network = Sequential([affine(np.random.default_rng(2), 4, 3)], layers.QuantileWithLoss((0.1, 0.5, 0.9)))
+        data = {"validation_data": (x, targets)}
+        history = network.fit(x, targets, epochs=2, batch_size=8, seed=0, verbose=False, **data)
+        return *network.params.values(), history["loss"], history["val_loss"], network.loss(x, targets)
+
+    expected = trained(np.repeat(t[:, np.newaxis], 3, axis=1))
+    for targets in (t, t[:, np.newaxis]):
+        for one, other in zip(trained(targets), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match="quantiles: expected a sequence of numbers, got float"):
+        layers.QuantileWithLoss(0.5)
+
+
 def test_a_name_that_is_taken_is_refused():
     with pytest.raises(ValueError, match="expected a name that no other record has"):
         contract.registered(ACTIVATIONS, "relu", None)

@@ -6,7 +6,7 @@ A new one is a pair of functions of a number, their twins in NumPy, a class, and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -359,12 +359,16 @@ class QuantileWithLoss(NumberLossLayer):
 
     Examples
     --------
-    >>> QuantileWithLoss([0.1, 0.5, 0.9]).forward([[0.0, 1.0, 2.0]], [[1.0]])
-    0.2
+    >>> QuantileWithLoss([0.25, 0.5, 0.75]).forward([[0.0, 1.0, 2.0]], [[1.0]])
+    0.5
     """
 
     def __init__(self, quantiles: Sequence[float] = (0.5,)) -> None:
         super().__init__()
+        if not isinstance(quantiles, Iterable):
+            raise TypeError(
+                f"quantiles: expected a sequence of numbers, got {type(quantiles).__name__}; pass (0.1, 0.9)"
+            )
         self.quantiles = tuple(quantiles)
         self.numbers()
 

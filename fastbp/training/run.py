@@ -146,7 +146,7 @@ class Run:
         outputs = self._predicted_outputs() if unknown else plan.output_size(layers, self._x.shape[1])
         labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
         if not len(labels):
-            self._t = self._t.reshape(targets.shape)
+            self._t = _in_shape(self._t, targets)
         record = loss_of(loss)
         self.classifies, self._outputs = record is not None and record.classifies, outputs
         self._labels, self._targets, self._dtype = labels, targets, dtype or FLOAT64
@@ -266,12 +266,12 @@ class Run:
                 )
             shape = len(samples), self._outputs
             t = as_array("t", t)
-            _labels_and_targets(t, shape, self._dtype, self.network.last_layer)
+            _, targets = _labels_and_targets(t, shape, self._dtype, self.network.last_layer)
             if sample_weight is not None:
                 sample_weight = _weights_for(self.network, sample_weight, len(samples))
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
-        self._validation = x, t if self.classifies else t.reshape(shape), where_given(sample_weight)
+        self._validation = x, t if self.classifies else _in_shape(t, targets), where_given(sample_weight)
 
     def row(self, stretch: Stretch) -> dict[str, Any]:
         """The row of the history for the epoch that ended with this stretch."""
@@ -380,6 +380,11 @@ def _scaled(x: Array, scale: float) -> Array:
     if x.dtype.kind != "f":
         return x * scale
     return x if scale == 1 else x * x.dtype.type(scale)
+
+
+def _in_shape(t: Array, targets: Array) -> Array:
+    """t in the shape of its checked targets; those themselves where they repeat one of t for several outputs."""
+    return t.reshape(targets.shape) if t.size == targets.size else targets
 
 
 def _labels_and_targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -> tuple[Array, Array]:
