@@ -125,7 +125,63 @@ def _updates() -> Iterator[KernelCase]:
         yield KernelCase(record.update.__name__, arguments)
 
 
+def _images(d: Draw) -> Any:
+    """Up to 16 × 12 pixels of 3 channels."""
+    return d.normal(d.N, 3, 16, 12)
+
+
+def _filters(d: Draw) -> tuple[Any, Any]:
+    return d.normal(min(d.M, 9), 3, 5, 3), d.normal(min(d.M, 9))
+
+
+def _convolved(d: Draw) -> Any:
+    """A gradient for the filters on those images, 2 pixels apart with a border of 1."""
+    return d.normal(d.N, min(d.M, 9), 7, 6)
+
+
+def _lanes_of(images: Any) -> Any:
+    """Images whose samples lie side by side in memory."""
+    return np.ascontiguousarray(images.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+
+
+def _convolution(d: Draw, stride: int = 2, pad: int = 1) -> tuple[Any, ...]:
+    return _images(d), *_filters(d), stride, pad, _lanes_of(0 * _convolved(d))
+
+
+def _convolution_backward(d: Draw) -> tuple[Any, ...]:
+    W, b = _filters(d)
+    results = _lanes_of(0 * _images(d)), np.zeros_like(W), np.zeros_like(b)
+    return _images(d), W, _convolved(d), 2, 1, *results
+
+
+# Pool, stride and pad, and images (C, H, W, N) before and after: windows that overlap, and a border.
+_POOL = 3, 2, 2, 1
+
+
+def _pooling(d: Draw) -> tuple[Any, ...]:
+    return d.normal(min(d.M, 9), 9, 8, d.N), *_POOL, d.empty(min(d.M, 9), 5, 5, d.N)
+
+
+def _pooling_backward(d: Draw, *place: Any) -> tuple[Any, ...]:
+    return d.normal(min(d.M, 9), 5, 5, d.N), *place, *_POOL, d.empty(min(d.M, 9), 9, 8, d.N)
+
+
 KERNELS = (
+    KernelCase("convolution_forward", _convolution),
+    KernelCase("convolution_backward", _convolution_backward),
+    KernelCase(
+        "convolution_backward_parameters",
+        lambda d: (_images(d), _convolved(d), 2, 1, *(np.zeros_like(array) for array in _filters(d))),
+    ),
+    KernelCase("max_pooling_forward", lambda d: (*_pooling(d), np.zeros((min(d.M, 9), 5, 5, d.N), np.uint8))),
+    KernelCase(
+        "max_pooling_backward",
+        lambda d: _pooling_backward(
+            d, np.arange(min(d.M, 9) * 25 * d.N).reshape(min(d.M, 9), 5, 5, d.N).astype(np.uint8) % 6
+        ),
+    ),
+    KernelCase("average_pooling_forward", _pooling),
+    KernelCase("average_pooling_backward", _pooling_backward),
     KernelCase("affine_forward", lambda d: (d.normal(d.N, d.D), d.normal(d.D, d.M), d.normal(d.M), d.empty(d.N, d.M))),
     KernelCase("affine_backward", _affine_backward),
     KernelCase(
@@ -281,6 +337,18 @@ LAYERS = (
         lambda d: layers.Affine(d.normal(d.D, d.M), d.normal(d.M)),
         lambda d: (d.normal(d.N, d.D),),
         _one,
+    ),
+    LayerCase(
+        "Convolution",
+        lambda d: layers.Convolution(*_filters(d), stride=2, pad=1),
+        lambda d: (_images(d),),
+        lambda d: (_convolved(d),),
+    ),
+    LayerCase(
+        "Pooling",
+        lambda d: layers.Pooling(2, 3),
+        lambda d: (_images(d),),
+        lambda d: (d.normal(d.N, 3, 8, 5),),
     ),
     LayerCase("Softmax", lambda d: layers.Softmax(), _one, _one, OUTPUT),
     LayerCase(

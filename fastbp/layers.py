@@ -19,10 +19,12 @@ from fastbp.ops import (
     activations,
     affine,
     arithmetic,
+    convolution,
     cross_entropy,
     dropout,
     losses,
     number_losses,
+    pooling,
     rectifiers,
     regression,
     softmax,
@@ -30,11 +32,13 @@ from fastbp.ops import (
 from fastbp.ops.activations import *  # noqa: F403
 from fastbp.ops.affine import *  # noqa: F403
 from fastbp.ops.arithmetic import *  # noqa: F403
+from fastbp.ops.convolution import *  # noqa: F403
 from fastbp.ops.cross_entropy import *  # noqa: F403
 from fastbp.ops.dropout import *  # noqa: F403
 from fastbp.ops.losses import *  # noqa: F403
 from fastbp.ops.losses import shares_of_mean as shares_of_mean
 from fastbp.ops.number_losses import *  # noqa: F403
+from fastbp.ops.pooling import *  # noqa: F403
 from fastbp.ops.rectifiers import *  # noqa: F403
 from fastbp.ops.regression import *  # noqa: F403
 from fastbp.ops.softmax import *  # noqa: F403
@@ -43,10 +47,12 @@ __all__ = [  # noqa: PLE0604 - lists of strings
     *activations.__all__,
     *affine.__all__,
     *arithmetic.__all__,
+    *convolution.__all__,
     *cross_entropy.__all__,
     *dropout.__all__,
     *losses.__all__,
     *number_losses.__all__,
+    *pooling.__all__,
     *rectifiers.__all__,
     *regression.__all__,
     *softmax.__all__,

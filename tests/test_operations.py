@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from bench.cases import KERNELS, LAYERS
+from bench.cases import KERNELS, LAYERS, Draw
 from fastbp import Sequential, gradient_check, graph, layers, optimizers, saving
 from fastbp.layers import Affine, IdentityWithLoss
 from fastbp.ops import contract
@@ -17,7 +17,15 @@ BY_LOSS = pytest.mark.parametrize("output", LOSSES)
 BY_OPTIMIZER = pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
 
 # Settings of layers that are no numbers between 0 and 1.
-SETTINGS = {"seed": 7, "quantiles": (0.25, 0.5, 0.75)}
+SETTINGS = {
+    "seed": 7,
+    "quantiles": (0.25, 0.5, 0.75),
+    "pool_h": 3,
+    "pool_w": 4,
+    "stride": 3,
+    "pad": 2,
+    "mode": "average",
+}
 
 # Functions with a kink, where a slope is not the limit of differences.
 AWAY_FROM_0 = 0.05
@@ -95,15 +103,16 @@ def test_an_activation_is_one_of_the_estimators(name):
 @pytest.mark.parametrize("kind", list(contract.LAYERS), ids=lambda kind: kind.__name__)
 def test_a_layer_is_saved_with_its_settings(kind, tmp_path):
     record = contract.LAYERS[kind]
+    made = next(case for case in LAYERS if case.name == kind.__name__).layer(Draw("float64", (7, 3, 2)))
     given = {name: SETTINGS.get(name, 0.375) for name in record.settings}
-    layer = affine(np.random.default_rng(0), 3, 2) if kind is Affine else kind(**given)
+    layer = kind(**{name: getattr(made, name) for name in record.arrays}, **given)
     stack = [affine(np.random.default_rng(1), 3, 3)]
     network = Sequential(stack, layer) if record.loss else Sequential([*stack, layer], IdentityWithLoss())
     fastbp.save(network, tmp_path / "network")
     loaded = fastbp.load(tmp_path / "network")
     found = loaded.last_layer if record.loss else list(loaded.layers.values())[-1]
     assert type(found) is kind
-    for name in record.settings:
+    for name in (*record.settings, *record.arrays):
         np.testing.assert_array_equal(getattr(found, name), getattr(layer, name))
 
 

@@ -12,16 +12,15 @@ from fastbp.checks import (
     Array,
     DType,
     as_array,
-    empty,
     float_dtype,
     from_kernel,
     not_run,
     rate,
     result_dtype,
     same_shape,
-    to_kernel,
 )
 from fastbp.ops.contract import TWINS, Activation, LayerRecord, Twins, layer, registered, settings_of
+from fastbp.ops.memory import axes_in_memory, empty_in, flat
 from fastbp.runtime.elementary import as_like
 from fastbp.runtime.gemm.epilogue import address_of_elementwise
 from fastbp.runtime.jit import kernel, named
@@ -202,8 +201,9 @@ class ElementwiseLayer:
         settings = settings_of(self.record, self)
         x = as_array("x", x)
         dtype = float_dtype(result_dtype(x))
-        out = empty(x.shape, dtype)
-        self.function.forward.of(dtype)(to_kernel(x, dtype).reshape(-1), out.reshape(-1), *settings)
+        axes = axes_in_memory(x)
+        out = empty_in(axes, x.shape, dtype)
+        self.function.forward.of(dtype)(flat(x, dtype, axes), flat(out, dtype, axes), *settings)
         out = from_kernel(out, dtype)
         setattr(self, self._kept(), x if self.function.reads_input else out)
         return out
@@ -236,9 +236,9 @@ class ElementwiseLayer:
         dout, kept = as_array("dout", dout), as_array(name, kept)
         same_shape("dout", dout, kept.shape, "as the input")
         dtype = float_dtype(result_dtype(dout, kept))
-        dx = empty(dout.shape, dtype)
-        dout, kept = to_kernel(dout, dtype), to_kernel(kept, dtype)
-        self.function.backward.of(dtype)(dout.reshape(-1), kept.reshape(-1), dx.reshape(-1), *settings)
+        axes = axes_in_memory(kept)
+        dx = empty_in(axes, dout.shape, dtype)
+        self.function.backward.of(dtype)(*(flat(array, dtype, axes) for array in (dout, kept, dx)), *settings)
         return from_kernel(dx, dtype)
 
     def _kept(self) -> str:

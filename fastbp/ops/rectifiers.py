@@ -14,22 +14,23 @@ from numpy.typing import ArrayLike
 from fastbp.checks import (
     Array,
     as_array,
-    empty,
     from_kernel,
     not_run,
     result_dtype,
     same_shape,
-    to_kernel,
 )
 from fastbp.ops.activations import sigmoid_twin
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
+from fastbp.ops.memory import axes_in_memory, empty_in, flat
 from fastbp.runtime.elementary import as_like, erf, exp, expm1, log1p, logistic, one, zero
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "ReLU", "Relu", "SiLU", "Softplus"]
+
+_BOOL = np.dtype(np.bool_)
 
 # ReLU. Its kernels leave a mask, as the book's layer does.
 
@@ -109,8 +110,9 @@ class ReLU:
         """
         x = as_array("x", x)
         dtype = result_dtype(x)
-        out, mask = empty(x.shape, dtype), np.empty(x.shape, np.bool_)
-        relu_forward.of(dtype)(to_kernel(x, dtype).reshape(-1), out.reshape(-1), mask.reshape(-1))
+        axes = axes_in_memory(x)
+        out, mask = empty_in(axes, x.shape, dtype), empty_in(axes, x.shape, _BOOL)
+        relu_forward.of(dtype)(flat(x, dtype, axes), flat(out, dtype, axes), flat(mask, _BOOL, axes))
         self.mask = mask
         return from_kernel(out, dtype)
 
@@ -140,8 +142,9 @@ class ReLU:
         dout, mask = as_array("dout", dout), as_array("mask", mask)
         same_shape("dout", dout, mask.shape, "as the input")
         dtype = result_dtype(dout)
-        dx, dout = empty(dout.shape, dtype), to_kernel(dout, dtype)
-        relu_backward.of(dtype)(dout.reshape(-1), mask.reshape(-1), dx.reshape(-1))
+        axes = axes_in_memory(mask)
+        dx = empty_in(axes, dout.shape, dtype)
+        relu_backward.of(dtype)(flat(dout, dtype, axes), flat(mask, mask.dtype, axes), flat(dx, dtype, axes))
         return from_kernel(dx, dtype)
 
 

@@ -205,7 +205,7 @@ def _sum(step: _Step, in_double: bool = False) -> Any:
                 while len(totals) > 1:
                     totals = [builder.fadd(*pair) for pair in zip(totals[::2], totals[1::2], strict=True)]
                 first, totals = while_whole(builder, first, count, lanes, whole, totals)
-                return _folded(builder, added(code(lanes, builder.sub(count, first)), totals[0], first, 0, True), lanes)
+                return folded(builder, added(code(lanes, builder.sub(count, first)), totals[0], first, 0, True), lanes)
 
             ends = []
             with builder.if_else(builder.icmp_signed("<", count, count.type(lanes))) as ways:
@@ -241,7 +241,7 @@ def while_whole(builder: Any, first: Any, count: Any, size: int, body: Any, valu
     return place, carried
 
 
-def _folded(builder: Any, vector: Any, lanes: int) -> Any:
+def folded(builder: Any, vector: Any, lanes: int) -> Any:
     """The sum of the lanes: the upper half is added to the lower one until one is left."""
     while lanes > 1:
         lanes //= 2

@@ -1,0 +1,319 @@
+"""The convolution of images with filters (section 7.4), computed without a matrix of windows (im2col).
+
+    out[n, f, y, x] = b[f] + sum over c, i, j of W[f, c, i, j] · x[n, c, y·stride + i - pad, x·stride + j - pad]
+
+Pixels outside of the image are 0. The samples of a batch lie side by side in the memory of the results, (C, H, W, N):
+every vector is then full of samples, whatever the number of filters and the width of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import Array, as_array, from_kernel, not_run, parameter, result_dtype, same_shape, to_kernel
+from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.images import empty_lanes, images, in_kernel_dtype, output_size, steps, words_of
+from fastbp.runtime.lanes.correlation import correlations
+from fastbp.runtime.lanes.filters import filter_gradient
+
+__all__ = ["Convolution"]
+
+
+def _convolution_forward(x: Any, W: Any, b: Any, stride: int, pad: int, out: Any) -> None:
+    """out = the correlation of x with W, plus b."""
+    F, C, FH, FW = W.shape
+    N, _, OH, OW = out.shape
+    if out.size == 0:
+        return
+    lanes = out.transpose(1, 2, 3, 0)
+    out_f, out_y, out_x = (step // out.itemsize for step in lanes.strides[:3])
+    words = (
+        *words_of(x), N,
+        _address(W), C * FH * FW, FH * FW, FW, 1,
+        _address(b), 1,
+        F, FH, FW, stride, 1, -pad, -pad, 0, OH, 0, OW,
+        _address(out), out_f, out_y, out_x,
+    )  # fmt: skip
+    correlations(np.array([words]), lanes[:0, 0, 0, 0])
+
+
+@twin_of(_convolution_forward)
+def convolution_forward(x: Array, W: Array, b: Array, stride: int, pad: int, out: Array) -> None:
+    out[...] = b[:, None, None]
+    for place, window in _windows(_padded(x, pad), W.shape, out.shape, stride):
+        out += np.tensordot(window, W[place], (1, 1)).transpose(0, 3, 1, 2)
+
+
+def _convolution_backward(x: Any, W: Any, dout: Any, stride: int, pad: int, dx: Any, dW: Any, db: Any) -> None:
+    """dx, dW and db, each as the chain rule has it."""
+    correlations(np.array([*_phases(W, dout, stride, pad, dx)], np.int64).reshape(-1, 31), dx.transpose()[0, 0, 0, :0])
+    _convolution_backward_parameters(x, dout, stride, pad, dW, db)
+
+
+@twin_of(_convolution_backward)
+def convolution_backward(
+    x: Array, W: Array, dout: Array, stride: int, pad: int, dx: Array, dW: Array, db: Array
+) -> None:
+    padded = np.zeros_like(_padded(x, pad), dx.dtype)
+    for place, window in _windows(padded, W.shape, dout.shape, stride):
+        np.add(window, np.tensordot(dout, W[place], (1, 0)).transpose(0, 3, 1, 2), out=window)
+    dx[...] = padded[:, :, pad : pad + dx.shape[2], pad : pad + dx.shape[3]]
+    convolution_backward_parameters.twin(x, dout, stride, pad, dW, db)
+
+
+def _convolution_backward_parameters(x: Any, dout: Any, stride: int, pad: int, dW: Any, db: Any) -> None:
+    """dW and db: all that a network's first layer needs."""
+    words = np.array((*words_of(x), *words_of(dout), len(x), *dW.shape[2:], stride, pad))
+    total = np.empty(dW.size + db.size, dW.dtype)
+    filter_gradient(words, total)
+    dW[...] = total[: dW.size].reshape(dW.shape)
+    db[...] = total[dW.size :]
+
+
+@twin_of(_convolution_backward_parameters)
+def convolution_backward_parameters(x: Array, dout: Array, stride: int, pad: int, dW: Array, db: Array) -> None:
+    for place, window in _windows(_padded(x, pad), dW.shape, dout.shape, stride):
+        dW[place] = np.tensordot(dout, window, ((0, 2, 3), (0, 2, 3)))
+    db[...] = np.sum(dout, axis=(0, 2, 3))
+
+
+def _padded(x: Array, pad: int) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+
+
+def _windows(
+    padded: Array, filters: tuple[int, ...], out: tuple[int, ...], stride: int
+) -> Iterator[tuple[tuple[slice, slice, int, int], Array]]:
+    """For each place of a filter its index in W, and a view of the pixels that it meets (N, C, OH, OW)."""
+    (FH, FW), (OH, OW) = filters[2:], out[2:]
+    for i in range(FH):
+        for j in range(FW):
+            lines, columns = slice(i, i + stride * OH, stride), slice(j, j + stride * OW, stride)
+            yield (slice(None), slice(None), i, j), padded[:, :, lines, columns]
+
+
+def _phases(W: Array, dout: Array, stride: int, pad: int, dx: Array) -> Iterator[tuple[int, ...]]:
+    """The correlations that give dx: one for the pixels (y, x) of each remainder of y + pad and x + pad by stride.
+
+    Only every stride-th place of the filter meets such pixels. Pixels that none meets get 0, from a filter of none.
+    """
+    N, C, H, width = dx.shape
+    _, _, FH, FW = W.shape
+    item, nothing = dx.itemsize, _NOTHING[dx.itemsize]
+    dx_c, dx_y, dx_x = (step // item for step in dx.strides[1:])
+    for i in range(stride):
+        for j in range(stride):
+            y0, y1 = _places(i, H, stride, pad)
+            x0, x1 = _places(j, width, stride, pad)
+            U, V = len(range(i, FH, stride)), len(range(j, FW, stride))
+            if y0 == y1 or x0 == x1 or dx.size == 0:
+                continue
+            if U == 0 or V == 0:
+                dx[:, :, (i - pad) % stride :: stride, (j - pad) % stride :: stride] = 0
+                continue
+            yield (
+                *words_of(dout), N,
+                _address(W) + (i * FW + j) * item, FH * FW, C * FH * FW, stride * FW, stride,
+                _address(nothing), 0,
+                C, U, V, 1, -1, 0, 0, y0, y1, x0, x1,
+                _address(dx) + ((i - pad) * dx_y + (j - pad) * dx_x) * item, dx_c, stride * dx_y, stride * dx_x,
+            )  # fmt: skip
+
+
+def _places(remainder: int, size: int, stride: int, pad: int) -> tuple[int, int]:
+    """The range of q for which pixel q·stride + remainder - pad lies in the image."""
+    return -((remainder - pad) // stride), -((remainder - pad - size) // stride)
+
+
+_NOTHING: dict[int, Array] = {4: np.zeros(1, np.float32), 8: np.zeros(1)}
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+class Convolution:
+    """The convolution of images with filters, plus a bias for each filter (section 7.4).
+
+        out[n, f, y, x] = b[f] + sum over c, i, j of W[f, c, i, j] · x[n, c, y·stride + i - pad, x·stride + j - pad]
+
+    Each image gets a border of `pad` zeros, and a filter is put on every `stride`-th pixel. There are
+    OH = (H + 2·pad - FH)//stride + 1 lines of such places and OW columns.
+
+    Parameters
+    ----------
+    W : ndarray (FN, C, FH, FW)
+        FN filters for C channels.
+    b : ndarray (FN,)
+        Kept as given, not copied, as W.
+    stride : int
+        At least 1.
+    pad : int
+        At least 0.
+
+    Attributes
+    ----------
+    W, b : ndarray
+        The very arrays given.
+    x : ndarray (N, C, H, W)
+        The input of the last `forward`.
+    dW : ndarray (FN, C, FH, FW)
+    db : ndarray (FN,)
+        Gradients by `W` and `b`, new arrays at each `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If W and b are not arrays of real numbers in these shapes, or stride or pad is not such an integer.
+
+    Notes
+    -----
+    The samples of a result lie side by side in memory: its axes are (N, FN, OH, OW), its memory is (FN, OH, OW, N), as
+    in the array that ``np.empty((FN, OH, OW, N)).transpose(3, 0, 1, 2)`` gives. A convolution, a pooling or an
+    elementwise layer that comes next reads it as it is. No matrix of windows is built.
+
+    Examples
+    --------
+    >>> conv = Convolution(np.ones((1, 1, 2, 2)), np.zeros(1))
+    >>> conv.forward(np.arange(9.0).reshape(1, 1, 3, 3))[0, 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    """
+
+    parameter_names = ("W", "b")
+
+    def __init__(self, W: Array, b: Array, stride: int = 1, pad: int = 0) -> None:
+        self.W, self.b = W, b
+        self.stride, self.pad = stride, pad
+        self._parameters()
+        self.x: Array | None = None
+        self.dW: Array | None = None
+        self.db: Array | None = None
+        self._forward: tuple[Array, Array, int, int, tuple[int, ...]] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the convolution of x with the filters.
+
+        Parameters
+        ----------
+        x : array_like (N, C, H, W)
+
+        Returns
+        -------
+        ndarray (N, FN, OH, OW)
+            A new array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape, or images smaller than the filters.
+        """
+        W, b, stride, pad = self._parameters()
+        x = images("x", as_array("x", x))
+        if x.shape[1] != W.shape[1]:
+            raise ValueError(
+                f"x: expected {W.shape[1]} channels, as the filters W {W.shape} have, got shape {x.shape}; "
+                "give images with as many, or make W for them"
+            )
+        height, width = (output_size(x.shape[k], W.shape[k], stride, pad, "filters") for k in (2, 3))
+        shape = len(x), len(W), height, width
+        dtype = result_dtype(x, W, b)
+        out = empty_lanes(shape, dtype)
+        convolution_forward.of(dtype)(
+            in_kernel_dtype(x, dtype), to_kernel(W, dtype), to_kernel(b, dtype), stride, pad, out
+        )
+        self.x, self._forward = x, (x, W, stride, pad, shape)
+        return from_kernel(out, dtype)
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx, and set dW and db.
+
+        dx[n, c, ...] is the sum of W·dout over the places whose window has the pixel; dW is the sum of x·dout over
+        samples and places, db that of dout.
+
+        Parameters
+        ----------
+        dout : array_like (N, FN, OH, OW)
+
+        Returns
+        -------
+        ndarray (N, C, H, W)
+            dx, a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of the output.
+        """
+        x, W, dout, stride, pad = self._backward_operands(dout)
+        dtype = result_dtype(x, W, dout)
+        dx, (dW, db) = empty_lanes(x.shape, dtype), _parameter_gradients(W, dtype)
+        convolution_backward.of(dtype)(
+            in_kernel_dtype(x, dtype), to_kernel(W, dtype), in_kernel_dtype(dout, dtype), stride, pad, dx, dW, db
+        )
+        self._set_gradients(x, dout, dW, db)
+        return from_kernel(dx, result_dtype(dout, W))
+
+    def backward_parameters(self, dout: ArrayLike) -> None:
+        """Set dW and db as `backward` does, without dx: for a network's first layer, whose dx nobody reads.
+
+        Parameters
+        ----------
+        dout : array_like (N, FN, OH, OW)
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError
+            As `backward`.
+        """
+        x, W, dout, stride, pad = self._backward_operands(dout)
+        dtype = result_dtype(x, dout)
+        dW, db = _parameter_gradients(W, dtype)
+        convolution_backward_parameters.of(dtype)(
+            in_kernel_dtype(x, dtype), in_kernel_dtype(dout, dtype), stride, pad, dW, db
+        )
+        self._set_gradients(x, dout, dW, db)
+
+    def _parameters(self) -> tuple[Array, Array, int, int]:
+        W, b = parameter("W", self.W), parameter("b", self.b, 1)
+        if W.ndim != 4 or 0 in W.shape[1:]:
+            raise ValueError(
+                f"W: expected filters (FN, C, FH, FW) of at least one channel and pixel, got shape {W.shape}; "
+                "reshape W to four axes"
+            )
+        if b.shape[0] != W.shape[0]:
+            raise ValueError(
+                f"b: expected shape ({W.shape[0]},), one element for each filter of W {W.shape}, got {b.shape}; "
+                f"make b with np.zeros({W.shape[0]})"
+            )
+        return W, b, steps("stride", self.stride, 1), steps("pad", self.pad, 0)
+
+    def _backward_operands(self, dout: ArrayLike) -> tuple[Array, Array, Array, int, int]:
+        """x, W, stride and pad as forward used them, and dout."""
+        if self._forward is None:
+            not_run(self)
+        x, W, stride, pad, shape = self._forward
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, shape, "as the output")
+        return x, W, dout, stride, pad
+
+    def _set_gradients(self, x: Array, dout: Array, dW: Array, db: Array) -> None:
+        dtype = result_dtype(dout)
+        self.dW = from_kernel(dW, result_dtype(x, dout))
+        self.db = from_kernel(db, dtype) if dtype.kind == "f" else np.sum(dout, axis=(0, 2, 3))
+
+
+layer(LayerRecord(Convolution, arrays=("W", "b"), settings=("stride", "pad"), decayed=("W",)))
+
+
+def _parameter_gradients(W: Array, dtype: Any) -> tuple[Array, Array]:
+    """Arrays for a kernel to write dW and db to."""
+    kernel_dtype = np.float32 if dtype == np.float16 else dtype
+    return np.empty(W.shape, kernel_dtype), np.empty(len(W), kernel_dtype)

@@ -1,0 +1,305 @@
+"""Pooling of images: the largest pixel or the mean of each window (section 7.3).
+
+The kernels take images with the samples side by side in memory, (C, H, W, N), as a convolution hands them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    DType,
+    as_array,
+    from_kernel,
+    not_run,
+    quotient_dtype,
+    result_dtype,
+    same_shape,
+    to_kernel,
+)
+from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.images import empty_lanes, images, in_kernel_dtype, in_lanes, output_size, steps
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.sharing import shared_kernel
+
+__all__ = ["Pooling"]
+
+MODES = ("max", "average")
+
+
+@shared_kernel
+def _max_pooling_forward(x, pool_h, pool_w, stride, pad, out, place):
+    """out = the largest pixel of each window; place = the number of the first one that is, line by line.
+
+    A NaN counts as the largest. Arrays are (C, H, W, N).
+    """
+    C, OH, OW, _ = out.shape
+    for c in range(C):
+        for y in range(OH):
+            for q in range(OW):
+                first = True
+                for i in range(pool_h):
+                    for j in range(pool_w):
+                        line, column = y * stride + i - pad, q * stride + j - pad
+                        if line < 0 or line >= x.shape[1] or column < 0 or column >= x.shape[2]:
+                            continue
+                        _take_larger(x[c, line, column], first, i * pool_w + j, out[c, y, q], place[c, y, q])
+                        first = False
+
+
+@kernel
+def _take_larger(pixels, first, number, largest, place):
+    """Take over the pixels that are larger than the largest so far."""
+    if first:
+        for n in range(pixels.size):
+            largest[n] = pixels[n]
+            place[n] = number
+        return
+    for n in range(pixels.size):
+        value, best = pixels[n], largest[n]
+        is_larger = (value > best) | ((value != value) & (best == best))  # noqa: PLR0124 - NaN
+        largest[n] = value if is_larger else best
+        place[n] = number if is_larger else place[n]
+
+
+@twin_of(_max_pooling_forward)
+def max_pooling_forward(x: Array, pool_h: int, pool_w: int, stride: int, pad: int, out: Array, place: Array) -> None:
+    border = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min if x.dtype.kind in "iu" else False
+    padded, is_image = np.pad(x, border, constant_values=lowest), np.pad(np.ones_like(x, bool), border)
+    windows, inside = (np.array([*_windows(a, pool_h, pool_w, stride, out.shape)]) for a in (padded, is_image))
+    out[...] = np.max(windows, axis=0)
+    is_largest = np.where(np.isnan(out), np.isnan(windows), windows == out)
+    place[...] = np.argmax(is_largest & inside, axis=0)
+
+
+@shared_kernel
+def _max_pooling_backward(dout, place, pool_h, pool_w, stride, pad, dx):
+    """dx = the sum of dout over the windows whose largest pixel is this one."""
+    C, OH, OW, N = dout.shape
+    zero = dout.dtype.type(0)
+    dx[...] = zero
+    for c in range(C):
+        for y in range(OH):
+            for q in range(OW):
+                for i in range(pool_h):
+                    for j in range(pool_w):
+                        line, column = y * stride + i - pad, q * stride + j - pad
+                        if line < 0 or line >= dx.shape[1] or column < 0 or column >= dx.shape[2]:
+                            continue
+                        pixels, number = dx[c, line, column], i * pool_w + j
+                        for n in range(N):
+                            pixels[n] += dout[c, y, q, n] if place[c, y, q, n] == number else zero
+
+
+@twin_of(_max_pooling_backward)
+def max_pooling_backward(dout: Array, place: Array, pool_h: int, pool_w: int, stride: int, pad: int, dx: Array) -> None:
+    padded = np.zeros_like(np.pad(dx, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+    for number, window in enumerate(_windows(padded, pool_h, pool_w, stride, dout.shape)):
+        np.add(window, np.where(place == number, dout, 0), out=window)
+    dx[...] = padded[:, pad : pad + dx.shape[1], pad : pad + dx.shape[2]]
+
+
+@shared_kernel
+def _average_pooling_forward(x, pool_h, pool_w, stride, pad, out):
+    """out = the mean of each window, in which pixels outside of the image count as 0."""
+    C, OH, OW, N = out.shape
+    zero, scale = x.dtype.type(0), x.dtype.type(1 / (pool_h * pool_w))
+    for c in range(C):
+        for y in range(OH):
+            for q in range(OW):
+                total = out[c, y, q]
+                for n in range(N):
+                    total[n] = zero
+                for i in range(pool_h):
+                    for j in range(pool_w):
+                        line, column = y * stride + i - pad, q * stride + j - pad
+                        if line >= 0 and line < x.shape[1] and column >= 0 and column < x.shape[2]:
+                            for n in range(N):
+                                total[n] += x[c, line, column, n]
+                for n in range(N):
+                    total[n] *= scale
+
+
+@twin_of(_average_pooling_forward)
+def average_pooling_forward(x: Array, pool_h: int, pool_w: int, stride: int, pad: int, out: Array) -> None:
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    out[...] = np.mean([*_windows(padded, pool_h, pool_w, stride, out.shape)], axis=0)
+
+
+@shared_kernel
+def _average_pooling_backward(dout, pool_h, pool_w, stride, pad, dx):
+    """dx = the sum of dout over the windows that have the pixel, divided by the pixels of a window."""
+    C, OH, OW, N = dout.shape
+    scale = dout.dtype.type(1 / (pool_h * pool_w))
+    dx[...] = dout.dtype.type(0)
+    for c in range(C):
+        for y in range(OH):
+            for q in range(OW):
+                for i in range(pool_h):
+                    for j in range(pool_w):
+                        line, column = y * stride + i - pad, q * stride + j - pad
+                        if line >= 0 and line < dx.shape[1] and column >= 0 and column < dx.shape[2]:
+                            pixels = dx[c, line, column]
+                            for n in range(N):
+                                pixels[n] += dout[c, y, q, n] * scale
+
+
+@twin_of(_average_pooling_backward)
+def average_pooling_backward(dout: Array, pool_h: int, pool_w: int, stride: int, pad: int, dx: Array) -> None:
+    padded = np.zeros_like(np.pad(dx, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+    for window in _windows(padded, pool_h, pool_w, stride, dout.shape):
+        np.add(window, dout / (pool_h * pool_w), out=window)
+    dx[...] = padded[:, pad : pad + dx.shape[1], pad : pad + dx.shape[2]]
+
+
+def _windows(padded: Array, pool_h: int, pool_w: int, stride: int, out: tuple[int, ...]) -> Iterator[Array]:
+    """For each place of a window, line by line, a view of its pixels (C, OH, OW, N)."""
+    for i in range(pool_h):
+        for j in range(pool_w):
+            yield padded[:, i : i + stride * out[1] : stride, j : j + stride * out[2] : stride]
+
+
+class Pooling:
+    """The largest pixel of each window, or its mean (section 7.3).
+
+    Windows of pool_h × pool_w pixels lie `stride` pixels apart, so there are (H + 2·pad - pool_h)//stride + 1 lines of
+    them. Each channel is pooled for itself.
+
+    Parameters
+    ----------
+    pool_h, pool_w : int
+        At least 1.
+    stride : int
+        At least 1.
+    pad : int
+        The border of each image, less than pool_h and pool_w. Its pixels are never the largest; in a mean they are 0.
+    mode : {"max", "average"}
+
+    Attributes
+    ----------
+    x : ndarray (N, C, H, W)
+        The input of the last `forward`.
+    arg_max : ndarray of int (N, C, OH, OW), or None
+        In mode "max" the number of the largest pixel in each window, line by line; the first of several.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not such an integer or mode.
+
+    Notes
+    -----
+    The size of the output counts the border. The book's counts it in the windows alone, so that its class works
+    without one only. Samples lie side by side in the memory of the results, as in those of `Convolution`.
+
+    Examples
+    --------
+    >>> Pooling(2, 2).forward(np.arange(16.0).reshape(1, 1, 4, 4))[0, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+
+    def __init__(self, pool_h: int, pool_w: int, stride: int = 2, pad: int = 0, mode: str = "max") -> None:
+        self.pool_h, self.pool_w = pool_h, pool_w
+        self.stride, self.pad, self.mode = stride, pad, mode
+        self._settings()
+        self.x: Array | None = None
+        self.arg_max: Array | None = None
+        self._forward: tuple[tuple[int, int, int, int], tuple[int, ...], tuple[int, ...], Array | None] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the largest pixel of each window, or the mean.
+
+        Parameters
+        ----------
+        x : array_like (N, C, H, W)
+
+        Returns
+        -------
+        ndarray (N, C, OH, OW)
+            A new array in the dtype of x; means of integers are float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape, or images smaller than the window.
+        """
+        settings = pool_h, pool_w, stride, pad = self._settings()
+        x = images("x", as_array("x", x))
+        is_max = self.mode == "max"
+        dtype = result_dtype(x) if is_max else quotient_dtype(x)
+        height = output_size(x.shape[2], pool_h, stride, pad, "a window")
+        width = output_size(x.shape[3], pool_w, stride, pad, "a window")
+        out, place = empty_lanes((*x.shape[:2], height, width), dtype), None
+        lanes, out_lanes = _lanes(x, dtype), in_lanes(out)
+        if is_max:
+            place = np.empty(out_lanes.shape, np.uint8 if pool_h * pool_w <= _LARGEST_BYTE else np.int64)
+            max_pooling_forward.of(dtype)(lanes, *settings, out_lanes, place)
+        else:
+            average_pooling_forward.of(dtype)(lanes, *settings, out_lanes)
+        self.x, self.arg_max = x, None if place is None else place.transpose(3, 0, 1, 2)
+        self._forward = settings, x.shape, out.shape, place
+        return from_kernel(out, dtype)
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx: dout at the largest pixel of each window, or spread over its pixels.
+
+        Parameters
+        ----------
+        dout : array_like (N, C, OH, OW)
+
+        Returns
+        -------
+        ndarray (N, C, H, W)
+            A new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of the output.
+        """
+        if self._forward is None:
+            not_run(self)
+        settings, shape, out_shape, place = self._forward
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, out_shape, "as the output")
+        dtype = quotient_dtype(dout) if place is None else result_dtype(dout)
+        N, C, H, width = shape
+        dx, lanes = empty_lanes((N, C, H, width), dtype), _lanes(dout, dtype)
+        if place is None:
+            average_pooling_backward.of(dtype)(lanes, *settings, in_lanes(dx))
+        else:
+            max_pooling_backward.of(dtype)(lanes, place, *settings, in_lanes(dx))
+        return from_kernel(dx, dtype)
+
+    def _settings(self) -> tuple[int, int, int, int]:
+        """Height and width of the window, stride and pad, checked, as the mode is."""
+        height, width = steps("pool_h", self.pool_h, 1), steps("pool_w", self.pool_w, 1)
+        stride, pad = steps("stride", self.stride, 1), steps("pad", self.pad, 0)
+        if pad >= min(height, width):
+            raise ValueError(
+                f"pad: expected less than the window {height}×{width}, got {pad}; "
+                "take a smaller border, as each window must have a pixel of the image"
+            )
+        if self.mode not in MODES:
+            raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {self.mode!r}; choose one of these")
+        return height, width, stride, pad
+
+
+# The most pixels of a window whose numbers fit a byte.
+_LARGEST_BYTE = 256
+
+
+def _lanes(x: Array, dtype: DType) -> Array:
+    """`x` as a kernel takes it for results of `dtype`, (C, H, W, N)."""
+    return to_kernel(in_lanes(in_kernel_dtype(x, dtype)), dtype)
+
+
+layer(LayerRecord(Pooling, settings=("pool_h", "pool_w", "stride", "pad", "mode")))
