@@ -1,6 +1,7 @@
 """The house that `docs/architecture.md` describes: its imports, its private names, and what each record has."""
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -187,6 +188,19 @@ def test_a_record_is_in_the_documentation(kind):
     module = optimizers if kind in OPTIMIZERS else layers
     text = (ROOT / "README.md").read_text(encoding="utf-8") + module.__doc__
     assert re.search(rf"\b{kind.__name__}\b", text)
+
+
+@pytest.mark.parametrize("kind", [*LAYERS, *optimizers.OPTIMIZERS], ids=lambda kind: kind.__name__)
+def test_a_method_has_a_whole_docstring_its_own_or_of_what_it_overrides(kind):
+    own = [parent for parent in kind.__mro__ if parent.__module__.startswith("fastbp.")]
+    methods = {name for parent in own for name, value in vars(parent).items() if inspect.isfunction(value)}
+    for name in methods:
+        if not name.startswith("_"):
+            assert inspect.getdoc(getattr(kind, name)), name
+    for name in methods & {"forward", "backward", "update"}:
+        text = inspect.getdoc(getattr(kind, name))
+        for section in ("Parameters", "Raises"):
+            assert f"\n{section}\n---" in text, name
 
 
 def test_the_document_names_every_part_and_only_files_that_are_there():

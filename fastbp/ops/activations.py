@@ -18,7 +18,7 @@ from fastbp.checks import (
     same_shape,
 )
 from fastbp.ops.contract import Activation, LayerRecord, layer
-from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
+from fastbp.ops.elementwise import ElementwiseLayer, SameShapeLayer, activation, elementwise
 from fastbp.runtime.elementary import logistic, one, tanh
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.jit import kernel
@@ -105,7 +105,7 @@ def _identity_slope(dout, y):
     return dout
 
 
-class Identity:
+class Identity(SameShapeLayer):
     """The identity y = x (section 3.5): a placeholder for no activation.
 
     Left to NumPy, which copies as fast as memory allows.
@@ -114,47 +114,11 @@ class Identity:
     _shape: tuple[int, ...] | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return x.
-
-        Parameters
-        ----------
-        x : array_like
-            Any shape.
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape and dtype of x, never x itself.
-
-        Raises
-        ------
-        TypeError
-            If x is not real numbers.
-        """
         x = as_array("x", x)
         self._shape = x.shape
         return x.astype(result_dtype(x), order="C")
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return dout.
-
-        Parameters
-        ----------
-        dout : array_like
-            In the shape of x.
-
-        Returns
-        -------
-        ndarray
-            dx, a new array in the shape and dtype of dout.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not real numbers in the shape of x.
-        """
         shape = self._shape
         if shape is None:
             not_run(self)

@@ -56,16 +56,14 @@ def power_forward(x: Array, y: Array, out: Array) -> None:
         np.power(x, y, out=out)
 
 
-class AddLayer:
-    """The addition node, x + y (section 5.4.2).
+class NodeLayer:
+    """A node of two operands: what such nodes share.
 
-    Left to NumPy: one addition is bound by memory, and compiled code is no faster.
+    Left to NumPy: one operation for each element is bound by memory, and compiled code is no faster.
     """
 
-    _shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
-
     def forward(self, x: Value, y: Value) -> Value:
-        """Return x + y.
+        """Return the result.
 
         Parameters
         ----------
@@ -79,16 +77,10 @@ class AddLayer:
         ValueError
             If the shapes do not broadcast.
         """
-        x, y = _node_operand("x", x), _node_operand("y", y)
-        try:
-            out = x + y
-        except ValueError:
-            _do_not_broadcast(x, y)
-        self._shapes, self._dtype = (_shape(x), _shape(y), _shape(out)), getattr(out, "dtype", FLOAT64)
-        return out
+        raise NotImplementedError
 
     def backward(self, dout: Value) -> tuple[Value, Value]:
-        """Return (dx, dy) = (dout, dout), each summed back to its operand's shape.
+        """Return (dx, dy), each summed back to its operand's shape.
 
         Parameters
         ----------
@@ -102,6 +94,24 @@ class AddLayer:
         ValueError
             For another shape.
         """
+        raise NotImplementedError
+
+
+class AddLayer(NodeLayer):
+    """The addition node, x + y (section 5.4.2); (dx, dy) = (dout, dout)."""
+
+    _shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
+
+    def forward(self, x: Value, y: Value) -> Value:
+        x, y = _node_operand("x", x), _node_operand("y", y)
+        try:
+            out = x + y
+        except ValueError:
+            _do_not_broadcast(x, y)
+        self._shapes, self._dtype = (_shape(x), _shape(y), _shape(out)), getattr(out, "dtype", FLOAT64)
+        return out
+
+    def backward(self, dout: Value) -> tuple[Value, Value]:
         if self._shapes is None:
             not_run(self)
         x_shape, y_shape, shape = self._shapes
@@ -109,10 +119,8 @@ class AddLayer:
         return _summed_to(dout * 1, x_shape), _summed_to(dout * 1, y_shape)
 
 
-class MulLayer:
-    """The multiplication node, x·y (section 5.4.1).
-
-    Left to NumPy: one multiplication is bound by memory, and compiled code is no faster.
+class MulLayer(NodeLayer):
+    """The multiplication node, x·y (section 5.4.1); (dx, dy) = (dout·y, dout·x).
 
     Attributes
     ----------
@@ -126,20 +134,6 @@ class MulLayer:
         self._shape: tuple[int, ...] = ()
 
     def forward(self, x: Value, y: Value) -> Value:
-        """Return x·y.
-
-        Parameters
-        ----------
-        x, y : scalar or array_like
-            Shapes that broadcast.
-
-        Raises
-        ------
-        TypeError
-            For operands that are not real numbers.
-        ValueError
-            If the shapes do not broadcast.
-        """
         x, y = _node_operand("x", x), _node_operand("y", y)
         try:
             out = x * y
@@ -149,20 +143,6 @@ class MulLayer:
         return out
 
     def backward(self, dout: Value) -> tuple[Value, Value]:
-        """Return (dx, dy) = (dout·y, dout·x), each summed back to its operand's shape.
-
-        Parameters
-        ----------
-        dout : scalar or array_like
-            In the shape of the result, or a scalar.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        ValueError
-            For another shape.
-        """
         if self.x is None:
             not_run(self)
         dout = _node_gradient(dout, self._shape, self._dtype)

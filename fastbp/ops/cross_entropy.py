@@ -26,6 +26,7 @@ from fastbp.checks import (
 )
 from fastbp.ops.contract import LayerRecord, Loss, layer, twin_of
 from fastbp.ops.losses import (
+    LossLayer,
     difference_of_rows,
     dout_of_sum,
     mean_loss,
@@ -253,11 +254,12 @@ def softmax_cross_entropy_backward(y: Array, t: Array, dout: float, dx: Array) -
     dx *= dout / N if N else 0.0
 
 
-class SoftmaxWithLoss:
+class SoftmaxWithLoss(LossLayer):
     """Softmax and cross-entropy error in one, whose gradient is y - t (section 5.6.3, appendix A).
 
-    The loss is the exact log-sum-exp of the logits; unlike the book's there is no 1e-7 inside a logarithm, and
-    `backward` multiplies by `dout`.
+    The loss is the exact log-sum-exp of the logits x, log(sum(exp(x))) - sum(t·x). Unlike the book's there is no 1e-7
+    inside a logarithm, and `backward` multiplies by `dout`. The targets are integer labels (N,), 0 <= t < C, or a
+    distribution (one-hot among them) in the shape of x.
 
     Parameters
     ----------
@@ -277,35 +279,17 @@ class SoftmaxWithLoss:
     label_smoothing = 0.0
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
         self.label_smoothing = label_smoothing
         self.smoothing()
-        self.loss: float | None = None
         self.y: Array | None = None
-        self.t: Array | None = None
         self._dtype = FLOAT64
-        self._shares: Array | None = None
 
     def smoothing(self) -> float:
         """`label_smoothing`, checked."""
         return rate("label_smoothing", self.label_smoothing, math.nextafter(1, 2))
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the mean over the batch of log(sum(exp(x))) - sum(t·x); 0.0 for an empty batch.
-
-        Parameters
-        ----------
-        x : array_like
-            Logits, (N, C), or one sample (C,).
-        t : array_like
-            Integer labels (N,), 0 <= t < C, or a distribution (one-hot among them) in the shape of x.
-        sample_weight : array_like (N,), optional
-            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not such an array.
-        """
         x = as_array("x", x)
         samples, dtype = rows("x", x), float_dtype(result_dtype(x))
         smoothing = self.smoothing() if self.label_smoothing else 0.0
@@ -321,25 +305,6 @@ class SoftmaxWithLoss:
         return loss
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
-
-        Parameters
-        ----------
-        dout : scalar
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x, in NumPy's dtype for y - t: float64 for a float32 x and a one-hot t of
-            float64 or int64.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not one number.
-        """
         y, t, dtype, shares = self.y, self.t, self._dtype, self._shares
         if y is None or t is None:
             not_run(self)

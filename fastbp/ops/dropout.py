@@ -16,14 +16,13 @@ from fastbp.checks import (
     as_array,
     empty,
     from_kernel,
-    not_run,
     quotient_dtype,
     rate,
-    same_shape,
     to_kernel,
     whole_number,
 )
 from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
+from fastbp.ops.elementwise import SameShapeLayer
 from fastbp.ops.state import D_IN, DELTA, DELTA_BEFORE, H_IN, SECOND_WORD, WORD, Z_OUT, activate, apply_slope
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import view
@@ -134,8 +133,11 @@ def _drop(network_at, number, source, target, i0, i1):
         workspace[target + k] = workspace[source + k] * scale if kept else workspace.dtype.type(0)
 
 
-class Dropout:
+class Dropout(SameShapeLayer):
     """Dropout: in training each element is 0 with probability `dropout_ratio` (section 6.4.3).
+
+    dx is dout/(1 - dropout_ratio) where the last `forward` kept a value, else 0. After a `forward` for prediction it
+    is dout.
 
     It is inverted: what is kept is multiplied by 1/(1 - dropout_ratio) in training, so that nothing is scaled
     afterwards. The book's scales by 1 - dropout_ratio at prediction instead.
@@ -207,31 +209,8 @@ class Dropout:
         return x.astype(dtype, order="C")
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return dout/(1 - dropout_ratio) where the last `forward` kept a value, else 0.
-
-        Parameters
-        ----------
-        dout : array_like
-            In the shape of x.
-
-        Returns
-        -------
-        ndarray
-            dx, a new array in the shape and dtype of dout; float64 for integers. After a `forward` for
-            prediction it is dout.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not real numbers in the shape of x.
-        """
-        mask, ratio = self.mask, self._ratio
-        if mask is None:
-            not_run(self)
-        dout, mask = as_array("dout", dout), as_array("mask", mask)
-        same_shape("dout", dout, mask.shape, "as the input")
+        ratio = self._ratio
+        dout, mask = self.checked(dout, "mask")
         dtype = quotient_dtype(dout)
         dx, dout = empty(dout.shape, dtype), to_kernel(dout, dtype)
         dropout_backward.of(dtype)(dout.reshape(-1), mask.reshape(-1), ratio, dx.reshape(-1))

@@ -167,7 +167,62 @@ def _compiled(name: str, forward: Any, backward: Any, *blocks: Any) -> tuple[Any
     return *shared, *(kernel(named(block, name)) for block in blocks)
 
 
-class ElementwiseLayer:
+class SameShapeLayer:
+    """A layer whose output has the shape of its input: what such layers share."""
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the y that the class describes.
+
+        Parameters
+        ----------
+        x : array_like
+            Any shape; for a softmax one sample (C,) or a batch (N, C).
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x, in the dtype that NumPy gives for the function.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        raise NotImplementedError
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx, the product of dout with the derivative of the last `forward`.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x, in the dtype that NumPy gives for the product.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x.
+        """
+        raise NotImplementedError
+
+    def checked(self, dout: ArrayLike, name: str) -> tuple[Array, Array]:
+        """dout, and the attribute `name` that forward has set, as arrays of one shape."""
+        kept = getattr(self, name)
+        if kept is None:
+            not_run(self)
+        dout, kept = as_array("dout", dout), as_array(name, kept)
+        same_shape("dout", dout, kept.shape, "as the input")
+        return dout, kept
+
+
+class ElementwiseLayer(SameShapeLayer):
     """A layer of an elementwise function: `forward` returns y, `backward` dout times the slope."""
 
     record: ClassVar[LayerRecord]
@@ -181,23 +236,6 @@ class ElementwiseLayer:
         super().__setattr__(name, rate(name, value) if name in self.function.settings else value)
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return y.
-
-        Parameters
-        ----------
-        x : array_like
-            Any shape.
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x and the dtype of exp(x).
-
-        Raises
-        ------
-        TypeError
-            If x is not real numbers.
-        """
         settings = settings_of(self.record, self)
         x = as_array("x", x)
         dtype = float_dtype(result_dtype(x))
@@ -209,32 +247,8 @@ class ElementwiseLayer:
         return out
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return dout times the slope.
-
-        Parameters
-        ----------
-        dout : array_like
-            In the shape of x.
-
-        Returns
-        -------
-        ndarray
-            dx, a new array.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not real numbers in the shape of x.
-        """
-        name = self._kept()
-        kept: Array | None = getattr(self, name)
-        if kept is None:
-            not_run(self)
+        dout, kept = self.checked(dout, self._kept())
         settings = settings_of(self.record, self)
-        dout, kept = as_array("dout", dout), as_array(name, kept)
-        same_shape("dout", dout, kept.shape, "as the input")
         dtype = float_dtype(result_dtype(dout, kept))
         axes = axes_in_memory(kept)
         dx = empty_in(axes, dout.shape, dtype)

@@ -19,7 +19,9 @@ from fastbp.checks import (
     float_dtype,
     from_kernel,
     not_run,
+    quotient_dtype,
     result_dtype,
+    rows,
     same_shape,
     sample_weights,
     scalar,
@@ -125,6 +127,79 @@ def weighted(dx: Array, shares: Array | None) -> Array:
     return dx
 
 
+class LossLayer:
+    """A loss at the end of a network: what losses share.
+
+    Attributes
+    ----------
+    loss : float
+        Of the last `forward`.
+    t : ndarray
+        Its targets.
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.t: Array | None = None
+        self._shares: Array | None = None
+
+    def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the loss that the class describes, a sum for each sample, mean over the batch; 0.0 for an empty batch.
+
+        Parameters
+        ----------
+        x : array_like
+            Outputs of a network, (N, C), or one sample (C,); for `SigmoidWithLoss` (N, C), or (N,) for one output for
+            each sample.
+        t : array_like
+            Targets in the shape of x, or the other targets that the class names.
+        sample_weight : array_like (N,), optional
+            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not real numbers in such a shape, or a target is none that the class takes.
+        """
+        raise NotImplementedError
+
+    def backward(self, dout: ArrayLike = 1) -> Array:
+        """Return dx, the gradient of the loss by x times dout.
+
+        Parameters
+        ----------
+        dout : scalar
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x, in NumPy's dtype for x - t, for which labels do not count.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not one number.
+        """
+        raise NotImplementedError
+
+
+class RegressionLoss(LossLayer):
+    """A loss of predictions that are as many as the targets: what such losses share."""
+
+    def targets(self, t: Array, shape: tuple[int, ...]) -> Array:
+        """The targets in the shape of the predictions."""
+        same_shape("t", t, shape, "as the predictions")
+        return t
+
+    def operands(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """Predictions and targets as the kernels take them."""
+        dtype = quotient_dtype(x, t)
+        predictions, targets = rows("x", x), rows("t", self.targets(t, x.shape))
+        return to_kernel(predictions, dtype), to_kernel(targets, dtype)
+
+
 # Binary cross-entropy.
 
 
@@ -214,12 +289,12 @@ def sigmoid_cross_entropy_of_rows(x: Array, t: Array, y: Array, losses: Array) -
     np.sum(linear + np.log1p(np.exp(-size)), axis=1, out=losses)
 
 
-class SigmoidWithLoss:
+class SigmoidWithLoss(LossLayer):
     """Sigmoid and binary cross-entropy error in one, for classes that do not exclude each other or for two.
 
     Each logit x is a probability y = 1/(1 + exp(-x)) of its own. The loss of one is
     -t·log(y) - (1 - t)·log(1 - y) = max(x, 0) - t·x + log(1 + exp(-|x|)), exact for logits of any size; its gradient
-    is y - t, as for `SoftmaxWithLoss`.
+    is y - t, as for `SoftmaxWithLoss`. The targets are labels 0 and 1 (integers, booleans or floats), or probabilities.
 
     Attributes
     ----------
@@ -231,29 +306,11 @@ class SigmoidWithLoss:
     """
 
     def __init__(self) -> None:
-        self.loss: float | None = None
+        super().__init__()
         self.y: Array | None = None
-        self.t: Array | None = None
         self._dtype = FLOAT64
-        self._shares: Array | None = None
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the sum of the losses over C, mean over the batch; 0.0 for an empty batch.
-
-        Parameters
-        ----------
-        x : array_like
-            Logits, (N, C), or (N,) for one logit for each sample.
-        t : array_like
-            Targets in the shape of x: labels 0 and 1 (integers, booleans or floats), or probabilities.
-        sample_weight : array_like (N,), optional
-            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not such an array, or a target is not from 0 to 1.
-        """
         x = as_array("x", x)
         if x.ndim not in (1, 2):
             raise ValueError(
@@ -270,25 +327,6 @@ class SigmoidWithLoss:
         return loss
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
-
-        Parameters
-        ----------
-        dout : scalar
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x. Its dtype is that of y for integer and boolean targets, else NumPy's for
-            y - t.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not one number.
-        """
         y, t, dtype, shares = self.y, self.t, self._dtype, self._shares
         if y is None or t is None:
             not_run(self)

@@ -21,13 +21,10 @@ from fastbp.checks import (
     not_run,
     quotient_dtype,
     rate,
-    rows,
-    same_shape,
     scalar,
-    to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, Loss, Twins, layer, twin_of
-from fastbp.ops.losses import dout_of_sum, mean_loss, mean_of, mean_twin, shares_of, weighted
+from fastbp.ops.losses import RegressionLoss, dout_of_sum, mean_loss, mean_of, mean_twin, shares_of, weighted
 from fastbp.ops.state import end_of, targets_of
 from fastbp.ops.targets import number_targets
 from fastbp.runtime.elementary import as_like, one, zero
@@ -127,12 +124,11 @@ def _as_row(settings: Array, x: Array) -> Array:
     return np.resize(settings, x.shape[1]).astype(x.dtype)
 
 
-class NumberLossLayer:
+class NumberLossLayer(RegressionLoss):
     """A loss that is a sum over numbers: what such layers share.
 
     Attributes
     ----------
-    loss : float
     x : ndarray
         The predictions, as given.
     t : ndarray
@@ -142,39 +138,16 @@ class NumberLossLayer:
     function: ClassVar[NumberLoss]
 
     def __init__(self) -> None:
-        self.loss: float | None = None
+        super().__init__()
         self.x: Array | None = None
-        self.t: Array | None = None
-        self._shares: Array | None = None
 
     def numbers(self) -> tuple[float, ...]:
         """The settings as the kernels take them: one, or one for each column."""
         return (0.0,)
 
-    def targets(self, t: Array, shape: tuple[int, ...]) -> Array:
-        """The targets in the shape of the predictions."""
-        same_shape("t", t, shape, "as the predictions")
-        return t
-
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the sum of the losses over each row, mean over the batch; 0.0 for an empty batch.
-
-        Parameters
-        ----------
-        x : array_like
-            Predictions, (N, C), or one sample (C,).
-        t : array_like
-            Targets in the shape of x.
-        sample_weight : array_like (N,), optional
-            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x and t are not real numbers of one such shape, or the weights not such numbers.
-        """
         x, t = as_array("x", x), as_array("t", t)
-        predictions, targets = self._operands(x, t)
+        predictions, targets = self.operands(x, t)
         operands = predictions, targets, np.array(self.numbers())
         shares = shares_of(sample_weight, len(predictions))
         loss = mean_loss(self.function.forward, self.function.of_rows, operands, shares)
@@ -182,39 +155,15 @@ class NumberLossLayer:
         return loss
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx, the slope of each loss times dout/N; of samples with weights times dout·w/sum(w).
-
-        Parameters
-        ----------
-        dout : scalar
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not one number.
-        """
         x, t, shares = self.x, self.t, self._shares
         if x is None or t is None:
             not_run(self)
         x = as_array("x", x)
-        predictions, targets = self._operands(x, as_array("t", t))
+        predictions, targets = self.operands(x, as_array("t", t))
         dx = np.empty_like(predictions)
         factor = dout_of_sum(scalar("dout", dout), shares) / max(1, len(predictions))
         self.function.backward.of(predictions.dtype)(predictions, targets, np.array(self.numbers()), factor, dx)
         return from_kernel(weighted(dx, shares), quotient_dtype(x, targets)).reshape(x.shape)
-
-    def _operands(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """Predictions and targets as the kernels take them."""
-        dtype = quotient_dtype(x, t)
-        predictions, targets = rows("x", x), rows("t", self.targets(t, x.shape))
-        return to_kernel(predictions, dtype), to_kernel(targets, dtype)
 
 
 def number_loss_layer(kind: type[NumberLossLayer], function: NumberLoss, output: str, **more: Any) -> None:

@@ -15,13 +15,11 @@ from fastbp.checks import (
     Array,
     as_array,
     from_kernel,
-    not_run,
     result_dtype,
-    same_shape,
 )
 from fastbp.ops.activations import sigmoid_twin
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
-from fastbp.ops.elementwise import ElementwiseLayer, activation, elementwise
+from fastbp.ops.elementwise import ElementwiseLayer, SameShapeLayer, activation, elementwise
 from fastbp.ops.memory import axes_in_memory, empty_in, flat
 from fastbp.runtime.elementary import as_like, erf, exp, expm1, log1p, logistic, one, zero
 from fastbp.runtime.gemm import epilogue
@@ -75,7 +73,7 @@ def _relu_slope(dout, y):
     return zero(dout) if y == zero(y) else dout
 
 
-class ReLU:
+class ReLU(SameShapeLayer):
     """The rectifier: 0 where x <= 0, else x (section 5.5.1).
 
     Its gradient at x = 0 is 0, as in the book's equation. Unlike the book's, `backward` does not overwrite
@@ -91,23 +89,6 @@ class ReLU:
         self.mask: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return 0 where x <= 0, else x.
-
-        Parameters
-        ----------
-        x : array_like
-            Any shape.
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape and dtype of x.
-
-        Raises
-        ------
-        TypeError
-            If x is not real numbers.
-        """
         x = as_array("x", x)
         dtype = result_dtype(x)
         axes = axes_in_memory(x)
@@ -117,30 +98,7 @@ class ReLU:
         return from_kernel(out, dtype)
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return 0 where x <= 0, else dout.
-
-        Parameters
-        ----------
-        dout : array_like
-            In the shape of x.
-
-        Returns
-        -------
-        ndarray
-            dx, a new array in the shape and dtype of dout.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not real numbers in the shape of x.
-        """
-        mask = self.mask
-        if mask is None:
-            not_run(self)
-        dout, mask = as_array("dout", dout), as_array("mask", mask)
-        same_shape("dout", dout, mask.shape, "as the input")
+        dout, mask = self.checked(dout, "mask")
         dtype = result_dtype(dout)
         axes = axes_in_memory(mask)
         dx = empty_in(axes, dout.shape, dtype)

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from fastbp.checks import (
     Array,
     as_array,
-    empty,
     from_kernel,
     not_run,
     quotient_dtype,
@@ -20,6 +19,7 @@ from fastbp.checks import (
 from fastbp.ops.arithmetic import exp_forward
 from fastbp.ops.contract import LayerRecord, Loss, layer, twin_of
 from fastbp.ops.losses import (
+    RegressionLoss,
     difference_of_rows,
     dout_of_sum,
     mean_loss,
@@ -40,49 +40,25 @@ from fastbp.runtime.vectors import sum_of_squared_differences
 __all__ = ["ExpWithLoss", "IdentityWithLoss"]
 
 
-class OutputWithLoss:
+class OutputWithLoss(RegressionLoss):
     """A loss of outputs y whose gradient by what went in is y - t: what such layers share."""
 
     def __init__(self) -> None:
-        self.loss: float | None = None
+        super().__init__()
         self.y: Array | None = None
-        self.t: Array | None = None
-        self._shares: Array | None = None
 
     def backward(self, dout: ArrayLike = 1) -> Array:
-        """Return dx = (y - t)/N·dout; of samples with weights (y - t)·w/sum(w)·dout.
-
-        Parameters
-        ----------
-        dout : scalar
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not one number.
-        """
         y, t, shares = self.y, self.t, self._shares
         if y is None or t is None:
             not_run(self)
-        return _difference(as_array("y", y), as_array("t", t), dout, shares)
-
-
-def _difference(y: Array, t: Array, dout: ArrayLike, shares: Array | None) -> Array:
-    """(y - t)/N·dout in the shape of y, or with the shares of samples in place of 1/N."""
-    same_shape("t", t, y.shape, "as y")
-    dtype = quotient_dtype(y, t)
-    predictions, targets = to_kernel(rows("y", y), dtype), to_kernel(rows("t", t), dtype)
-    dx = empty(predictions.shape, dtype)
-    factor = dout_of_sum(scalar("dout", dout), shares)
-    squared_error_backward.of(dtype)(predictions, targets, factor, dx)
-    return from_kernel(weighted(dx, shares), dtype).reshape(y.shape)
+        y, t = as_array("y", y), as_array("t", t)
+        same_shape("t", t, y.shape, "as y")
+        dtype = quotient_dtype(y, t)
+        predictions, targets = to_kernel(rows("y", y), dtype), to_kernel(rows("t", t), dtype)
+        dx = np.empty_like(predictions)
+        factor = dout_of_sum(scalar("dout", dout), shares)
+        squared_error_backward.of(dtype)(predictions, targets, factor, dx)
+        return from_kernel(weighted(dx, shares), dtype).reshape(y.shape)
 
 
 # Half the squared error.
@@ -117,7 +93,7 @@ def squared_error_of_rows(y: Array, t: Array, losses: Array) -> None:
 
 
 class IdentityWithLoss(OutputWithLoss):
-    """Identity output with half the squared error, for regression; its gradient is y - t, too.
+    """Identity output with half the squared error, (x - t)²/2, for regression; its gradient is y - t, too.
 
     Attributes
     ----------
@@ -129,26 +105,8 @@ class IdentityWithLoss(OutputWithLoss):
     """
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return half the sum of (x - t)² over each row, mean over the batch; 0.0 for an empty batch.
-
-        Parameters
-        ----------
-        x : array_like
-            Predictions, (N, C), or one sample (C,).
-        t : array_like
-            Targets in the shape of x.
-        sample_weight : array_like (N,), optional
-            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x and t are not real numbers of one such shape, or the weights not such numbers.
-        """
         x, t = as_array("x", x), as_array("t", t)
-        same_shape("t", t, x.shape, "as the predictions")
-        dtype = quotient_dtype(x, t)
-        predictions, targets = to_kernel(rows("x", x), dtype), to_kernel(rows("t", t), dtype)
+        predictions, targets = self.operands(x, t)
         shares = shares_of(sample_weight, len(predictions))
         loss = mean_loss(squared_error_forward, squared_error_of_rows, (predictions, targets), shares)
         self.y, self.t, self.loss, self._shares = x, t, loss, shares
@@ -210,7 +168,7 @@ class ExpWithLoss(OutputWithLoss):
     """Exponential output with half the Poisson deviance, for regression on counts; its gradient is y - t, too.
 
     Each input x is the logarithm of an expected count, y = exp(x). The loss of one is t·log(t/y) - t + y, which is
-    y for t = 0.
+    y for t = 0. The targets are at least 0.
 
     Attributes
     ----------
@@ -221,30 +179,14 @@ class ExpWithLoss(OutputWithLoss):
         The targets, as given.
     """
 
+    def targets(self, t: Array, shape: tuple[int, ...]) -> Array:
+        """Counts in the shape of the predictions."""
+        return counts(super().targets(t, shape))
+
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the sum of the losses over each row, mean over the batch; 0.0 for an empty batch.
-
-        Parameters
-        ----------
-        x : array_like
-            Logarithms of predictions, (N, C), or one sample (C,).
-        t : array_like
-            Targets in the shape of x, at least 0.
-        sample_weight : array_like (N,), optional
-            What each sample counts for, at least 0. The mean is then sum(w·loss)/sum(w), and 0.0 where all w are 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x and t are not real numbers of one such shape, a target is negative or NaN, or the weights
-            are not such numbers.
-        """
         x, t = as_array("x", x), as_array("t", t)
-        same_shape("t", t, x.shape, "as the predictions")
-        counts(t)
-        dtype = quotient_dtype(x, t)
-        logarithms, targets = to_kernel(rows("x", x), dtype), to_kernel(rows("t", t), dtype)
-        y = empty(logarithms.shape, dtype)
+        logarithms, targets = self.operands(x, t)
+        y, dtype = np.empty_like(logarithms), quotient_dtype(x, t)
         shares = shares_of(sample_weight, len(logarithms))
         loss = mean_loss(poisson_deviance_forward, poisson_deviance_of_rows, (logarithms, targets, y), shares)
         self.y, self.t, self.loss, self._shares = from_kernel(y, dtype).reshape(x.shape), t, loss, shares

@@ -11,13 +11,12 @@ from fastbp.checks import (
     empty,
     float_dtype,
     from_kernel,
-    not_run,
     result_dtype,
     rows,
-    same_shape,
     to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.elementwise import SameShapeLayer
 from fastbp.runtime.elementary import exp, maximum
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.pointers import at, load, shift, store
@@ -86,8 +85,10 @@ def softmax_backward(dout: Array, out: Array, dx: Array) -> None:
     dx[...] = out * (dout - weighted)
 
 
-class Softmax:
-    """exp(x)/sum(exp(x)) over the last axis (section 3.5), exact for logits of any size.
+class Softmax(SameShapeLayer):
+    """y = exp(x)/sum(exp(x)) over the last axis (section 3.5), exact for logits of any size.
+
+    dx = y·(dout - sum(dout·y)) for each sample, the product with the full Jacobian diag(y) - y·yᵀ.
 
     Attributes
     ----------
@@ -99,23 +100,6 @@ class Softmax:
         self.out: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return exp(x - max)/sum(exp(x - max)) for each row.
-
-        Parameters
-        ----------
-        x : array_like
-            One sample (C,) or a batch (N, C).
-
-        Returns
-        -------
-        ndarray
-            A new array in the shape of x; each row sums to 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x is not real numbers in such a shape.
-        """
         x = as_array("x", x)
         samples, dtype = rows("x", x), float_dtype(result_dtype(x))
         out = empty(samples.shape, dtype)
@@ -124,30 +108,7 @@ class Softmax:
         return out
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return y·(dout - sum(dout·y)) for each row: the product with the full Jacobian diag(y) - y·yᵀ.
-
-        Parameters
-        ----------
-        dout : array_like
-            In the shape of x.
-
-        Returns
-        -------
-        ndarray
-            dx, a new array.
-
-        Raises
-        ------
-        RuntimeError
-            Before `forward`.
-        TypeError, ValueError
-            If dout is not real numbers in the shape of x.
-        """
-        out = self.out
-        if out is None:
-            not_run(self)
-        dout, out = as_array("dout", dout), as_array("out", out)
-        same_shape("dout", dout, out.shape, "as the input")
+        dout, out = self.checked(dout, "out")
         dtype = result_dtype(dout, out)
         samples = rows("dout", dout)
         dx = empty(samples.shape, dtype)
