@@ -197,13 +197,16 @@ def network_dtype(dtype: DTypeLike) -> DType:
     return np.dtype(dtype)
 
 
-def rate(name: str, value: object, below: float = math.inf, meaning: str = "number") -> float:
-    """A setting of an optimizer: a number from 0 to `below`; `meaning` says what else might stand there."""
+def rate(
+    name: str, value: object, below: float = math.inf, meaning: str = "number", *, most: float | None = None
+) -> float:
+    """A setting: a number that is at least 0 and below a limit, or at most one; `meaning` says what else it may be."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a {meaning}, got {type(value).__name__}; give a float such as 0.01")
     too_large = isinstance(value, int) and value > sys.float_info.max  # a NumPy float would warn in the comparison
-    if not 0 <= value < below or too_large:
+    if not 0 <= value < below or too_large or (most is not None and value > most):
         limit = "finite" if below == math.inf else f"less than {below:g}"
+        limit = limit if most is None else f"at most {most:g}"
         raise ValueError(
             f"{name}: expected a number that is at least 0 and {limit}, got {value}; give one such as 0.01"
         )

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from fastbp import Sequential, num_threads
 from fastbp.engine.plan import Engine
 from fastbp.layers import Affine, Dropout, ReLU, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.ops.contract import LAYERS
 from fastbp.ops.updates import Gradients
-from fastbp.optimizers import SGD
+from fastbp.optimizers import SGD, AdamW
 
 NONE = np.empty(0)
 
@@ -68,6 +70,41 @@ def test_penalties_have_the_same_bits_for_any_number_of_threads(dtype):
             engine.train(*arguments, (np.full(3, 0.1), penalties))
             results.append((penalties.tolist(), losses.tolist(), engine.flat.tolist()))
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.1, weight_decay=0.3), AdamW(weight_decay=0.3)], ids=["coupled", "decoupled"]
+)
+@pytest.mark.parametrize("decayed", [(), ("W",), ("b",), ("W", "b")], ids=str)
+def test_the_record_says_which_parameters_decay(optimizer, decayed, monkeypatch):
+    monkeypatch.setitem(LAYERS, Affine, replace(LAYERS[Affine], decayed=decayed))
+    net, twin, data = network(), network(), samples()
+    for given in (net, twin):
+        given.params["b1"][...] = 1
+    engine, of_twin = engine_of(net, copy.deepcopy(optimizer)), copy.deepcopy(optimizer)
+    engine.train(data, np.arange(600), NONE, 0, 3, np.zeros(3), np.zeros(3), False)
+    engine.write()
+    for step in range(3):
+        batch = slice(200 * step, 200 * step + 200)
+        of_twin.update(twin.params, twin.gradient(data[0][batch], data[1][batch]))
+    for key, value in net.params.items():
+        np.testing.assert_allclose(value, twin.params[key], atol=1e-13)
+
+
+def test_the_penalty_is_that_of_the_parameters_that_decay(monkeypatch):
+    monkeypatch.setitem(LAYERS, Affine, replace(LAYERS[Affine], decayed=("W", "b")))
+    net, penalties = network(), np.zeros(1)
+    net.params["b1"][...] = 1
+    expected = 0.3 / 2 * sum(float(np.sum(value**2)) for value in net.params.values())
+    engine = engine_of(net, SGD(0.1))
+    engine.train(samples(), np.arange(600), NONE, 0, 1, np.zeros(3), np.zeros(3), False, (np.array([0.3]), penalties))
+    np.testing.assert_allclose(penalties[0], expected, rtol=1e-13)
+
+
+def test_a_layer_with_more_parameters_than_the_plan_has_columns_is_refused(monkeypatch):
+    monkeypatch.setitem(LAYERS, Affine, replace(LAYERS[Affine], arrays=("W", "b", "x")))
+    with pytest.raises(ValueError, match="Affine: expected at most 2 parameters, got W, b, x"):
+        engine_of(network(), SGD(0.1))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

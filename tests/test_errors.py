@@ -15,6 +15,7 @@ from fastbp.layers import (
     Identity,
     IdentityWithLoss,
     MulLayer,
+    QuantileWithLoss,
     ReLU,
     Sigmoid,
     SigmoidWithLoss,
@@ -198,6 +199,12 @@ VALUE_ERRORS = {
         "(2,)",
     ),
     "momentum of one": (lambda: Momentum(momentum=1), "momentum: expected a number", "less than 1"),
+    "smoothing beyond 1": (lambda: SoftmaxWithLoss(1.5), "label_smoothing: expected a number", "at most 1, got 1.5"),
+    "quantile beyond 1": (
+        lambda: QuantileWithLoss([0.5, 1.5]),
+        "quantiles[1]: expected a number",
+        "at most 1, got 1.5",
+    ),
     "no layers": (lambda: Sequential([], SoftmaxWithLoss()), "layers: expected at least one", "none"),
     "size zero": (lambda: TwoLayerNet(3, 0, 2), "hidden_size: expected at least 1, got 0", "neurons"),
     "negative deviation": (

@@ -344,9 +344,16 @@ class _Plan:
         self._settings += settings_of(record, layer)
 
     def _place_parameters(self, row: Array, record: LayerRecord, layer: Any) -> None:
-        for name, column in zip(record.arrays, (state.W_AT, state.B_AT), strict=False):
-            row[column] = self.parameters.take(getattr(layer, name).size)
-            self.places.append(int(row[column]))
+        columns = (state.W_AT, state.W_GIVEN_AT), (state.B_AT, state.B_GIVEN_AT)
+        if len(record.arrays) > len(columns):
+            raise ValueError(
+                f"{type(layer).__name__}: expected at most {len(columns)} parameters, got {', '.join(record.arrays)}; "
+                f"give fastbp.ops.state columns for more"
+            )
+        for name, (place, given_at) in zip(record.arrays, columns, strict=False):
+            row[place] = self.parameters.take(getattr(layer, name).size)
+            row[given_at] = 0 if name in record.decayed else COEFFICIENTS
+            self.places.append(int(row[place]))
 
     def _place_samples(self) -> None:
         """Where activations and deltas lie. Deltas before the first layer with parameters are not formed."""
@@ -369,9 +376,10 @@ class _Plan:
         self.targets_at = self.work.take(size * int(self.table[-1, state.M_OUT]))
 
     def _place_squares(self) -> None:
-        """Where sums of squares of weights begin, and how many there are."""
+        """Where sums of squares of parameters begin, and how many there are."""
         is_matrix = self.table[:, state.W_AT] >= 0
         grains = np.where(is_matrix, -(-self.table[:, state.D_IN] // ROW_GRAIN), 0)
+        grains += self.table[:, state.B_GIVEN_AT] == 0  # one for a b that decays
         self.table[:, state.SQUARES_AT] = np.cumsum(grains) - grains
         self.squares = int(grains.sum())
 

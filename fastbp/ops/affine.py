@@ -22,8 +22,8 @@ from fastbp.checks import (
 from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
 from fastbp.ops.state import (
     B_AT,
+    B_GIVEN_AT,
     CHUNK,
-    COEFFICIENTS,
     D_IN,
     DELTA,
     DELTA_BEFORE,
@@ -37,6 +37,7 @@ from fastbp.ops.state import (
     SLOPE,
     SQUARES_AT,
     W_AT,
+    W_GIVEN_AT,
     WEIGHT_DECAY,
     Z_OUT,
     coefficient,
@@ -135,7 +136,8 @@ def _gradient(network_at, number, part, parts, N, coefficients):
     layer = network.layers[number]
     D, M = layer[D_IN], layer[M_OUT]
     i0, i1 = boundary(D, ROW_GRAIN, part, parts), boundary(D, ROW_GRAIN, part + 1, parts)
-    decay = coefficient(coefficients, WEIGHT_DECAY) + coefficient(coefficients, PENALTY)
+    given = shift(coefficients, layer[W_GIVEN_AT])
+    decay = coefficient(given, WEIGHT_DECAY) + coefficient(given, PENALTY)
     is_subtracted = network.subtracts == 1 and decay == 0 and D > 1
     rows = D if is_subtracted else max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
     for start in range(i0, i1, rows):
@@ -161,11 +163,11 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
     )  # fmt: skip
     call_at(network.multiply, multiply, (record_pointer(product),))
     if not is_subtracted:
-        squares_at = layer[SQUARES_AT] + start // ROW_GRAIN
-        update_parameters(network_at, layer[W_AT] + start * M, dW, size, M, squares_at, coefficients)
+        squares_at, given = layer[SQUARES_AT] + start // ROW_GRAIN, shift(coefficients, layer[W_GIVEN_AT])
+        update_parameters(network_at, layer[W_AT] + start * M, dW, size, M, squares_at, given)
     if start == 0:
-        undecayed = shift(coefficients, COEFFICIENTS)
-        update_parameters(network_at, layer[B_AT], db, M, M, zero, undecayed)
+        squares_at, given = layer[SQUARES_AT] + -(-D // ROW_GRAIN), shift(coefficients, layer[B_GIVEN_AT])
+        update_parameters(network_at, layer[B_AT], db, M, M, squares_at, given)
 
 
 def _outputs(layer: Any, D: int, whose: str) -> int:

@@ -287,7 +287,7 @@ class SoftmaxWithLoss(LossLayer):
 
     def smoothing(self) -> float:
         """`label_smoothing`, checked."""
-        return rate("label_smoothing", self.label_smoothing, math.nextafter(1, 2))
+        return rate("label_smoothing", self.label_smoothing, most=1)
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         x = as_array("x", x)

@@ -5,7 +5,6 @@ A new one is a pair of functions of a number, their twins in NumPy, a class, and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -325,7 +324,7 @@ class QuantileWithLoss(NumberLossLayer):
         """The quantiles, checked."""
         if not self.quantiles:
             raise ValueError("quantiles: expected at least one, got none; give some such as (0.1, 0.5, 0.9)")
-        return tuple(rate(f"quantiles[{place}]", q, math.nextafter(1, 2)) for place, q in enumerate(self.quantiles))
+        return tuple(rate(f"quantiles[{place}]", q, most=1) for place, q in enumerate(self.quantiles))
 
     def targets(self, t: Array, shape: tuple[int, ...]) -> Array:
         """Those given, or one target of each sample for every quantile."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -28,17 +27,6 @@ from fastbp.runtime.sharing import shared_kernel
 # A rate, or the rate of each step.
 LearningRate: TypeAlias = float | Callable[[int], float] | Array
 
-# What a setting must stay below.
-_LIMITS = {
-    "lr": math.inf,
-    "momentum": 1,
-    "decay_rate": 1,
-    "beta1": 1,
-    "beta2": 1,
-    "eps": math.inf,
-    "weight_decay": math.inf,
-}
-
 
 class Optimizer:
     """What the optimizers share: checks, the rate of a step, state, and the walk over the parameters.
@@ -52,7 +40,8 @@ class Optimizer:
     """
 
     record: ClassVar[Update]
-    settings: ClassVar[tuple[str, ...]] = ()
+    # Its settings beside these, in the order in which its update takes them, with what each must stay below.
+    settings: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, lr: LearningRate, weight_decay: float) -> None:
         self.lr, self.weight_decay = lr, weight_decay
@@ -60,13 +49,17 @@ class Optimizer:
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set an attribute; a rate is checked whenever it is set, in the course of training, too."""
-        if name in _LIMITS:
-            value = schedule(name, value) if name == "lr" else rate(name, value, _LIMITS[name])
+        if name == "lr":
+            value = schedule(name, value)
+        elif name == "weight_decay":
+            value = rate(name, value)
+        elif name in self.settings:
+            value = rate(name, value, self.settings[name])
         super().__setattr__(name, value)
 
     def setting_names(self) -> tuple[str, ...]:
         """Names of the attributes that it is made with, the rate first."""
-        return tuple(name for name in _LIMITS if name in vars(self))
+        return "lr", *self.settings, "weight_decay"
 
     def state_names(self) -> tuple[str, ...]:
         """Names of the attributes that hold the state: dicts of arrays by parameter, or None before an update."""

@@ -23,8 +23,8 @@ FORWARD, BACKWARD, GRADIENT, EPILOGUE, SLOPE, SETTINGS_AT, D_IN, M_OUT = range(8
 # Where W and b begin among the parameters. Where h_in, z, h_out, what the slope reads (z or h_out), the delta and the
 # delta of the row before (-1: not formed) begin in the workspace. Where sums of squares of W begin.
 W_AT, B_AT, H_IN, Z_OUT, H_OUT, KEPT, DELTA, DELTA_BEFORE, SQUARES_AT = range(8, 17)
-# Two words of the layer's own.
-WORD, SECOND_WORD, COLUMNS = range(17, 20)
+# Two words of the layer's own. Where the coefficients for W and for b begin in those of a step.
+WORD, SECOND_WORD, W_GIVEN_AT, B_GIVEN_AT, COLUMNS = range(17, 22)
 
 # Columns of the coefficients of a step: what the optimizer takes, of which it says how many; then what is added to the
 # gradient, WEIGHT_DECAY·W, and PENALTY·W, which also adds PENALTY/2·ΣW² to the objective. There are two such rows for a

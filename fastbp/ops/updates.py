@@ -61,7 +61,7 @@ def momentum_update(param: Array, grad: Array, v: Array, lr: float, momentum: fl
 class Momentum(Optimizer):
     """SGD with momentum, v = momentum·v - lr·dW; W += v (section 6.1.4)."""
 
-    settings = ("momentum",)
+    settings: ClassVar = {"momentum": 1}
 
     def __init__(self, lr: LearningRate = 0.01, momentum: float = 0.9, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
@@ -114,7 +114,7 @@ def adagrad_update(param: Array, grad: Array, h: Array, lr: float, eps: float) -
 class AdaGrad(Optimizer):
     """A rate of its own for each element, h += dW²; W -= lr·dW/(sqrt(h) + eps) (section 6.1.5)."""
 
-    settings = ("eps",)
+    settings: ClassVar = {"eps": math.inf}
 
     def __init__(self, lr: LearningRate = 0.01, *, eps: float = 1e-7, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
@@ -145,7 +145,7 @@ def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: f
 class RMSprop(Optimizer):
     """AdaGrad that forgets, h = decay_rate·h + (1 - decay_rate)·dW² (section 6.1.5)."""
 
-    settings = ("decay_rate", "eps")
+    settings: ClassVar = {"decay_rate": 1, "eps": math.inf}
 
     def __init__(
         self, lr: LearningRate = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7, weight_decay: float = 0.0
@@ -184,7 +184,7 @@ class Adam(Optimizer):
     The correction of the bias is folded into the rate of update number t: lr·sqrt(1 - beta2**t)/(1 - beta1**t).
     """
 
-    settings = ("beta1", "beta2", "eps")
+    settings: ClassVar = {"beta1": 1, "beta2": 1, "eps": math.inf}
 
     def __init__(
         self,
