@@ -9,7 +9,7 @@ import pytest
 from importlinter.cli import lint_imports
 from sklearn.neural_network import _multilayer_perceptron
 
-from fastbp import layers, optimizers
+from fastbp import graph, layers, optimizers
 from fastbp.ops.contract import ACTIVATIONS, LAYERS, LOSSES, OPTIMIZERS, TWINS
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +18,9 @@ TREES = {
     path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
 }
 MODULES = pytest.mark.parametrize("module", sorted(TREES))
+
+# The modules of the graph in their order.
+GRAPH = re.findall(r"^- `(\w+)`", graph.__doc__, re.MULTILINE)
 
 # Modules that hand on the names of operations.
 HANDING_ON = ("kernels.py", "layers.py", "optimizers.py", "reference.py")
@@ -123,6 +126,24 @@ def test_a_use_of_anothers_private_name_is_found(code):
 )
 def test_a_use_of_ones_own_private_name_is_none(code):
     assert not list(private_names_of_others(ast.parse(code)))
+
+
+def test_the_order_of_the_graphs_modules_has_every_module():
+    assert sorted(f"graph/{name}.py" for name in [*GRAPH, "__init__"]) == sorted(
+        module for module in TREES if module.startswith("graph/")
+    )
+
+
+@pytest.mark.parametrize("name", GRAPH)
+def test_a_module_of_the_graph_imports_from_modules_above_it_only_and_at_its_top(name):
+    tree, above = TREES[f"graph/{name}.py"], GRAPH[: GRAPH.index(name)]
+    for source, what in imported(tree):
+        if source == "fastbp.graph":
+            assert what in above
+        elif source.startswith("fastbp.graph."):
+            assert source.removeprefix("fastbp.graph.") in above
+    inside = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.ClassDef)]
+    assert not [source for function in inside for source, _ in imported(function)]
 
 
 def test_the_engines_steps_name_no_operation():

@@ -4,7 +4,7 @@
     >>> price, number, tax = Variable(100, "price"), Variable(2, "number"), Variable(1.1, "tax")
     >>> total = price * number * tax
     >>> total.backward()
-    >>> total.draw("apples.svg")
+    >>> drawing = total.draw("apples.svg")
 
 The modules in their order. Each imports only from modules above it in this list:
 

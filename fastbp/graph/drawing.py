@@ -67,7 +67,7 @@ def draw(
 
     Examples
     --------
-    >>> draw(price * number * tax, "apples.svg")
+    >>> drawing = draw(price * number * tax, "apples.svg")
     """
     if not isinstance(y, Variable):
         raise TypeError(f"y: expected a Variable, got {type(y).__name__}; draw the result of a computation")

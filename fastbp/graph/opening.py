@@ -38,7 +38,7 @@ def opened(y: Variable, *, elements: bool = False) -> Variable:
     Examples
     --------
     >>> loss = softmax_with_loss(Variable([0.3, 2.9, 4.0], "a"), Variable([0, 0, 1], "t"))
-    >>> opened(opened(loss)).draw("inside.svg")
+    >>> drawing = opened(opened(loss)).draw("inside.svg")
     """
     if not elements:
         return _rebuilt(y)
