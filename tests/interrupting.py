@@ -158,14 +158,14 @@ def interrupted_estimators(count, **settings):
     seen = {}
 
     def look(run):
-        run._write()
+        run.write()
         seen[run._estimator._optimizer.t] = snapshot(run._estimator)
 
-    plain, training._Run._look_at_interrupts = training._Run._look_at_interrupts, look
+    plain, training._Run.look_at_interrupts = training._Run.look_at_interrupts, look
     training_run.STRETCH = 0.0
     warnings.simplefilter("ignore")
     whole = classifier().fit(X, y)
-    training._Run._look_at_interrupts, training_run.STRETCH = plain, 3e-4
+    training._Run.look_at_interrupts, training_run.STRETCH = plain, 3e-4
     interrupted, torn, done = Interrupted(), 0, 0
     with subprocess.Popen([sys.executable, "-c", SENDER, str(os.getpid()), "0.02"]) as sender:
         while done < count:

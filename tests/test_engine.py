@@ -107,6 +107,16 @@ def test_a_layer_with_more_parameters_than_the_plan_has_columns_is_refused(monke
         engine_of(network(), SGD(0.1))
 
 
+@pytest.mark.parametrize("word", [-1, 3, 4095])
+@pytest.mark.parametrize("name", ["epilogue", "slope_epilogue"])
+def test_a_number_that_is_no_epilogue_is_refused(name, word, monkeypatch):
+    record = LAYERS[ReLU]
+    changed = replace(record, activation=replace(record.activation, **{name: lambda _: word}))
+    monkeypatch.setitem(LAYERS, ReLU, changed)
+    with pytest.raises(ValueError, match=f"epilogue: expected a number from 0 to 2 or the address of .*, got {word}"):
+        engine_of(network(), SGD(0.1))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_engine_of_fewer_threads_computes_the_same(threads):
     results = []

@@ -15,7 +15,7 @@ from fastbp.engine.thread_choice import choice_for
 from fastbp.ops import state
 from fastbp.ops.contract import LAYERS, OPTIMIZERS, Activation, LayerRecord, Map, settings_of
 from fastbp.ops.state import COEFFICIENTS, COLUMNS, PENALTY, WEIGHT_DECAY
-from fastbp.runtime.gemm.epilogue import NONE
+from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.runtime.threads import most_parts, team
 from fastbp.runtime.threads import start as start_threads
@@ -392,7 +392,7 @@ class _Plan:
                 row[state.BACKWARD] = state.address_of_map(kind.backward, network)
             if kind is not None and kind.gradient is not None:
                 row[state.GRADIENT] = state.address_of_gradient(kind.gradient, network)
-            row[[state.EPILOGUE, state.SLOPE]] = NONE
+            row[[state.EPILOGUE, state.SLOPE]] = epilogue.NONE
             if activation is not None:
-                row[state.EPILOGUE] = activation.epilogue(self._dtype)
-                row[state.SLOPE] = activation.slope_epilogue(self._dtype)
+                row[state.EPILOGUE] = epilogue.checked(activation.epilogue(self._dtype))
+                row[state.SLOPE] = epilogue.checked(activation.slope_epilogue(self._dtype))

@@ -139,9 +139,9 @@ layer(
             _identity_slope,
             None,
             None,
-            in_place=lambda dtype: epilogue.NONE,  # noqa: ARG005
-            epilogue=lambda dtype: epilogue.NONE,  # noqa: ARG005
-            slope_epilogue=lambda dtype: epilogue.NONE,  # noqa: ARG005
+            in_place=lambda _: epilogue.NONE,
+            epilogue=lambda _: epilogue.NONE,
+            slope_epilogue=lambda _: epilogue.NONE,
         ),
     )
 )

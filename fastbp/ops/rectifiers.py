@@ -119,9 +119,9 @@ layer(
             _relu_slope,
             None,
             None,
-            in_place=lambda dtype: epilogue.RECTIFY,  # noqa: ARG005
-            epilogue=lambda dtype: epilogue.RECTIFY,  # noqa: ARG005
-            slope_epilogue=lambda dtype: epilogue.RECTIFY_SLOPE,  # noqa: ARG005
+            in_place=lambda _: epilogue.RECTIFY,
+            epilogue=lambda _: epilogue.RECTIFY,
+            slope_epilogue=lambda _: epilogue.RECTIFY_SLOPE,
         ),
     )
 )

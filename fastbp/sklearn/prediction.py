@@ -15,7 +15,7 @@ from fastbp.checks import FLOAT32, FLOAT64, Array, DType, to_kernel
 from fastbp.engine import predict as kernels
 from fastbp.ops.contract import ACTIVATIONS, LOSSES, settings_of
 from fastbp.runtime import threads
-from fastbp.runtime.gemm.epilogue import NONE
+from fastbp.runtime.gemm.epilogue import NONE, checked
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.sklearn.networks import DENSE
 
@@ -32,7 +32,7 @@ def _multiply(dtype: DType) -> int:
 def _epilogue(activation: str, dtype: DType) -> tuple[int, Array]:
     """The word for the activation of a hidden layer, and its settings."""
     record = ACTIVATIONS[activation]
-    word = NONE if record.activation is None else record.activation.in_place(dtype)
+    word = NONE if record.activation is None else checked(record.activation.in_place(dtype))
     return word, np.array([*settings_of(record, record.layer()), 0.0])
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from fastbp.checks import Array, checked_order
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.training.display import Bar
 from fastbp.training.fit import StopTraining
-from fastbp.training.interrupts import Interrupts
+from fastbp.training.interrupts import Interruptible
 from fastbp.training.run import Pace
 
 DIVERGED = (
@@ -81,11 +80,8 @@ def train(
             estimator.coefs_, estimator.intercepts_ = estimator._best_coefs, estimator._best_intercepts
 
 
-class _Run:
-    """The epochs of one call of `fit` or `partial_fit`.
-
-    While `interrupts` are held back the estimator may not be what it was trained to; else it is.
-    """
+class _Run(Interruptible):
+    """The epochs of one call of `fit` or `partial_fit`."""
 
     def __init__(
         self,
@@ -96,6 +92,7 @@ class _Run:
         scored: Data | None,
         callbacks: Sequence[Callback],
     ) -> None:
+        super().__init__()
         self._estimator, self._held_out, self._callbacks = estimator, held_out, callbacks
         self._scored: tuple[Any, ...] = (None, None, None)
         if scored is not None:
@@ -115,7 +112,6 @@ class _Run:
         self._is_written = True
         self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE] if callbacks else []
         self._bar = Bar(estimator.max_iter, bool(estimator.verbose), unit=" iterations")
-        self.interrupts = Interrupts()
         # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
         self._samples.train(self._engine, self._samples.epoch(self._order, self._batch_size), 0, 0, True)
 
@@ -144,9 +140,9 @@ class _Run:
             self._pace.took(done, time.perf_counter() - start)
             step = last
             if step < steps:
-                self._look_at_interrupts()
+                self.look_at_interrupts()
         if self._held_out is not None:
-            with self._standing():
+            with self.paused():
                 held_out_loss = _loss(estimator, *self._held_out)
             estimator.validation_loss_curve_.append(held_out_loss)
         estimator.n_iter_ += 1
@@ -155,16 +151,16 @@ class _Run:
         estimator.loss_curve_.append(estimator.loss_)
         self._show()
         if estimator.early_stopping:
-            self._write()
+            self.write()
         estimator._update_no_improvement_count(estimator.early_stopping, *self._scored)
         estimator._optimizer.iteration_ends(estimator.t_)
-        self._look_at_interrupts()
+        self.look_at_interrupts()
         for callback in self._callbacks:
             self._call(callback)
 
     def _call(self, callback: Callback) -> None:
         before = self._fixed()
-        with self._standing():
+        with self.paused():
             callback(self._estimator)
         for name, value in self._fixed().items():
             if value is not before[name] and not np.array_equal(value, before[name]):
@@ -182,24 +178,12 @@ class _Run:
             fixed[name] = [id(array) for array in getattr(estimator, name)]
         return fixed
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Give the parameters and the optimizer's state to the estimator."""
         if not self._is_written:
             self._engine.write()
             _take_state(self._estimator._optimizer, self._optimizer)
         self._is_written = True
-
-    @contextmanager
-    def _standing(self) -> Iterator[None]:
-        """Let others look at the estimator after this step, and interrupt, in a `with` statement."""
-        self._write()
-        with self.interrupts.let_through():
-            yield
-
-    def _look_at_interrupts(self) -> None:
-        if self.interrupts.noted:
-            self._write()
-            self.interrupts.deliver()
 
     def _show(self) -> None:
         estimator = self._estimator
@@ -209,7 +193,7 @@ class _Run:
 
     def finish(self) -> None:
         """Leave the estimator as it was trained."""
-        self._write()
+        self.write()
         self._bar.close()
 
 

@@ -100,3 +100,33 @@ class Interrupts:
         elif self._may_abandon and time.monotonic() - self._since >= PATIENCE:
             self._may_abandon = False
             raise Abandoned
+
+
+class Interruptible:
+    """A run of steps that is interrupted between two of them. It is ahead of what it trains until `write`.
+
+    Attributes
+    ----------
+    interrupts : Interrupts
+        Enter them before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.interrupts = Interrupts()
+
+    def write(self) -> None:
+        """Bring what is trained up to date with the finished steps."""
+        raise NotImplementedError
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let others look at what is trained after this step, change it and interrupt, in a `with` statement."""
+        self.write()
+        with self.interrupts.let_through():
+            yield
+
+    def look_at_interrupts(self) -> None:
+        """Deliver Ctrl-C, if there was one, now that a step is finished."""
+        if self.interrupts.noted:
+            self.write()
+            self.interrupts.deliver()

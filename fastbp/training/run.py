@@ -12,7 +12,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
@@ -40,7 +39,7 @@ from fastbp.layers import Dropout
 from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
-from fastbp.training.interrupts import Abandoned, Interrupts
+from fastbp.training.interrupts import Abandoned, Interruptible
 from fastbp.training.protocol import Network
 
 # Seconds of compiled steps between two looks at Ctrl-C, callbacks and the progress bar.
@@ -75,7 +74,7 @@ class Pace:
         self._size = max(1, min(2 * self._size, int(STRETCH * count / seconds)))
 
 
-class Run:
+class Run(Interruptible):
     """The data and the steps of a run, and how far it has come.
 
     Attributes
@@ -91,8 +90,6 @@ class Run:
         Spent on that epoch, or on the last one.
     before : dict
         The state of the generator before it drew the order of that epoch.
-    interrupts : Interrupts
-        Enter them before the first step. Between two looks at them the engine is ahead of the network.
     """
 
     def __init__(
@@ -108,6 +105,7 @@ class Run:
         sample_weight: ArrayLike | None,
         on_nan: str,
     ) -> None:
+        super().__init__()
         self.network, self._scale = network, _checked_scale(scale)
         self.optimizer, self._pace = optimizers.optimizer(optimizer), Pace()
         self.generator = np.random.default_rng() if seed is None else generator(seed)
@@ -128,7 +126,6 @@ class Run:
         self.epochs, self.step, self.seconds = 0, 0, 0.0
         self.losses, self.hits = np.zeros(self.steps), np.zeros(self.steps)
         self.before = self.generator.bit_generator.state
-        self.interrupts = Interrupts()
         self._is_written = True
         self._prepare()
 
@@ -223,19 +220,6 @@ class Run:
         if self._engine is not None and not self._is_written:
             self._engine.write()
         self._is_written = True
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let others look at the network after this step, change it and interrupt, in a `with` statement."""
-        self.write()
-        with self.interrupts.let_through():
-            yield
-
-    def look_at_interrupts(self) -> None:
-        """Deliver Ctrl-C, if there was one, now that a step is finished."""
-        if self.interrupts.noted:
-            self.write()
-            self.interrupts.deliver()
 
     def _read(self) -> None:
         if not self._is_written:

@@ -18,6 +18,8 @@ NONE = 0
 RECTIFY = 1  # 0 where c <= 0
 RECTIFY_SLOPE = 2  # 0 where `beside`, what RECTIFY gave, is 0
 
+_LEAST_ADDRESS = 4096  # no system gives out its first page
+
 
 @kernel
 def elementwise(c, c_row, rows, columns, beside, beside_row, settings):
@@ -25,6 +27,22 @@ def elementwise(c, c_row, rows, columns, beside, beside_row, settings):
 
     Blocks are given by their first element and the stride of their rows. `settings` points to float64 numbers.
     """
+
+
+def checked(word: int) -> int:
+    """A word that is an epilogue.
+
+    Raises
+    ------
+    ValueError
+        If it is neither one of the numbers nor an address.
+    """
+    if word < NONE or RECTIFY_SLOPE < word < _LEAST_ADDRESS:
+        raise ValueError(
+            f"epilogue: expected a number from {NONE} to {RECTIFY_SLOPE} or the address of a kernel, got {word}; "
+            f"take address_of_elementwise for a new one"
+        )
+    return word
 
 
 def address_of_elementwise(function: Any, dtype: Any) -> int:
