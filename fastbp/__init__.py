@@ -9,7 +9,7 @@ from types import ModuleType
 
 from fastbp import functions, gradcheck, layers, network, optimizers, reference, saving
 from fastbp._version import __version__
-from fastbp.gradcheck import gradient_check, numerical_gradient
+from fastbp.gradcheck import gradient_check, numerical_gradient, numerical_gradient_2d
 from fastbp.kernels import get_num_threads, num_threads, set_num_threads
 from fastbp.network import Sequential, TwoLayerNet
 from fastbp.ops.contract import use_reference
@@ -33,6 +33,7 @@ __all__ = [
     "network",
     "num_threads",
     "numerical_gradient",
+    "numerical_gradient_2d",
     "optimizers",
     "reference",
     "save",

@@ -240,6 +240,20 @@ def rows(name: str, array: Array) -> Array:
     return array if array.ndim == 2 else array.reshape(1, -1)
 
 
+def axis_of(name: str, array: Array, axis: object) -> int:
+    """An axis of an array that has at least one, counted from 0."""
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"axis: expected an integer, got {type(axis).__name__}; give one such as -1, the last axis")
+    if array.ndim == 0:
+        raise ValueError(f"{name}: expected at least one axis, got one number; give it as [{name}]")
+    if not -array.ndim <= axis < array.ndim:
+        raise ValueError(
+            f"axis: expected {-array.ndim} to {array.ndim - 1} for {name} of shape {array.shape}, got {axis}; "
+            f"give -1 for the last"
+        )
+    return int(axis) % array.ndim
+
+
 def sample_weights(value: object, samples: int) -> Array:
     """One weight for each sample, (samples,) of float64.
 

@@ -1,9 +1,12 @@
 """The book's functions (its `common/functions.py`), on the same kernels as the layers.
 
-Each takes one sample or a batch as the layer of its name does, and returns a new array or a float.
+Each takes what the layer of its name takes, and returns a new array; of a number, a number of NumPy's; a loss returns a
+float.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,39 +33,45 @@ def identity_function(x: ArrayLike) -> ArrayLike:
     return x
 
 
-def step_function(x: ArrayLike) -> Array:
+def step_function(x: ArrayLike) -> Any:
     """Return 1 where x > 0, else 0, as integers in the shape of x (section 3.2)."""
-    return np.asarray(as_array("x", x) > 0, dtype=int)
+    return np.asarray(as_array("x", x) > 0, dtype=int)[()]
 
 
-def sigmoid(x: ArrayLike) -> Array:
-    """Return 1/(1 + exp(-x)) in the shape of x (section 3.2)."""
-    return Sigmoid().forward(x)
+def sigmoid(x: ArrayLike) -> Any:
+    """Return 1/(1 + exp(-x)) in the shape of x (section 3.2).
+
+    Examples
+    --------
+    >>> sigmoid(0)
+    np.float64(0.5)
+    """
+    return Sigmoid().forward(x)[()]
 
 
-def sigmoid_grad(x: ArrayLike) -> Array:
+def sigmoid_grad(x: ArrayLike) -> Any:
     """Return the derivative y·(1 - y) of y = sigmoid(x) in the shape of x (section 5.5.2)."""
     layer = Sigmoid()
-    return layer.backward(np.ones_like(layer.forward(x)))
+    return layer.backward(np.ones_like(layer.forward(x)))[()]
 
 
-def relu(x: ArrayLike) -> Array:
+def relu(x: ArrayLike) -> Any:
     """Return 0 where x <= 0, else x (section 3.2.7)."""
-    return ReLU().forward(x)
+    return ReLU().forward(x)[()]
 
 
-def relu_grad(x: ArrayLike) -> Array:
+def relu_grad(x: ArrayLike) -> Any:
     """Return 0 where x <= 0, else 1, in the shape and dtype of x (section 5.5.1).
 
     At x = 0 it is 0, as in the book's equation; the book's code gives 1 there.
     """
     layer = ReLU()
-    return layer.backward(np.ones_like(layer.forward(x)))
+    return layer.backward(np.ones_like(layer.forward(x)))[()]
 
 
-def softmax(x: ArrayLike) -> Array:
-    """Return exp(x)/sum(exp(x)) over the last axis, for one sample (C,) or a batch (N, C) (section 3.5)."""
-    return Softmax().forward(x)
+def softmax(x: ArrayLike, axis: int = -1) -> Array:
+    """Return exp(x)/sum(exp(x)) along an axis of x, by default the last (section 3.5)."""
+    return Softmax(axis).forward(x)
 
 
 def sum_squared_error(y: ArrayLike, t: ArrayLike) -> float:

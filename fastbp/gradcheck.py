@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from fastbp.checks import FLOAT32, FLOAT64, Array, as_array, scalar
 
-__all__ = ["GradientCheck", "ParameterCheck", "gradient_check", "numerical_gradient"]
+__all__ = ["GradientCheck", "ParameterCheck", "gradient_check", "numerical_gradient", "numerical_gradient_2d"]
 
 
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
@@ -59,6 +59,45 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
             x[index] = value
         gradient[index] = (above - below) / (2 * h)
     return gradient
+
+
+def numerical_gradient_2d(f: Callable[[Array], Any], X: Array, h: float = 1e-4) -> Array:
+    """Return the gradient of f at each row of X by central differences (the book's `common/gradient.py`).
+
+    Parameters
+    ----------
+    f : callable
+        Takes a row of X and returns a number. The row is X's own memory, changed in place, one element at a time.
+        Every element is put back exactly, also when f raises.
+    X : ndarray of float64 or float32
+        Points (N, D), or one point (D,).
+    h : float
+        Half the distance of the two points.
+
+    Returns
+    -------
+    ndarray
+        A new array in the shape and dtype of X; row i is the gradient of f at X[i].
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `numerical_gradient`; and ValueError if X has another number of axes.
+
+    Examples
+    --------
+    >>> numerical_gradient_2d(lambda x: np.sum(x**2), np.array([[3.0, 4.0], [0.0, 2.0]])).round(6)
+    array([[6., 8.],
+           [0., 4.]])
+    """
+    if isinstance(X, np.ndarray) and X.ndim not in (1, 2):
+        raise ValueError(
+            f"X: expected points (N, D) or one point (D,), got shape {X.shape}; for one function of all of X take "
+            f"numerical_gradient"
+        )
+    if not isinstance(X, np.ndarray) or X.ndim == 1 or len(X) == 0:
+        return numerical_gradient(f, X, h)
+    return np.array([numerical_gradient(f, row, h) for row in X])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.cases import LAYERS, Draw
-from fastbp import Sequential, TwoLayerNet, numerical_gradient, set_num_threads
+from fastbp import Sequential, TwoLayerNet, numerical_gradient, numerical_gradient_2d, set_num_threads
 from fastbp.layers import (
     AddLayer,
     Affine,
@@ -49,6 +49,7 @@ TYPE_ERRORS = {
     "object input": (lambda: Softmax().forward(X.astype(object)), "x: expected", "object"),
     "text": (lambda: ReLU().forward("abc"), "x: expected real numbers", "str"),
     "dates": (lambda: ReLU().forward(np.zeros(3, "M8[s]")), "x: expected real numbers", "datetime64"),
+    "an axis that is no integer": (lambda: Softmax(0.5).forward(X), "axis: expected an integer", "float"),
     "masked input": (lambda: ReLU().forward(np.ma.masked_equal(X, 0)), "x: expected a plain array", "masked array"),
     "ragged list": (lambda: ReLU().forward([[1, 2], [3]]), "x: expected an array of numbers", "list"),
     "nothing": (lambda: ReLU().forward(None), "x: expected real numbers", "NoneType"),
@@ -163,7 +164,14 @@ VALUE_ERRORS = {
     ),
     "number of labels": (lambda: SoftmaxWithLoss().forward(X, T[:3]), "t: expected labels of shape (4,)", "(3,)"),
     "not a distribution": (lambda: SoftmaxWithLoss().forward(X, 2 * X), "t: expected rows of probabilities", "row 0"),
-    "three axes": (lambda: Softmax().forward(np.ones((2, 2, 2))), "x: expected one sample (C,)", "(2, 2, 2)"),
+    "three axes": (lambda: SoftmaxWithLoss().forward(np.ones((2, 2, 2)), [0]), "x: expected one sample", "(2, 2, 2)"),
+    "no axis": (lambda: Softmax().forward(1.0), "x: expected at least one axis", "one number"),
+    "an axis beyond the last": (lambda: Softmax(2).forward(X), "axis: expected -2 to 1 for x of shape", "2"),
+    "points of three axes": (
+        lambda: numerical_gradient_2d(np.sum, np.ones((2, 2, 2))),
+        "X: expected points (N, D)",
+        "(2, 2, 2)",
+    ),
     "no classes": (lambda: Softmax().forward(np.ones((2, 0))), "x: expected at least one class", "(2, 0)"),
     "binary target above 1": (
         lambda: SigmoidWithLoss().forward(T, T),

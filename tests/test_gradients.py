@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.cases import LAYERS, Draw
-from fastbp import Sequential, gradient_check, numerical_gradient
+from fastbp import Sequential, gradient_check, numerical_gradient, numerical_gradient_2d
 from fastbp.layers import Affine, SigmoidWithLoss, Tanh
 
 
@@ -50,3 +50,25 @@ def test_a_network_with_binary_classes_has_the_gradients_of_numerical_differenti
     first = Affine(rng.standard_normal((4, 5)), rng.standard_normal(5))
     network = Sequential([first, Tanh(), Affine(rng.standard_normal((5, 2)), np.zeros(2))], SigmoidWithLoss())
     gradient_check(network, rng.standard_normal((3, 4)), t, raise_on_failure=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_of_a_function_at_points_is_that_at_each(dtype, rng):
+    points = rng.standard_normal((5, 3)).astype(dtype)
+    before = points.copy()
+
+    def f(x):
+        assert x.shape == (3,)
+        return np.sum(x**2)
+
+    gradients = numerical_gradient_2d(f, points)
+    assert gradients.dtype == dtype
+    np.testing.assert_array_equal(gradients, [numerical_gradient(f, point) for point in points])
+    np.testing.assert_array_equal(numerical_gradient_2d(f, points[0]), gradients[0])
+    np.testing.assert_allclose(
+        numerical_gradient_2d(f, points.T.copy().T), 2 * points, atol=1e-8 if dtype is np.float64 else 1e-2
+    )
+    np.testing.assert_array_equal(points, before)
+    assert numerical_gradient_2d(f, points[:0]).shape == (0, 3)
+    with pytest.raises(TypeError, match="x: expected an array of float64 or float32, got list"):
+        numerical_gradient_2d(f, [[1.0, 2.0, 3.0]])

@@ -73,6 +73,28 @@ def test_opening_goes_level_by_level_with_the_same_numbers(t, rng):
             np.testing.assert_allclose(got, exact, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("axis", [-3, -2, -1, 0, 1, 2])
+def test_softmax_along_an_axis(axis, rng):
+    x, dout = rng.standard_normal((2, 3, 4, 5))
+    layer, v = layers.Softmax(axis), Variable(x)
+    y = graph.softmax(v, axis=axis)
+    opened = graph.opened(y)
+    np.testing.assert_array_equal(y.value, layer.forward(x))
+    y.backward(dout)
+    np.testing.assert_array_equal(v.grad, layer.backward(dout))
+    opened.backward(dout)
+    np.testing.assert_allclose(v.grad, layer.backward(dout), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("shape", "t"), [((1,), 0), ((1,), [0]), ((3, 1), [0, 0, 0]), ((3, 1), [[0], [0], [0]])])
+def test_of_one_class_the_label_is_0(shape, t, rng):
+    y = graph.softmax_with_loss(Variable(rng.standard_normal(shape)), t)
+    inside = graph.opened(graph.opened(y))
+    y.backward()
+    inside.backward()
+    assert y.value == inside.value == 0
+
+
 def test_down_to_single_numbers_the_gradient_is_y_minus_t():
     a, t = Variable(np.log([3.0, 2.0, 5.0]), "a"), Variable([0, 1, 0], "t")
     y = graph.opened(graph.softmax_with_loss(a, t), elements=True)

@@ -350,6 +350,36 @@ def test_softmax_then_cross_entropy_has_the_gradient_of_softmax_with_loss(rng):
         np.testing.assert_allclose(softmax.backward(error.backward(2.5)), together.backward(2.5), atol=1e-15)
 
 
+@BY_DTYPE
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_softmax_along_an_axis_is_that_of_the_rows_along_it(dtype, layout, rng):
+    x, dout = rng.standard_normal((2, 3, 4, 5)).astype(dtype)
+    for axis in range(-3, 3):
+        along, of_rows = Softmax(axis), Softmax()
+        given = [LAYOUTS[layout](a) for a in (x, dout)]
+        rows = [np.moveaxis(a, axis, -1).reshape(-1, x.shape[axis]).copy() for a in (x, dout)]
+        for got, expected in [
+            (along.forward(given[0]), of_rows.forward(rows[0])),
+            (along.backward(given[1]), of_rows.backward(rows[1])),
+        ]:
+            assert got.shape == x.shape
+            assert_same(np.moveaxis(got, axis, -1).reshape(-1, x.shape[axis]), expected)
+
+
+@pytest.mark.parametrize("loss", [SoftmaxWithLoss, CrossEntropyError])
+@pytest.mark.parametrize(
+    ("shape", "t"),
+    [((1,), 0), ((1,), [0]), ((1, 1), [0]), ((1, 1), [[0]]), ((3, 1), [0, 0, 0]), ((3, 1), np.zeros((3, 1), np.uint8))],
+)
+def test_of_one_class_the_label_is_0_and_the_probability_1(loss, shape, t):
+    by_label, by_probability = loss(), loss()
+    assert by_label.forward(np.ones(shape), t) == by_probability.forward(np.ones(shape), np.ones(shape)) == 0
+    assert_same(by_label.backward(), by_probability.backward())
+    for wrong in (np.zeros(shape), np.zeros(shape, bool), np.full(shape, 2)):
+        with pytest.raises(ValueError, match="t: expected rows of probabilities"):
+            by_label.forward(np.ones(shape), wrong)
+
+
 def test_the_loss_is_exact_for_logits_of_any_size():
     layer = SoftmaxWithLoss()
     assert layer.forward([[1000.0, -1000.0]], [1]) == 2000

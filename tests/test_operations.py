@@ -16,8 +16,9 @@ BY_ACTIVATION = pytest.mark.parametrize("name", ACTIVATIONS)
 BY_LOSS = pytest.mark.parametrize("output", LOSSES)
 BY_OPTIMIZER = pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
 
-# Settings of layers that are no numbers between 0 and 1.
+# Settings of layers that are no shares between 0 and 1.
 SETTINGS = {
+    "axis": 0,
     "seed": 7,
     "quantiles": (0.25, 0.5, 0.75),
     "pool_h": 3,

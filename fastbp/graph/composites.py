@@ -18,7 +18,7 @@ from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.operations import ADD, EXP, LOG, MATMUL, Gradients, Operation, Sum
 from fastbp.graph.structure import shape_of
 from fastbp.ops.contract import LOSSES
-from fastbp.ops.targets import target
+from fastbp.ops.targets import labels_of_one_class, target
 
 # Every node of a layer, by the name of its function in `fastbp.graph`.
 LAYERS: dict[str, type[LayerNode]] = {}
@@ -77,7 +77,7 @@ class Affine(LayerNode):
 
 
 class Softmax(LayerNode):
-    """exp(x)/sum(exp(x)) over the last axis as one node, for one sample (C,) or a batch (N, C)."""
+    """exp(x)/sum(exp(x)) as one node, along the last axis or that of the keyword `axis`."""
 
     name, symbol = "softmax", "Softmax"
     layer = layers.Softmax
@@ -85,7 +85,7 @@ class Softmax(LayerNode):
 
     def inside(self, x: Any) -> Variable:
         e = apply(EXP, x)
-        return e / apply(Sum(-1, keepdims=True), e)
+        return e / apply(Sum(self._layer.axis, keepdims=True), e)
 
 
 class CrossEntropy(LayerNode):
@@ -132,19 +132,21 @@ for _record in LOSSES.values():
 
 def _distribution(t: Any, y: Any) -> Any:
     """Return `t` in the shape of y, with labels as one-hot rows."""
-    given = t.data if isinstance(t, Variable) else t
-    shape = shape_of(y)
-    if shape_of(given) == shape:
+    given, shape = t.data if isinstance(t, Variable) else t, shape_of(y)
+    labels = _labels(given, y)
+    if labels is given and shape_of(given) == shape:
         return t
-    labels, _ = target(_labels(given, y), shape, np.dtype(float))
+    labels, _ = target(labels, shape, np.dtype(float))
     return np.eye(shape[-1])[labels].reshape(shape)
 
 
 def _labels(t: Value, y: Any) -> Any:
     """Return labels as integers, which a layer takes and a graph keeps as floats, and a distribution as it is."""
-    array = np.asarray(t)
-    if array.shape == shape_of(y):
+    array, shape = np.asarray(t), shape_of(y)
+    if array.shape == shape and shape[-1] > 1:
         return t
     with np.errstate(invalid="ignore"):  # of NaN
         integers = array.astype(np.intp)
+    if array.shape == shape and not labels_of_one_class(integers, shape[-1]):
+        return t
     return integers if np.array_equal(integers, array) else t

@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from fastbp.checks import (
     Array,
     as_array,
+    axis_of,
     empty,
     float_dtype,
     from_kernel,
     result_dtype,
-    rows,
     to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, layer, twin_of
@@ -86,34 +86,66 @@ def softmax_backward(dout: Array, out: Array, dx: Array) -> None:
 
 
 class Softmax(SameShapeLayer):
-    """y = exp(x)/sum(exp(x)) over the last axis (section 3.5), exact for logits of any size.
+    """exp(x)/sum(exp(x)) along an axis (section 3.5), exact for logits of any size.
 
-    dx = y·(dout - sum(dout·y)) for each sample, the product with the full Jacobian diag(y) - y·yᵀ.
+    dx = y·(dout - sum(dout·y)) along the axis, the product with the full Jacobian diag(y) - y·yᵀ.
+
+    Parameters
+    ----------
+    axis : int
+        The axis of the classes, by default the last; may be set at any time.
 
     Attributes
     ----------
     out : ndarray
         y of the last `forward`; the array that it returned.
+
+    Examples
+    --------
+    >>> Softmax(axis=0).forward([[0.0, 1.0], [0.0, 1.0]])
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
     """
 
-    def __init__(self) -> None:
+    axis = -1
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
         self.out: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
         x = as_array("x", x)
-        samples, dtype = rows("x", x), float_dtype(result_dtype(x))
+        axis, dtype = axis_of("x", x, self.axis), float_dtype(result_dtype(x))
+        if x.shape[axis] == 0:
+            raise ValueError(f"x: expected at least one class, got shape {x.shape}; axis {axis} is the classes")
+        samples = to_kernel(_rows(x, axis), dtype)
         out = empty(samples.shape, dtype)
-        softmax_forward.of(dtype)(to_kernel(samples, dtype), out)
-        self.out = out = from_kernel(out, dtype).reshape(x.shape)
+        softmax_forward.of(dtype)(samples, out)
+        self.out = out = from_kernel(_unrowed(out, x.shape, axis), dtype)
         return out
 
     def backward(self, dout: ArrayLike) -> Array:
         dout, out = self.checked(dout, "out")
-        dtype = result_dtype(dout, out)
-        samples = rows("dout", dout)
+        axis, dtype = axis_of("dout", dout, self.axis), result_dtype(dout, out)
+        samples, y = to_kernel(_rows(dout, axis), dtype), to_kernel(_rows(out, axis), dtype)
         dx = empty(samples.shape, dtype)
-        softmax_backward.of(dtype)(to_kernel(samples, dtype), to_kernel(out, dtype).reshape(samples.shape), dx)
-        return from_kernel(dx, dtype).reshape(dout.shape)
+        softmax_backward.of(dtype)(samples, y, dx)
+        return from_kernel(_unrowed(dx, dout.shape, axis), dtype)
 
 
-layer(LayerRecord(Softmax))
+def _rows(array: Array, axis: int) -> Array:
+    """An array as rows along an axis, (N, C)."""
+    if axis != array.ndim - 1:
+        array = np.moveaxis(array, axis, -1)
+    return array.reshape(-1, array.shape[-1])
+
+
+def _unrowed(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
+    """The array of a shape whose `_rows` are these."""
+    if axis == len(shape) - 1:
+        return rows.reshape(shape)
+    wide = rows.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis])
+    return np.ascontiguousarray(np.moveaxis(wide, -1, axis))
+
+
+layer(LayerRecord(Softmax, settings=("axis",)))

@@ -77,17 +77,22 @@ def target(t: object, shape: tuple[int, ...], dtype: DType) -> tuple[Array, DTyp
     """
     array = as_array("t", t)
     C = shape[-1]
-    if array.shape == shape:
+    if array.shape == shape and not labels_of_one_class(array, C):
         dtype = np.result_type(dtype, array.dtype)
         return _distribution(array.reshape(-1, C), dtype), dtype
     one_label = len(shape) == 1 and array.size == 1
-    if one_label or array.shape == shape[:1]:
+    if one_label or array.shape in (shape, shape[:1]):
         return _labels(array.reshape(-1), C, dtype), dtype
     labels = "one label" if len(shape) == 1 else f"labels of shape {shape[:1]}"
     raise ValueError(
         f"t: expected {labels} or a distribution of shape {shape}, got shape {array.shape}; "
         f"give one integer class, or one row of probabilities, for each row of predictions"
     )
+
+
+def labels_of_one_class(t: Array, C: int) -> bool:
+    """Whether targets in the shape of predictions are labels: of one class the label is 0, and the probability is 1."""
+    return C == 1 and t.size > 0 and t.dtype.kind in "iu" and not t.any()
 
 
 def kept_target(t: object, shape: tuple[int, int], dtype: DType) -> Array:
