@@ -205,7 +205,7 @@ def _sum(step: _Step, in_double: bool = False) -> Any:
                 while len(totals) > 1:
                     totals = [builder.fadd(*pair) for pair in zip(totals[::2], totals[1::2], strict=True)]
                 first, totals = while_whole(builder, first, count, lanes, whole, totals)
-                return folded(builder, added(code(lanes, builder.sub(count, first)), totals[0], first, 0, True), lanes)
+                return _folded(builder, added(code(lanes, builder.sub(count, first)), totals[0], first, 0, True), lanes)
 
             ends = []
             with builder.if_else(builder.icmp_signed("<", count, count.type(lanes))) as ways:
@@ -241,7 +241,7 @@ def while_whole(builder: Any, first: Any, count: Any, size: int, body: Any, valu
     return place, carried
 
 
-def folded(builder: Any, vector: Any, lanes: int) -> Any:
+def _folded(builder: Any, vector: Any, lanes: int) -> Any:
     """The sum of the lanes: the upper half is added to the lower one until one is left."""
     while lanes > 1:
         lanes //= 2
@@ -253,6 +253,33 @@ def folded(builder: Any, vector: Any, lanes: int) -> Any:
         ]
         vector = builder.fadd(*halves)
     return vector
+
+
+def folded_together(builder: Any, vectors: list[Any], lanes: int) -> list[Any]:
+    """The sums of the lanes of vectors, as `_folded` adds them: in order in vectors, the last filled with copies.
+
+    Two vectors that were halved alike share one. The upper half of each of their segments is added to its lower half.
+    """
+    sums: list[Any] = []
+    for first in range(0, len(vectors), lanes):
+        group = vectors[first : first + lanes]
+        size = lanes
+        while size > 1:
+            size //= 2
+            group += group[-1:] * (len(group) % 2)
+            segments = range(0, 2 * lanes, 2 * size)
+            halves = [
+                ir.Constant(
+                    ir.VectorType(_I32, lanes), [segment + half + k for segment in segments for k in range(size)]
+                )
+                for half in (0, size)
+            ]
+            group = [
+                builder.fadd(*(builder.shuffle_vector(*pair, half) for half in halves))
+                for pair in zip(group[::2], group[1::2], strict=True)
+            ]
+        sums += group
+    return sums
 
 
 def _element(emit: VectorCode, totals: Any, rows: list[Any], numbers: list[Any]) -> Any:

@@ -1,10 +1,12 @@
 """Correlations of images with filters, by parts that threads claim.
 
-    out[n, m, y, x] = start[m] + sum over (c, u, v) of w[m, c, u, v] · images[n, c, y·step + u·tap + origin, ...]
+    out[n, m, y, x] = start[m] + sum over (u, c, v) of
+        w[m, c, u, v] · images[n, c, y·step + u·tap + origin_y, x·step + v·tap + origin_x]
 
 A convolution forward is one, with step = stride and tap = 1. Its gradient by the input is one for each of
 stride × stride phases of the pixels, with step = 1 and tap = -1. An element is one chain of multiply-adds in the order
-of (c, u, v), whatever the parts and the registers.
+of (u, c, v), whatever the parts and the registers. Lines outside of the image are left out of it; columns outside of
+the image are zeros.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbp.runtime import threads
-from fastbp.runtime.jit import kernel
-from fastbp.runtime.lanes.panel import Images, Lines, copy_panel, images_of, panel_size
-from fastbp.runtime.lanes.tile import SHAPES, copy_run, correlation_tile
+from fastbp.runtime.elementary import zero
+from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.lanes.panel import Columns, Images, copy_line, images_of, line_size, slack
+from fastbp.runtime.lanes.tile import SHAPES, correlation_tile
 from fastbp.runtime.pointers import (
     aligned,
     allocate,
     at,
     itemsize,
+    load,
     located,
     pointer_to,
     record_pointer,
@@ -36,11 +40,10 @@ from fastbp.runtime.vectors import REGISTER_BYTES
 # Samples that go through a panel together; of more, slices. It is a multiple of the runs of all tiles.
 SLICE = 192
 
-# Bytes of a panel, which is read once for each group of maps: part of a second-level cache.
-PANEL_BYTES = 1_000_000
+# Parts for each thread: a thread that loses its core for a while delays little. Each copies U lines once more.
+PARTS_OF_A_THREAD = 2
 
 _HEIGHTS, _WIDTHS = (tuple(shape[side] for shape in SHAPES) for side in (0, 1))
-_WIDEST = max(_WIDTHS)
 
 
 class Correlation(NamedTuple):
@@ -96,14 +99,19 @@ def _correlations(team, words, like):
     gil = release_gil(is_long)
     for number in range(len(words)):
         pointer = record_pointer(_correlation(words[number], like))
-        shared = is_long and team_size > 1
-        blocks = _blocks(view(pointer), team_size if shared else 1)
-        parts = blocks * max(1, (view(pointer).N + SLICE - 1) // SLICE)
-        if shared:
-            done = in_parallel(team, parts, correlate, (pointer, blocks)) and done
+        c = view(pointer)
+        shape = _shape_for(c.maps)
+        filters = allocate(c.out, (c.maps + _HEIGHTS[shape]) * c.images.C * c.U * c.V)
+        _order_filters(c, _HEIGHTS[shape], filters)
+        slices = max(1, (c.N + SLICE - 1) // SLICE)
+        is_shared = is_long and team_size > 1
+        blocks = min(c.y1 - c.y0, (PARTS_OF_A_THREAD * team_size + slices - 1) // slices) if is_shared else 1
+        if is_shared:
+            done = in_parallel(team, blocks * slices, correlate, (pointer, blocks, shape, filters)) and done
         else:
-            for part in range(parts):
-                correlate(part, parts, pointer, blocks)
+            for part in range(slices):
+                correlate(part, slices, pointer, blocks, shape, filters)
+        release(filters)
     take_gil(gil)
     return done
 
@@ -127,90 +135,6 @@ def _multiply_adds(words):
 
 
 @kernel
-def _blocks(c, team_size):
-    """Into how many blocks the lines of the result are divided: by the size of a panel, and for threads to share."""
-    line = c.images.C * (c.x1 - c.x0) * c.step * min(c.N, SLICE) * itemsize(c.out) * c.step
-    lines = max(1, PANEL_BYTES // max(1, line) - c.U // c.step)
-    count = c.y1 - c.y0
-    return min(count, max((count + lines - 1) // lines, 2 * team_size if team_size > 1 else 1))
-
-
-@kernel
-def correlate(part, parts, correlation_at, blocks):
-    """Compute one part: a block of lines for a slice of samples."""
-    c = view(correlation_at)
-    slices = parts // blocks
-    slice_number, block = part // blocks, part % blocks
-    n0, n1 = c.N * slice_number // slices, c.N * (slice_number + 1) // slices
-    y0 = c.y0 + (c.y1 - c.y0) * block // blocks
-    y1 = c.y0 + (c.y1 - c.y0) * (block + 1) // blocks
-    S, K = n1 - n0, c.images.C * c.U * c.V
-    low_y, low_x = min(0, c.tap * (c.U - 1)), min(0, c.tap * (c.V - 1))
-    columns = (c.x1 - c.x0 - 1) * c.step + c.V
-    lines = Lines(
-        y0 * c.step + c.origin_y + low_y, (y1 - y0 - 1) * c.step + c.U, c.x0 * c.step + c.origin_x + low_x,
-        (columns + c.step - 1) // c.step, c.step,
-    )  # fmt: skip
-    slack = _WIDEST * REGISTER_BYTES // itemsize(c.out)
-    memory = allocate(c.out, panel_size(c.images, lines, S) + 2 * slack)
-    panel = aligned(memory, REGISTER_BYTES)
-    offsets = allocate(pointer_to(np.intp, np.intp(0)), 2 * K)
-    _fill_offsets(c, lines, low_y, low_x, S, offsets, shift(offsets, K))
-    copy_panel(c.images, lines, n0, n1, panel)
-    _correlate_lines(c, lines, n0, S, y0, y1, panel, offsets, shift(offsets, K), K)
-    release(offsets)
-    release(memory)
-
-
-@kernel
-def _fill_offsets(c, lines, low_y, low_x, S, w_at, x_at):
-    """Where each place of the filters lies in w, and in a panel from the place of an output on."""
-    k = 0
-    for channel in range(c.images.C):
-        for u in range(c.U):
-            line = channel * lines.lines + u * c.tap - low_y
-            for v in range(c.V):
-                column = v * c.tap - low_x
-                phase, place = column % c.step, column // c.step
-                store(shift(w_at, k), channel * c.w_c + u * c.w_u + v * c.w_v)
-                store(shift(x_at, k), ((line * c.step + phase) * lines.columns + place) * S)
-                k += 1
-
-
-@kernel
-def _correlate_lines(c, lines, n0, S, y0, y1, panel, w_at, x_at, K):
-    """The tiles of lines y0:y1: all maps for one run, then the next run."""
-    shape = _shape_for(c.maps)
-    height, span = _HEIGHTS[shape], _WIDTHS[shape] * (REGISTER_BYTES // itemsize(c.out))
-    columns = c.x1 - c.x0
-    is_one_run = c.out_x == S
-    runs, run = (1, columns * S) if is_one_run else (columns, S)
-    size = lines.step * lines.columns * S
-    scratch = allocate(c.out, height * span if run < span else 0)
-    for y in range(y0, y1):
-        for number in range(runs):
-            image = shift(panel, (y - y0) * c.step * size + number * S)
-            out = shift(c.out, y * c.out_y + (c.x0 + number) * c.out_x + n0)
-            begin = 0
-            while begin < run:
-                place = max(0, min(begin, run - span))  # the last tile overlaps: it computes the same again
-                for m in range(0, c.maps, height):
-                    used = min(height, c.maps - m)
-                    w, start = shift(c.w, m * c.w_m), shift(c.start, m * c.start_m)
-                    tile_image, target = shift(image, place), shift(out, m * c.out_m + place)
-                    if run >= span:
-                        correlation_tile(
-                            shape, used, w, c.w_m, w_at, tile_image, x_at, K, start, c.start_m, target, c.out_m
-                        )
-                        continue
-                    correlation_tile(shape, used, w, c.w_m, w_at, tile_image, x_at, K, start, c.start_m, scratch, span)
-                    for row in range(used):
-                        copy_run(shift(scratch, row * span), shift(target, row * c.out_m), run)
-                begin += span
-    release(scratch)
-
-
-@kernel
 def _shape_for(maps):
     """The number of the shape with the fewest rows to spare."""
     best, fewest = 0, maps + _HEIGHTS[0]
@@ -219,3 +143,95 @@ def _shape_for(maps):
         if rows < fewest and (_HEIGHTS[number] > 2 or maps <= 2):
             best, fewest = number, rows
     return best
+
+
+@kernel
+def _order_filters(c, height, filters):
+    """Copy w to (groups of `height` maps, U, C, V, height), in the order in which tiles read it."""
+    to = filters
+    for m0 in range(0, c.maps, height):
+        for u in range(c.U):
+            for channel in range(c.images.C):
+                for v in range(c.V):
+                    place = shift(c.w, channel * c.w_c + u * c.w_u + v * c.w_v)
+                    for m in range(m0, m0 + height):
+                        store(to, load(shift(place, m * c.w_m)) if m < c.maps else zero(load(c.start)))
+                        to = shift(to, 1)
+
+
+@kernel
+def correlate(part, parts, correlation_at, blocks, shape, filters):
+    """Compute one part: a block of lines for a slice of samples.
+
+    The U lines that one line of the result reads are in a panel, each at its number modulo U.
+    """
+    noinline()  # for the caller that shares parts among threads and the one that does not
+    c = view(correlation_at)
+    slices, number, block = parts // blocks, part // blocks, part % blocks
+    n0, n1 = c.N * number // slices, c.N * (number + 1) // slices
+    y0 = c.y0 + (c.y1 - c.y0) * block // blocks
+    y1 = c.y0 + (c.y1 - c.y0) * (block + 1) // blocks
+    S, x = n1 - n0, c.images
+    first = c.x0 * c.step + c.origin_x + min(0, c.tap * (c.V - 1))
+    columns = Columns(first, ((c.x1 - c.x0 - 1) * c.step + c.V + c.step - 1) // c.step, c.step)
+    size = x.C * line_size(columns, S) + slack(c.out)
+    memory = allocate(c.out, c.U * size + slack(c.out))
+    panel = aligned(memory, REGISTER_BYTES)
+    x_at = allocate(pointer_to(np.intp, np.intp(0)), c.U * x.C * c.V)
+    scratch = allocate(c.out, slack(c.out) * _HEIGHTS[0])
+    following = np.intp(0)  # the first line that is not in the panel
+    for y in range(y0, y1):
+        base = y * c.step + c.origin_y
+        u0, u1 = (max(0, -base), min(c.U, x.H - base)) if c.tap > 0 else (max(0, base - x.H + 1), min(c.U, base + 1))
+        low, high = (base + u0, base + u1) if c.tap > 0 else (base - u1 + 1, base - u0 + 1)
+        for line in range(max(low, following), high):
+            copy_line(x, line, columns, n0, S, shift(panel, line % c.U * size), line_size(columns, S))
+        following = max(following, high)
+        K = max(0, u1 - u0) * x.C * c.V
+        _fill_offsets(c, base, u0, u1, size, columns, S, x_at)
+        _correlate_line(c, y, n0, S, panel, x_at, shape, filters, u0 * x.C * c.V, K, scratch)
+    release(scratch)
+    release(x_at)
+    release(memory)
+
+
+@kernel
+def _fill_offsets(c, base, u0, u1, size, columns, S, x_at):
+    """Where each place of the filters lies in the panel, from the place of an output on."""
+    k, first = 0, min(0, c.tap * (c.V - 1))
+    for u in range(u0, u1):
+        line = (base + u * c.tap) % c.U * size
+        for channel in range(c.images.C):
+            for v in range(c.V):
+                column = v * c.tap - first
+                place = column % c.step * columns.count + column // c.step
+                store(shift(x_at, k), line + channel * line_size(columns, S) + place * S)
+                k += 1
+
+
+@kernel
+def _correlate_line(c, y, n0, S, panel, x_at, shape, filters, first, K, scratch):
+    """The tiles of one line: all maps for one run, then the next run."""
+    height, span = _HEIGHTS[shape], _WIDTHS[shape] * (REGISTER_BYTES // itemsize(c.out))
+    columns, all_places = c.x1 - c.x0, c.U * c.images.C * c.V
+    runs, run = (1, columns * S) if c.out_x == S else (columns, S)
+    for number in range(runs):
+        out = shift(c.out, y * c.out_y + (c.x0 + number) * c.out_x + n0)
+        for begin in range(0, run, span):
+            place = max(0, min(begin, run - span))  # the last tile overlaps: it computes the same again
+            image = shift(panel, number * S + place)
+            for m in range(0, c.maps, height):
+                used, start = min(height, c.maps - m), shift(c.start, m * c.start_m)
+                w, target = shift(filters, m * all_places + first * height), shift(out, m * c.out_m + place)
+                if run >= span:
+                    correlation_tile(shape, used, w, image, x_at, K, start, c.start_m, target, c.out_m)
+                else:
+                    correlation_tile(shape, used, w, image, x_at, K, start, c.start_m, scratch, span)
+                    _copy_to_rows(scratch, span, target, c.out_m, used, run)
+
+
+@kernel
+def _copy_to_rows(scratch, span, target, row, rows, count):
+    for i in range(rows):
+        for j in range(count):
+            store(shift(target, i * row + j), load(shift(scratch, i * span + j)))

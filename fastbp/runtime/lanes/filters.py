@@ -13,9 +13,9 @@ import numpy as np
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
-from fastbp.runtime.jit import kernel
-from fastbp.runtime.lanes.panel import Images, Lines, copy_panel, images_of, panel_size
-from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile
+from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.lanes.panel import Columns, Images, copy_line, images_of, line_size, slack
+from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
 from fastbp.runtime.pointers import (
     aligned,
     allocate,
@@ -30,13 +30,14 @@ from fastbp.runtime.pointers import (
     view,
 )
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
-from fastbp.runtime.vectors import REGISTER_BYTES, sum_of
+from fastbp.runtime.vectors import VECTOR_BYTES, sum_of
 
 # Groups of samples at most, and samples of a group at least.
-GROUPS, GROUP = 16, 12
+GROUPS, GROUP = 16, 24
 
-# Samples of a group that go through the panels together, and the bytes of both panels.
-SLICE, PANEL_BYTES = 96, 500_000
+# Samples of a group that go through the panels together; the bytes of both panels, a part of the second-level cache;
+# and the bytes of a filter's lines that one tile sums up, so that those of all its places are in the first-level cache.
+SLICE, PANEL_BYTES, TILE_BYTES = 96, 500_000, 4_000
 
 
 class FilterGradient(NamedTuple):
@@ -49,7 +50,9 @@ class FilterGradient(NamedTuple):
     FW: Any
     stride: Any
     pad: Any
-    sums: Any  # pointer to (groups, F·C·FH·FW + F)
+    height: Any  # filters of a tile
+    sums: Any  # pointer to the sums of each group, `size` of them: those of all tiles, then db
+    size: Any
 
 
 def groups_of(samples: int) -> int:
@@ -66,7 +69,7 @@ def filter_gradient(words: Any, total: Any) -> None:
     Parameters
     ----------
     words : ndarray (21,) of int64
-        The fields of a `FilterGradient` but the last, with addresses for pointers and the fields of both `Images` in
+        The fields of a `FilterGradient` up to pad, with addresses for pointers and the fields of both `Images` in
         their places.
     total : ndarray (F·C·FH·FW + F,)
         Of the dtype of all arrays, float32 or float64.
@@ -81,101 +84,33 @@ def filter_gradient(words: Any, total: Any) -> None:
 def _filter_gradient(team, words, groups, total):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
     pointer, done = at(total, 0), True
-    sums = allocate(pointer, groups * total.size)
+    F, K = words[13], words[5] * words[17] * words[18]
+    height = _height_for(F)
+    tiles = (F + height - 1) // height * ((K + PLACES - 1) // PLACES)
+    size = tiles * tile_sums(pointer, height) + F
+    sums = allocate(pointer, groups * size)
     gradient = record_pointer(
         FilterGradient(
             images_of(words, pointer), images_of(words[8:], pointer), words[16], words[17], words[18], words[19],
-            words[20], sums,
+            words[20], height, sums, size,
         )
     )  # fmt: skip
-    is_long = total.size * words[16] * words[14] * words[15] >= threads.WORTH_A_REGION
+    is_long = F * K * words[16] * words[14] * words[15] >= threads.WORTH_A_REGION
     gil = release_gil(is_long)
     if is_long and parts_of(team) > 1:
         done = in_parallel(team, groups, sum_group, (gradient,))
     else:
         for group in range(groups):
             sum_group(group, groups, gradient)
-    add_groups(sums, groups, total.size, pointer)
+    for group in range(1, groups):
+        for i in range(size):
+            store(shift(sums, i), load(shift(sums, i)) + load(shift(sums, group * size + i)))
+    _in_order(sums, F, K, height, tile_sums(pointer, height), pointer)
+    for f in range(F):
+        store(shift(pointer, F * K + f), load(shift(sums, size - F + f)))
     take_gil(gil)
     release(sums)
     return done
-
-
-@kernel
-def sum_group(part, parts, gradient_at):
-    """Form dW and db of one of `parts` groups of samples."""
-    g = view(gradient_at)
-    F, K = g.dout.C, g.images.C * g.FH * g.FW
-    dW = shift(g.sums, part * F * (K + 1))
-    db = shift(dW, F * K)
-    for i in range(F * (K + 1)):
-        store(shift(dW, i), zero(load(g.sums)))
-    n0, n1 = g.N * part // parts, g.N * (part + 1) // parts
-    slices = (n1 - n0 + SLICE - 1) // SLICE
-    for number in range(slices):
-        first, last = n0 + (n1 - n0) * number // slices, n0 + (n1 - n0) * (number + 1) // slices
-        _sum_slice(g, first, last, K, dW, db)
-
-
-@kernel
-def _sum_slice(g, n0, n1, K, dW, db):
-    """Add samples n0:n1, some lines of dout at a time."""
-    S, stride, OH, OW = n1 - n0, g.stride, g.dout.H, g.dout.W
-    columns = ((OW - 1) * stride + g.FW + stride - 1) // stride
-    line = (g.images.C * stride * stride * columns + g.dout.C * OW) * S * itemsize(dW)
-    block = max(1, min(OH, PANEL_BYTES // max(1, line)))
-    most = (block - 1) * stride + g.FH
-    x_lines = Lines(np.intp(0), most, -g.pad, columns, stride)
-    d_lines = Lines(np.intp(0), block, np.intp(0), OW, np.intp(1))
-    x_size, d_size = panel_size(g.images, x_lines, S), panel_size(g.dout, d_lines, S)
-    memory = allocate(dW, x_size + d_size + 2 * REGISTER_BYTES // itemsize(dW))
-    x_panel = aligned(memory, REGISTER_BYTES)
-    d_panel = shift(x_panel, x_size)
-    x_at = allocate(pointer_to(np.intp, np.intp(0)), max(K, PLACES))
-    for y in range(0, OH, block):
-        count = min(block, OH - y)
-        lines = (count - 1) * stride + g.FH
-        x_lines = Lines(y * stride - g.pad, lines, -g.pad, columns, stride)
-        d_lines = Lines(y, count, np.intp(0), OW, np.intp(1))
-        copy_panel(g.images, x_lines, n0, n1, x_panel)
-        copy_panel(g.dout, d_lines, n0, n1, d_panel)
-        _fill_offsets(g, lines, columns, S, x_at, K)
-        _add_block(g, x_panel, x_at, stride * stride * columns * S, d_panel, count, OW * S, K, dW, db)
-    release(x_at)
-    release(memory)
-
-
-@kernel
-def _fill_offsets(g, lines, columns, S, x_at, K):
-    """Where each place of the filters lies in a panel; the last is repeated up to a whole tile."""
-    k, stride = 0, g.stride
-    for channel in range(g.images.C):
-        for u in range(g.FH):
-            for v in range(g.FW):
-                line = (channel * lines + u) * stride + v % stride
-                store(shift(x_at, k), (line * columns + v // stride) * S)
-                k += 1
-    while k < PLACES:
-        store(shift(x_at, k), load(shift(x_at, K - 1)))
-        k += 1
-
-
-@kernel
-def _add_block(g, x_panel, x_at, x_line, d_panel, lines, run, K, dW, db):
-    F, height = g.dout.C, _height_for(g.dout.C)
-    d_row = lines * run
-    for f in range(F):
-        row = shift(d_panel, f * d_row)
-        store(shift(db, f), load(shift(db, f)) + sum_of((row,), (), d_row))
-    k = 0
-    while k < K:
-        begin = max(0, min(k, K - PLACES))  # the last tile overlaps the one before, whose places are not added again
-        for f in range(0, F, height):
-            gradient_tile(
-                height, min(height, F - f), shift(d_panel, f * d_row), d_row, run, x_panel, shift(x_at, begin), x_line,
-                lines, run, k - begin, K - begin, shift(dW, f * K + begin), K,
-            )  # fmt: skip
-        k += PLACES
 
 
 @kernel
@@ -190,10 +125,94 @@ def _height_for(F):
 
 
 @kernel
-def add_groups(sums, groups, size, total):
-    """total = the sums of all groups, one after the other."""
-    for i in range(size):
-        store(shift(total, i), load(shift(sums, i)))
-    for group in range(1, groups):
-        for i in range(size):
-            store(shift(total, i), load(shift(total, i)) + load(shift(sums, group * size + i)))
+def sum_group(part, parts, gradient_at):
+    """Form the sums of one of `parts` groups of samples."""
+    noinline()  # for the caller that shares groups among threads and the one that does not
+    g = view(gradient_at)
+    sums = shift(g.sums, part * g.size)
+    for i in range(g.size):
+        store(shift(sums, i), zero(load(g.sums)))
+    n0, n1 = g.N * part // parts, g.N * (part + 1) // parts
+    slices = (n1 - n0 + SLICE - 1) // SLICE
+    for number in range(slices):
+        first, last = n0 + (n1 - n0) * number // slices, n0 + (n1 - n0) * (number + 1) // slices
+        _sum_slice(g, first, last - first, sums)
+
+
+@kernel
+def _sum_slice(g, n0, S, sums):
+    """Add samples n0:n0 + S, some lines of dout at a time."""
+    x, d, stride, item = g.images, g.dout, g.stride, itemsize(sums)
+    lanes = VECTOR_BYTES // item
+    x_columns = Columns(-g.pad, ((d.W - 1) * stride + g.FW + stride - 1) // stride, stride)
+    d_columns = Columns(np.intp(0), d.W, np.intp(1))
+    x_channel = line_size(x_columns, S)
+    d_line = (d.W * S + lanes - 1) // lanes * lanes
+    x_line = x.C * x_channel
+    block = max(1, min(d.H, PANEL_BYTES // item // max(1, stride * x_line + d.C * d_line)))
+    x_size = ((block - 1) * stride + g.FH) * x_line + slack(sums)
+    memory = allocate(sums, x_size + block * d.C * d_line + 2 * slack(sums))
+    d_panel = aligned(memory, VECTOR_BYTES)
+    x_panel = shift(d_panel, block * d.C * d_line + slack(sums))
+    K = x.C * g.FH * g.FW
+    x_at = allocate(pointer_to(np.intp, np.intp(0)), K + PLACES)
+    _fill_offsets(g, x_line, x_channel, x_columns, S, x_at)
+    for y in range(0, d.H, block):
+        lines = min(block, d.H - y)
+        for line in range((lines - 1) * stride + g.FH):
+            target = shift(x_panel, line * x_line)
+            copy_line(x, y * stride - g.pad + line, x_columns, n0, S, target, x_channel)
+        for line in range(lines):
+            copy_line(d, y + line, d_columns, n0, S, shift(d_panel, line * d.C * d_line), d_line)
+        _add_block(g, x_panel, stride * x_line, x_at, d_panel, d_line, lines, d.W * S, K, sums)
+    release(x_at)
+    release(memory)
+
+
+@kernel
+def _fill_offsets(g, x_line, x_channel, columns, S, x_at):
+    """Where each place of the filters lies in a panel; the last is repeated up to a whole tile."""
+    k = 0
+    for channel in range(g.images.C):
+        for u in range(g.FH):
+            for v in range(g.FW):
+                place = v % g.stride * columns.count + v // g.stride
+                store(shift(x_at, k), u * x_line + channel * x_channel + place * S)
+                k += 1
+    for more in range(PLACES):
+        store(shift(x_at, k + more), load(shift(x_at, k - 1)))
+
+
+@kernel
+def _add_block(g, x_panel, x_line, x_at, d_panel, d_line, lines, run, K, sums):
+    """Add lines to the sums of every tile, some lines at a time, and to those of db."""
+    F, height = g.dout.C, g.height
+    size, count = tile_sums(sums, height), max(1, TILE_BYTES // (run * itemsize(sums)))
+    db = shift(sums, g.size - F)
+    for y in range(0, lines, count):
+        x, d = shift(x_panel, y * x_line), shift(d_panel, y * F * d_line)
+        tile = sums
+        for k in range(0, K, PLACES):
+            for f in range(0, F, height):
+                used = min(height, F - f)
+                gradient_tile(
+                    height, used, shift(d, f * d_line), d_line, F * d_line, x, shift(x_at, k), x_line,
+                    min(count, lines - y), run, tile,
+                )  # fmt: skip
+                tile = shift(tile, size)
+    for y in range(lines):
+        for f in range(F):
+            line = shift(d_panel, (y * F + f) * d_line)
+            store(shift(db, f), load(shift(db, f)) + sum_of((line,), (), run))
+
+
+@kernel
+def _in_order(sums, F, K, height, size, dW):
+    """Copy the sums of tiles to dW (F, K)."""
+    tile = sums
+    for k in range(0, K, PLACES):
+        for f in range(0, F, height):
+            for q in range(min(PLACES, K - k)):
+                for row in range(min(height, F - f)):
+                    store(shift(dW, (f + row) * K + k + q), load(shift(tile, q * height + row)))
+            tile = shift(tile, size)

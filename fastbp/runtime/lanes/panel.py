@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.jit import kernel, noinline
-from fastbp.runtime.lanes.tile import copy_run
-from fastbp.runtime.pointers import at, load, located, record_pointer, shift, store, view
+from fastbp.runtime.lanes.tile import copy_runs
+from fastbp.runtime.pointers import at, itemsize, load, located, record_pointer, shift, store, view
 from fastbp.runtime.sharing import WORTH_SHARING
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
+from fastbp.runtime.vectors import REGISTER_BYTES
 
 
 class Images(NamedTuple):
@@ -28,60 +27,71 @@ class Images(NamedTuple):
     W: Any
 
 
-class Lines(NamedTuple):
-    """Which part of images a panel holds, (C, lines, step, columns, S): column x of the part is at x % step, x // step.
+class Columns(NamedTuple):
+    """Which columns of a line a panel holds, (step, count, samples): column first + x is at x % step, x // step.
 
-    Lines and columns may lie outside of the images. Those hold zeros.
+    Columns may lie outside of the image. They hold zeros.
     """
 
-    first_line: Any
-    lines: Any
-    first_column: Any
-    columns: Any  # of each of `step` phases
+    first: Any
+    count: Any  # of each of `step` phases
     step: Any
 
 
 @kernel
-def panel_size(images, lines, S):
-    """Elements of a panel for S samples."""
-    return images.C * lines.lines * lines.step * lines.columns * S
+def images_of(words, like):
+    """The images that words describe: an address and the further fields; elements are as at `like`."""
+    return Images(located(like, words[0]), words[1], words[2], words[3], words[4], words[5], words[6], words[7])
 
 
 @kernel
-def copy_panel(images, lines, n0, n1, panel):
-    """Copy the lines of samples n0:n1 to a panel."""
+def line_size(columns, S):
+    """Elements of a line for S samples, a multiple of a register's."""
+    return columns.step * columns.count * S
+
+
+@kernel
+def slack(pointer):
+    """Elements behind a panel that copies may write to and tiles may read."""
+    return 16 * (REGISTER_BYTES // itemsize(pointer))
+
+
+@kernel
+def copy_line(images, y, columns, n0, S, target, channel_size):
+    """Copy line y of every channel, for samples n0:n0 + S, to lines `channel_size` apart.
+
+    A line outside of the image becomes zeros. Up to a register more is written.
+    """
     noinline()  # correlation and gradient would each compile it
-    S, size = n1 - n0, lines.step * lines.columns * (n1 - n0)
     for c in range(images.C):
-        for number in range(lines.lines):
-            y = lines.first_line + number
-            target = shift(panel, (c * lines.lines + number) * size)
-            if y < 0 or y >= images.H:
-                _clear(target, size)
-                continue
-            source = shift(images.at, n0 * images.n + c * images.c + y * images.h)
-            for phase in range(lines.step):
-                row = shift(target, phase * lines.columns * S)
-                _copy_line(images, source, lines.first_column + phase, lines.step, lines.columns, S, row)
+        line = shift(target, c * channel_size)
+        if y < 0 or y >= images.H:
+            _clear(line, line_size(columns, S))
+            continue
+        source = shift(images.at, n0 * images.n + c * images.c + y * images.h)
+        for phase in range(columns.step):
+            row = shift(line, phase * columns.count * S)
+            _copy_columns(images, source, columns.first + phase, columns, S, row)
 
 
 @kernel
-def _copy_line(images, source, first, step, columns, S, target):
+def _copy_columns(images, source, first, columns, S, target):
     """Copy columns first, first + step, ... of one line."""
-    begin = min(columns, max(0, (step - 1 - first) // step))
-    end = max(begin, min(columns, (images.W - first + step - 1) // step))
+    step, count = columns.step, columns.count
+    begin = min(count, max(0, (step - 1 - first) // step))
+    end = max(begin, min(count, (images.W - first + step - 1) // step))
     _clear(target, begin * S)
-    _clear(shift(target, end * S), (columns - end) * S)
     if images.n != 1:
         for q in range(begin, end):
             column = shift(source, (first + q * step) * images.w)
             for n in range(S):
                 store(shift(target, q * S + n), load(shift(column, n * images.n)))
     elif step == 1 and images.w == S:
-        copy_run(shift(source, (first + begin) * S), shift(target, begin * S), (end - begin) * S)
+        copy_runs(shift(source, (first + begin) * S), 0, shift(target, begin * S), 0, 1, (end - begin) * S)
     else:
-        for q in range(begin, end):
-            copy_run(shift(source, (first + q * step) * images.w), shift(target, q * S), S)
+        copied = shift(source, (first + begin * step) * images.w)
+        copy_runs(copied, step * images.w, shift(target, begin * S), S, end - begin, S)
+    _clear(shift(target, end * S), (count - end) * S)
 
 
 @kernel
@@ -100,8 +110,6 @@ def images_to_lanes(words: tuple[int, ...], out: Any) -> None:
     out : ndarray (C, H, W, N)
         C-contiguous, in the dtype of the images.
     """
-    if out.size == 0:
-        return
     if not _images_to_lanes(threads.TEAM, words, out):
         threads.start()
         _images_to_lanes(threads.TEAM, words, out)
@@ -110,28 +118,31 @@ def images_to_lanes(words: tuple[int, ...], out: Any) -> None:
 @kernel
 def _images_to_lanes(team, words, out):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
-    C, _, _, N = out.shape
-    is_long, done = out.size >= WORTH_SHARING, True
+    C, done = len(out), True
     images = record_pointer(images_of(words, at(out, 0)))
+    is_long = out.size >= WORTH_SHARING
     gil = release_gil(is_long)
     if is_long and parts_of(team) > 1 and C > 1:
-        done = in_parallel(team, C, _channel_to_lanes, (images, N, at(out, 0)))
+        done = in_parallel(team, C, _channel_to_lanes, (images, out.shape[3], at(out, 0)))
     else:
         for channel in range(C):
-            _channel_to_lanes(channel, C, images, N, at(out, 0))
+            _channel_to_lanes(channel, C, images, out.shape[3], at(out, 0))
     take_gil(gil)
     return done
 
 
 @kernel
 def _channel_to_lanes(channel, channels, images_at, N, out):
+    """Copy one channel, some samples at a time, whose lines then stay in the first-level cache."""
     x = view(images_at)
-    one = Images(shift(x.at, channel * x.c), x.n, x.c, x.h, x.w, np.intp(1), x.H, x.W)
-    zero = np.intp(0)
-    copy_panel(one, Lines(zero, x.H, zero, x.W, np.intp(1)), zero, N, shift(out, channel * x.H * x.W * N))
+    for y in range(x.H):
+        source = shift(x.at, channel * x.c + y * x.h)
+        line = shift(out, (channel * x.H + y) * x.W * N)
+        for n0 in range(0, N, _SAMPLES):
+            for q in range(x.W):
+                for n in range(n0, min(n0 + _SAMPLES, N)):
+                    store(shift(line, q * N + n), load(shift(source, n * x.n + q * x.w)))
 
 
-@kernel
-def images_of(words, like):
-    """The images that words describe: an address and the further fields; elements are as at `like`."""
-    return Images(located(like, words[0]), words[1], words[2], words[3], words[4], words[5], words[6], words[7])
+# Samples whose lines are copied together: as many lines of a cache as its first level surely holds.
+_SAMPLES = 64

@@ -14,12 +14,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import itemsize
 from fastbp.runtime.vectors import (
     FEATURES,
     REGISTER_BYTES,
     VECTOR_BYTES,
     VectorCode,
-    folded,
+    folded_together,
     while_whole,
 )
 
@@ -36,15 +37,13 @@ _OFFSETS = types.CPointer(types.intp)
 
 
 @intrinsic
-def _correlation_tile(typingctx, shape, used, w, w_row, w_at, x, x_at, K, start, start_row, out, out_row):
-    """out[m, :] = start[m] + sum over k of w[m, w_at[k]]·x[x_at[k] + :], for `used` maps and the run of a shape.
+def _correlation_tile(typingctx, shape, used, w, x, x_at, K, start, start_row, out, out_row):
+    """out[m, :] = start[m] + sum over k of w[k, m]·x[x_at[k] + :], for `used` maps and the run of a shape.
 
-    `shape` is a number in SHAPES. Maps from `used` on repeat the last one and are not stored.
+    `shape` is a number in SHAPES; w is (K, height of the shape). Maps from `used` on are not stored.
     """
     pointer, size = w, types.intp
-    signature = types.void(
-        size, size, pointer, size, _OFFSETS, pointer, _OFFSETS, size, pointer, size, pointer, size
-    )  # fmt: skip
+    signature = types.void(size, size, pointer, pointer, _OFFSETS, size, pointer, size, pointer, size)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         shape, *operands = args
@@ -57,20 +56,19 @@ def _correlation_tile(typingctx, shape, used, w, w_row, w_at, x, x_at, K, start,
     return signature, codegen
 
 
-def _emit_correlation(builder, emit, height, width, used, w, w_row, w_at, x, x_at, K, start, start_row, out, out_row):
+def _emit_correlation(builder, emit, height, width, used, w, x, x_at, K, start, start_row, out, out_row):
     maps, columns = range(height), range(width)
     last = builder.sub(used, _I64(1))
     index = [builder.select(builder.icmp_signed("<", _I64(m), used), _I64(m), last) for m in maps]
-    w_maps = [builder.gep(w, [builder.mul(w_row, index[m])]) for m in maps]
     initial = [emit.splat(builder.load(builder.gep(start, [builder.mul(start_row, index[m])]))) for m in maps]
 
     def turn(k: Any, sums: list[Any]) -> list[Any]:
         image = builder.gep(x, [builder.load(builder.gep(x_at, [k]))])
         vectors = [emit.load(image, j, masked=False) for j in columns]
-        place = builder.load(builder.gep(w_at, [k]))
+        factors = builder.gep(w, [builder.mul(k, _I64(height))])
         updated = []
         for m in maps:
-            factor = emit.splat(builder.load(builder.gep(w_maps[m], [place])))
+            factor = emit.splat(builder.load(builder.gep(factors, [_I64(m)])))
             updated += [emit.multiply_add(factor, vectors[j], sums[m * width + j]) for j in columns]
         return updated
 
@@ -83,20 +81,19 @@ def _emit_correlation(builder, emit, height, width, used, w, w_row, w_at, x, x_a
 
 
 @kernel
-def correlation_tile(shape, used, w, w_row, w_at, x, x_at, K, start, start_row, out, out_row):
-    _correlation_tile(shape, used, w, w_row, w_at, x, x_at, K, start, start_row, out, out_row)
+def correlation_tile(shape, used, w, x, x_at, K, start, start_row, out, out_row):
+    _correlation_tile(shape, used, w, x, x_at, K, start, start_row, out, out_row)
 
 
 @intrinsic
-def _gradient_tile(typingctx, height, used, d, d_row, d_line, x, x_at, x_line, lines, run, first, last, sums, sums_row):
-    """sums[f, q] += sum over lines and a run of d[f, :]·x[x_at[q] + :], for `used` filters and places first:last.
+def _gradient_tile(typingctx, height, used, d, d_row, d_line, x, x_at, x_line, lines, run, sums):
+    """sums[q, f] += sum over lines and a run of d[f, :]·x[x_at[q] + :], for the filters and places of a tile.
 
     Lane l of a vector sums elements l, l + lanes, ... of each line, one line after the other; then the lanes are added.
+    Filters from `used` on repeat the last one.
     """
     pointer, size = d, types.intp
-    signature = types.void(
-        size, size, pointer, size, size, pointer, _OFFSETS, size, size, size, size, size, pointer, size
-    )
+    signature = types.void(size, size, pointer, size, size, pointer, _OFFSETS, size, size, size, pointer)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         height, *operands = args
@@ -108,86 +105,77 @@ def _gradient_tile(typingctx, height, used, d, d_row, d_line, x, x_at, x_line, l
     return signature, codegen
 
 
-def _emit_gradient(
-    context, builder, scalar, height, used, d, d_row, d_line, x, x_at, x_line, lines, run, first, last, sums, sums_row
-):
-    filters, places = range(height), range(PLACES)
+def _emit_gradient(context, builder, scalar, height, used, d, d_row, d_line, x, x_at, x_line, lines, run, sums):
     lanes = VECTOR_BYTES * 8 // scalar.bitwidth
     whole = builder.and_(run, _I64(-lanes))
-    left = builder.sub(run, whole)
-    emit = VectorCode(context, builder, scalar, left, VECTOR_BYTES)
-    last_row = builder.sub(used, _I64(1))
-    index = [builder.select(builder.icmp_signed("<", _I64(f), used), _I64(f), last_row) for f in filters]
-    d_rows = [builder.gep(d, [builder.mul(d_row, index[f])]) for f in filters]
-    x_places = [builder.gep(x, [builder.load(builder.gep(x_at, [_I64(q)]))]) for q in places]
-
-    def multiplied(place: Any, x_offset: Any, d_offset: Any, masked: bool, totals: list[Any]) -> list[Any]:
-        ds = [emit.load(builder.gep(builder.gep(row, [d_offset]), [place]), 0, masked=masked) for row in d_rows]
-        updated = []
-        for q in places:
-            vector = emit.load(builder.gep(builder.gep(x_places[q], [x_offset]), [place]), 0, masked=masked)
-            updated += [emit.multiply_add(ds[f], vector, totals[q * height + f]) for f in filters]
-        return updated
+    end = builder.and_(builder.add(run, _I64(lanes - 1)), _I64(-lanes))
+    emit = VectorCode(context, builder, scalar, builder.sub(run, whole), VECTOR_BYTES)
+    last = builder.sub(used, _I64(1))
+    index = [builder.select(builder.icmp_signed("<", _I64(f), used), _I64(f), last) for f in range(height)]
+    d_rows = [builder.gep(d, [builder.mul(d_row, number)]) for number in index]
+    x_places = [builder.gep(x, [builder.load(builder.gep(x_at, [_I64(q)]))]) for q in range(PLACES)]
 
     def line(number: Any, totals: list[Any]) -> list[Any]:
-        x_offset, d_offset = builder.mul(number, x_line), builder.mul(number, d_line)
+        d_offset, x_offset = builder.mul(number, d_line), builder.mul(number, x_line)
+
+        def multiplied(place: Any, totals: list[Any], masked: bool = False) -> list[Any]:
+            d_place, x_place = builder.add(d_offset, place), builder.add(x_offset, place)
+            ds = [emit.load(builder.gep(row, [d_place]), 0, masked) for row in d_rows]
+            xs = [emit.load(builder.gep(row, [x_place]), 0, masked) for row in x_places]
+            pairs = [(one, other) for other in xs for one in ds]
+            return [emit.multiply_add(*pair, total) for pair, total in zip(pairs, totals, strict=True)]
+
+        _, totals = while_whole(builder, _I64(0), whole, lanes, multiplied, totals)
         _, totals = while_whole(
-            builder, _I64(0), whole, lanes, lambda at, sums: multiplied(at, x_offset, d_offset, False, sums), totals
+            builder, whole, end, lanes, lambda place, totals: multiplied(place, totals, masked=True), totals
         )
-        before, has_rest = builder.block, builder.icmp_signed(">", left, _I64(0))
-        rest, done = builder.append_basic_block("rest"), builder.append_basic_block("line")
-        builder.cbranch(has_rest, rest, done)
-        builder.position_at_end(rest)
-        changed = multiplied(whole, x_offset, d_offset, True, totals)
-        after = builder.block
-        builder.branch(done)
-        builder.position_at_end(done)
-        result = []
-        for total, new in zip(totals, changed, strict=True):
-            phi = builder.phi(emit.vector)
-            phi.add_incoming(total, before)
-            phi.add_incoming(new, after)
-            result.append(phi)
-        return result
+        return totals
 
     _, totals = while_whole(builder, _I64(0), lines, 1, line, [emit.zero] * (height * PLACES))
-    for f in filters:
-        for q in places:
-            is_used = builder.icmp_signed("<", _I64(f), used)
-            is_new = builder.icmp_signed(">=", _I64(q), first)
-            is_there = builder.icmp_signed("<", _I64(q), last)
-            with builder.if_then(builder.and_(is_used, builder.and_(is_new, is_there))):
-                place = builder.gep(sums, [builder.add(builder.mul(sums_row, _I64(f)), _I64(q))])
-                total = builder.extract_element(folded(builder, totals[q * height + f], lanes), _I32(0))
-                builder.store(builder.fadd(builder.load(place), total), place)
+    for number, vector in enumerate(folded_together(builder, totals, lanes)):
+        emit.store(builder.fadd(emit.load(sums, number, masked=False), vector), sums, number, masked=False)
 
 
 @kernel
-def gradient_tile(height, used, d, d_row, d_line, x, x_at, x_line, lines, run, first, last, sums, sums_row):
-    _gradient_tile(height, used, d, d_row, d_line, x, x_at, x_line, lines, run, first, last, sums, sums_row)
+def gradient_tile(height, used, d, d_row, d_line, x, x_at, x_line, lines, run, sums):
+    _gradient_tile(height, used, d, d_row, d_line, x, x_at, x_line, lines, run, sums)
+
+
+@kernel
+def tile_sums(pointer, height):
+    """Elements that the sums of a tile of such a height take: whole vectors."""
+    lanes = VECTOR_BYTES // itemsize(pointer)
+    return (height * PLACES + lanes - 1) // lanes * lanes
 
 
 @intrinsic
-def copy_run(typingctx, source, target, count):
-    """Copy `count` elements that lie side by side."""
-    signature = types.void(source, source, types.intp)
+def copy_runs(typingctx, source, source_step, target, target_step, runs, count):
+    """Copy `runs` runs of `count` elements, source_step and target_step apart; up to a register more is written."""
+    size = types.intp
+    signature = types.void(source, size, source, size, size, size)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target, count = args
+        source, source_step, target, target_step, runs, count = args
         scalar = signature.args[0].dtype
         lanes = REGISTER_BYTES * 8 // scalar.bitwidth
-        whole = builder.and_(count, _I64(-lanes))
-        left = builder.sub(count, whole)
-        emit = VectorCode(context, builder, scalar, left)
+        whole = builder.and_(builder.sub(count, _I64(1)), _I64(-lanes))
+        emit = VectorCode(context, builder, scalar, builder.sub(count, whole))
 
-        def move(place: Any, values: list[Any]) -> list[Any]:
-            emit.store(emit.load(builder.gep(source, [place]), 0, False), builder.gep(target, [place]), 0, False)
-            return values
+        def copied(number: Any, nothing: list[Any]) -> list[Any]:
+            begin = builder.gep(source, [builder.mul(number, source_step)])
+            end = builder.gep(target, [builder.mul(number, target_step)])
 
-        while_whole(builder, _I64(0), whole, lanes, move, [])
-        with builder.if_then(builder.icmp_signed(">", left, _I64(0))):
-            value = emit.load(builder.gep(source, [whole]), 0, masked=True)
-            emit.store(value, builder.gep(target, [whole]), 0, masked=True)
+            def move(place: Any, nothing: list[Any]) -> list[Any]:
+                emit.store(emit.load(builder.gep(begin, [place]), 0, False), builder.gep(end, [place]), 0, False)
+                return nothing
+
+            while_whole(builder, _I64(0), whole, lanes, move, [])
+            last = emit.load(builder.gep(begin, [whole]), 0, masked=True)
+            emit.store(last, builder.gep(end, [whole]), 0, masked=False)
+            return nothing
+
+        with builder.if_then(builder.icmp_signed(">", count, _I64(0))):
+            while_whole(builder, _I64(0), runs, 1, copied, [])
         return context.get_dummy_value()
 
     return signature, codegen
