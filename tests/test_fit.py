@@ -26,10 +26,12 @@ from fastbp import (
 )
 from fastbp.layers import (
     Affine,
+    Convolution,
     Dropout,
     ExpWithLoss,
     Identity,
     IdentityWithLoss,
+    Pooling,
     ReLU,
     Sigmoid,
     SigmoidWithLoss,
@@ -675,3 +677,23 @@ def test_a_copy_and_a_pickle_go_on_the_same_way():
     network.fit(x, t, optimizer=optimizer, seed=1)
     for other, _ in pairs:
         assert_same_parameters(other, network)
+
+
+@pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
+def test_images_come_to_layers_in_their_shape():
+    def network():
+        rng = np.random.default_rng(0)
+        conv = Convolution(rng.standard_normal((3, 2, 3, 3)), np.zeros(3), pad=1)
+        return Sequential(
+            [conv, ReLU(), Pooling(2, 2), Affine(rng.standard_normal((27, 4)), np.zeros(4))], SoftmaxWithLoss()
+        )
+
+    rng = np.random.default_rng(1)
+    x, t = rng.standard_normal((10, 2, 6, 6)), rng.integers(0, 4, 10)
+    fitted, stepped, optimizer = network(), network(), SGD(0.01)
+    history = fitted.fit(x, t, epochs=2, batch_size=10, optimizer=SGD(0.01), seed=0, validation_data=(x, t))
+    for _ in range(2):
+        optimizer.update(stepped.params, stepped.gradient(x, t))
+    for key, value in stepped.params.items():
+        np.testing.assert_allclose(fitted.params[key], value, rtol=1e-9)
+    assert history["val_loss"][-1] == fitted.loss(x, t)

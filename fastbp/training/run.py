@@ -113,7 +113,7 @@ class Run(Interruptible):
         if on_nan not in ("stop", "ignore"):
             raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
         self._continues_on_nan = on_nan == "ignore"
-        self._x = _rows_of(x, _common_dtype(network.layers.values()) or FLOAT64)
+        self._x, self._sample_shape = _rows_of(x, _common_dtype(network.layers.values()) or FLOAT64), np.shape(x)[1:]
         self._t = as_array("t", t)
         samples = len(self._x)
         self.batch_size = min(self.batch_size, samples)
@@ -174,8 +174,13 @@ class Run(Interruptible):
         ]
 
     def _predicted_outputs(self) -> int:
-        predicted = as_array("predict(x)", self.network.predict(_scaled(self._x[:1], self._scale)))
+        predicted = as_array("predict(x)", self.network.predict(self._samples(slice(1))))
         return int(predicted.shape[-1])
+
+    def _samples(self, which: Any) -> Array:
+        """Samples as the network takes them outside of the engine: scaled, in the shape in which they came."""
+        rows = _scaled(self._x[which], self._scale)
+        return rows.reshape(len(rows), *self._sample_shape)
 
     def epoch(self) -> Iterator[Stretch]:
         """Do the steps of one epoch, or what is left of it, a stretch at a time.
@@ -302,7 +307,7 @@ class Run(Interruptible):
         """Do a step layer by layer if its loss is finite. Else, and after an error, dropout is put back."""
         network = self.network
         dropouts = [layer for layer in network.layers.values() if isinstance(layer, Dropout)]
-        x, t = _scaled(self._x[batch], self._scale), self._t[batch]
+        x, t = self._samples(batch), self._t[batch]
         weights = where_given(None if self._weights is None else self._weights[batch])
         before, is_done = [layer.step for layer in dropouts], False
         try:
