@@ -93,14 +93,14 @@ class _KernelCache:
 
 
 def _checksum(path: Path, payload: bytes) -> bytes:
-    """Of a file's content and its name with that of its folder, so that no other can stand in its place."""
+    """The checksum of a file's content, its name and its folder's name, so that no other file can replace it."""
     checksum = hashlib.sha256(f"{path.parent.name}/{path.name}/".encode())
     checksum.update(payload)
     return checksum.digest()
 
 
 def _read_trusted(path: Path) -> bytes:
-    """The content of a file that no other user can have written, nor put into its folder between two looks."""
+    """The content of a file, if no other user can have written it, or put it into its folder meanwhile."""
     if not _HAS_OWNERS:
         return path.read_bytes()
     folder = _open_trusted(path.parent, os.O_RDONLY | _FOLDER)
@@ -201,7 +201,7 @@ def _find_cache() -> tuple[Path | None, str]:
 # Windows has no users by number, and keeps what is in a user's own folder from others.
 _HAS_OWNERS = hasattr(os, "geteuid") and os.open in os.supports_dir_fd
 
-# How a folder is opened: not through a link, which whoever owns the folder above may have put there.
+# How a folder is opened: not through a link, which another owner of the folder above may have put there.
 _FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 try:

@@ -2,11 +2,10 @@
 
 Each is within 2 units in the last place, erf within 4.
 
-They have no branches, so that a loop over them uses vectors: exp of 1,000,000 float32 takes 0.2 ms where Numba's own,
-a call of a scalar library function in each turn, takes 2.3 and NumPy 0.4. Tails are exact: exp(-inf) = 0,
+They have no branches, so that a loop over them uses vectors: exp of 1,000,000 float32 takes 0.2 ms. Numba's own, which
+calls a scalar library function in each turn, takes 2.3 ms, and NumPy 0.4. Tails are exact: exp(-inf) = 0,
 exp(inf) = inf, results too large are inf, results below the smallest normal number are subnormal (gradual underflow),
-NaN comes through. One text serves both dtypes: a constant or polynomial is called with a number of the dtype
-that is wanted.
+NaN stays NaN. One source serves both dtypes: a constant or a polynomial takes a number x, and has the dtype of x.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ _LN2_LOW = _constant(-2.12194440054690583e-4, 1.90821492927058770002e-10)
 # Adding 1.5 · 2**(bits of the mantissa) rounds to an integer and leaves it in the low bits.
 _ROUND = _constant(1.5 * 2**23, 1.5 * 2**52)
 
-# Beyond these exp is 0 or inf in the format; within them its power of two fits two factors.
+# Beyond these limits exp is 0 or inf in the dtype. Within them two factors hold its power of two.
 _EXP_LOW, _EXP_HIGH = _constant(-104.0, -746.0), _constant(89.0, 710.0)
 
 # Series up to the first term below half a unit in the last place: of (exp(r) - 1 - r)/r² for |r| <= ln(2)/2; of

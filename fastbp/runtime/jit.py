@@ -31,12 +31,12 @@ def kernel(function: Callable[..., Any]) -> Any:
     Its arithmetic is done as it is written, on every CPU and in every place that the code is linked into. A sum that is
     to use vectors says its order itself (`fastbp.runtime.vectors`).
     """
-    # Left out, the flags would be those of whichever kernel calls it first.
+    # Without flags of its own a kernel would get those of the kernel that calls it first.
     return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
 
 
 def named(function: Function, name: str) -> Function:
-    """A function that is made for another, under a name of its own in the cache."""
+    """Give a function that another function made a name of its own in the cache."""
     function.__qualname__ = f"{name}.{function.__name__}"
     return function
 
@@ -47,7 +47,7 @@ def unlocked_kernel(function: Callable[..., Any]) -> Any:
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` for one caller, that becomes part of it: LLVM optimises large code once less."""
+    """`kernel` that becomes part of its one caller, so that LLVM optimises large code once less."""
     return njit(inline="always", fastmath=False, error_model=_ERROR_MODEL)(function)
 
 

@@ -1,4 +1,4 @@
-"""Pointers for kernels: an array's memory by address and stride, where slices of arrays would cost too much."""
+"""Pointers for kernels: the memory of an array by address and stride, without the cost of slices."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def store(typingctx: Any, pointer: Any, value: Any) -> Any:
 
 @intrinsic
 def itemsize(typingctx: Any, pointer: Any) -> Any:
-    """Bytes of an element, known when compiling: an array's own is not, and a division by it takes 20 cycles."""
+    """Bytes of an element, a constant in the code. An array's itemsize is none, and division by it takes 20 cycles."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(pointer.dtype)))
@@ -85,9 +85,9 @@ def itemsize(typingctx: Any, pointer: Any) -> Any:
 
 @intrinsic
 def allocate(typingctx: Any, pointer: Any, count: Any) -> Any:
-    """Memory for `count` elements like that at `pointer`, to be given to `release`; null for none.
+    """Memory for `count` elements like that at `pointer`, which `release` frees; null for none.
 
-    An array instead would be counted at every call that it is passed to (110 ns in a product of 0×0×0).
+    References to an array would be counted at every call that takes it (110 ns in a product of 0×0×0).
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -126,7 +126,7 @@ def word_at(typingctx: Any, address: Any, number: Any) -> Any:
 def call_at(typingctx: Any, address: Any, function: Any, arguments: Any) -> Any:
     """Call a compiled kernel that returns nothing by its address (`address_of`).
 
-    A plain call would link the kernel in and optimise it once more, and so would the caller's callers.
+    A plain call would link the kernel into the caller and its callers, and LLVM would optimise it again in each.
     """
     if not all(kind == types.intp or isinstance(kind, types.CPointer) for kind in arguments.types):
         raise TypingError(f"call_at: expected machine words and pointers, as `address_of` is given, got {arguments}")
@@ -144,7 +144,7 @@ def call_at(typingctx: Any, address: Any, function: Any, arguments: Any) -> Any:
 
 
 def address_of(kernel: Any, argument_types: tuple[Any, ...]) -> int:
-    """Where a kernel begins that is compiled for `argument_types`, which this does if it must."""
+    """The address of a kernel for `argument_types`, which is compiled first if need be."""
     kernel.compile(argument_types)
     compiled = kernel.overloads[argument_types]
     address: int = compiled.library.get_pointer_to_function(compiled.fndesc.mangled_name)
@@ -165,10 +165,10 @@ def aligned(typingctx: Any, pointer: Any, size: Any) -> Any:
 
 @intrinsic
 def record_pointer(typingctx: Any, record: Any) -> Any:
-    """Pointer to a copy of a named tuple in this function's frame, for kernels that it calls to look at with `view`.
+    """Pointer to a copy of a named tuple in this function's frame, for kernels that it calls and that use `view`.
 
-    Passed on as it is, a record of arrays is copied word by word at every call, and the users of every array are
-    counted, in one counter for all threads: a step of a small network spent half of its time there.
+    A record that is passed by value is copied word by word at every call, and the references to each of its arrays are
+    counted, in one counter for all threads. A step of a small network spent half of its time there.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -181,7 +181,7 @@ def record_pointer(typingctx: Any, record: Any) -> Any:
 def view(typingctx: Any, pointer: Any) -> Any:
     """The named tuple at a pointer of `record_pointer`, its arrays uncounted: it must not outlive that copy.
 
-    Its fields are arrays and numbers; truth values look otherwise in memory.
+    Its fields are arrays and numbers. Booleans have another form in memory.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

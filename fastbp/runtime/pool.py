@@ -7,9 +7,9 @@ what nobody else has claimed. An empty region costs 0.2 µs (libgomp: 1.4 to 3),
 - Helpers are Python threads inside a compiled loop without the GIL. They spin for some microseconds after a region and
   then sleep, so a pool that is not used costs nothing.
 - One region runs at a time. A caller that finds the pool taken by another thread does its parts alone.
-- A region is late where the caller waits much longer for begun parts than it worked itself. Another process has the
-  helper's core then, as it has where a helper finds that it was stopped in its spin, or wakes on the caller's core.
-  Callers work alone for 20 times as long as that took, which bounds the loss to a twentieth.
+- A region is late when the caller waits much longer for parts that helpers have begun than it worked itself. Another
+  process then has the helper's core. The same is true when a helper finds that it was stopped in its spin, or wakes on
+  the caller's core. Callers then work alone for 20 times the time that was lost, so the loss is at most a twentieth.
 - A forked child has none of its parent's threads, and makes a pool of its own.
 """
 
@@ -40,24 +40,25 @@ PARTS, FUNCTION, DATA, CORE = range(56, 60)
 REGION, WAIT, WAKE, CLOCK, WHICH_CORE = range(64, 69)
 WORDS = 72
 
-# Turns of a spin, of some 15 ns: a wait of 100 µs, after which a thread sleeps. Between two regions of a training step
-# lies less than 1 µs, and between two large layers of a loop in Python some 50: with 2,000 turns a helper slept there,
-# and a step of 784-50-10 by layers took as long on two threads as on one, where it takes 0.75 times as long.
+# Turns of a spin, of some 15 ns each: a thread waits 100 µs and then sleeps. Two regions of a training step are less
+# than 1 µs apart, two large layers of a loop in Python some 50 µs. With 2,000 turns helpers slept between layers, and
+# a step of 784-50-10 by layers took as long on two threads as on one. With 8,000 it takes 0.75 times as long.
 SPINS = 8000
 
-# A helper reads the clock after so many turns. Where more nanoseconds have gone by, another process had its core.
+# A helper reads the clock after so many turns. If more than so many nanoseconds have passed, another process had its
+# core.
 TURNS, CONTESTED = 64, 200_000
 
-# A region is late where the wait is more than so many halves of the caller's own work. Helpers that were woken for it
-# begin later and find cold caches: on a quiet machine the wait is up to 3 times the work then.
+# A region is late if the wait is more than so many halves of the caller's own work. Helpers that were woken for it
+# begin later and find cold caches: the wait is then up to 3 times the work on a quiet machine.
 LATE, LATE_FROM_SLEEP = 3, 12
 
 # Time alone in multiples of what was lost, and in nanoseconds at most: a process that was stopped for an hour has its
 # threads again soon after.
 PATIENCE, LONGEST_ALONE = 20, 1_000_000_000
 
-# Time alone in nanoseconds after a helper woke on the caller's core, as it does where the others are busy: it sleeps
-# again, or the caller would wait for it.
+# Time alone in nanoseconds after a helper woke on the caller's core, which happens when the other cores are busy. The
+# helper sleeps again, because the caller would wait for it.
 CROWDED = 5_000_000
 
 # Whether the system tells which core a thread runs on.
@@ -167,7 +168,7 @@ def _store(ordering: str) -> Any:
     return store
 
 
-# Others may read what was prepared once they see what was put after it.
+# A thread that sees what was put also sees what was prepared before.
 _put, _prepare = _store("seq_cst"), _store("monotonic")
 
 
@@ -351,7 +352,7 @@ def _do_parts(pool):
 
 @kernel
 def _await_parts(pool, parts):
-    """Wait until the helpers have done what they began. Asleep, the caller leaves its core to them."""
+    """Wait until the helpers have done what they began. The caller sleeps after a while, and so gives them its core."""
     spins = 0
     while True:
         done = _get(pool, DONE)
@@ -396,7 +397,7 @@ def help_always(pool):
 
 @kernel
 def _doze(pool):
-    """Sleep until there is a region, or the next one: no caller depends on a helper."""
+    """Sleep until there is a region. A helper may miss one: no caller depends on it."""
     wakes = _get(pool, WAKES)
     _add(pool, SLEEPERS, 1)
     _sleep(pool, WAKES, wakes)

@@ -14,11 +14,11 @@ from fastbp.runtime import threads
 from fastbp.runtime.jit import kernel, unlocked_kernel
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
 
-# Elements of an array from which on a pass over it may take 50 µs, as a softmax does: other Python threads then run
+# A pass over an array of so many elements may take 50 µs, as that of a softmax does. Other Python threads then run
 # beside it.
 LONG = 20_000
 
-# Elements from which on it is shared among threads: where a pass as short as ReLU's takes 5 µs.
+# An array of so many elements is shared among threads. A pass as short as that of ReLU takes 5 µs then.
 WORTH_SHARING = 50_000
 
 

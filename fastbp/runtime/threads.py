@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from fastbp.runtime import cores
 from fastbp.runtime.pool import REGION, Pool, is_known
 
-# Multiply-adds from which on a kernel is worth dividing: fewer are done before a helper has begun.
+# A kernel of fewer multiply-adds is not divided: it is done before a helper has begun.
 WORTH_A_REGION = 400_000
 
-# What kernels know of threads, by its address: into how many parts they divide their work, and the address of the pool
-# that does them, 0 until `start`.
+# What kernels read about threads, by its address: the number of parts into which they divide their work, and the
+# address of the pool that does the parts, 0 until `start`.
 _team = np.zeros(2, np.intp)
 TEAM = _team.ctypes.data
 
@@ -42,7 +42,7 @@ def start() -> None:
 
 @intrinsic
 def parts_of(typingctx: Any, team: Any) -> Any:
-    """Into how many parts a kernel may divide its work."""
+    """The number of parts into which a kernel may divide its work."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _word(builder, args[0], 0)
@@ -105,10 +105,10 @@ def _word(builder: Any, address: Any, number: int) -> Any:
 
 @intrinsic
 def release_gil(typingctx: Any, is_long: Any) -> Any:
-    """Let other Python threads run where the work is long, until `take_gil` is given what this returns.
+    """Let other Python threads run if the work is long, until `take_gil` gets what this returns.
 
-    Long is more than some 50 µs. Shorter work keeps the lock: taking it back may wait 5 ms for a thread that computes
-    in Python.
+    Long is more than some 50 µs. Shorter work keeps the lock: to take it back may need 5 ms, while another thread
+    computes in Python.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -143,12 +143,12 @@ def get_num_threads() -> int:
 
 
 def most_parts() -> int:
-    """Into how many parts a kernel may divide its work now."""
+    """The number of parts into which a kernel may divide its work now."""
     return int(_team[0])
 
 
 def team(n: int) -> NDArray[np.intp]:
-    """Like the team of `TEAM` at this moment, of at most `n` threads. It is given to kernels by its address."""
+    """A copy of the team of `TEAM`, of at most `n` threads. Kernels take it by its address."""
     return np.array([min(n, _team[0]), _team[1]], np.intp)
 
 
@@ -223,7 +223,7 @@ def _after_fork_in_child() -> None:
     _team[:] = 1, 0
 
 
-# More than any machine has cores: beyond it parts have nothing to do, and only take time.
+# More than the cores of any machine. Further parts would have nothing to do.
 _MOST_PARTS = 1024
 
 _CORES = cores.available_cores()

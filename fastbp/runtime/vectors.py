@@ -1,9 +1,8 @@
 """Vectors of the CPU for kernels: what it has, instructions for one dtype, and sums with an order of their own.
 
-LLVM may reorder nothing in a kernel, so that no bit depends on the width of a CPU's registers. A sum of a row is
-therefore written with its order: lane l of a vector of VECTOR_BYTES, the same on every CPU, sums elements l,
-l + lanes, ... one after the other, from 0; then the upper half of the lanes is added to the lower half until one
-is left.
+LLVM may reorder nothing in a kernel, so that no bit depends on the width of a CPU's registers. The sum of a row
+therefore has its order in the code. A vector has VECTOR_BYTES on every CPU. Its lane l sums elements l, l + lanes, ...
+one after the other, from 0. Then the upper half of the lanes is added to the lower half until one lane is left.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ FEATURES = _target_features()
 # A vector in the code, on every CPU; one that has narrower registers takes several for it.
 VECTOR_BYTES = 64
 
-# A vector register of this CPU, by which the tiles of a product are cut. An element has the same bits whatever the cut.
+# A vector register of this CPU, which sets the size of the tiles of a product. No bit depends on the size of a tile.
 REGISTER_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx2" in FEATURES else 16
 
 # On a CPU without the instruction llvm.fma is a call to a slow library function, and llvm.fmuladd multiplies and adds.
@@ -159,8 +158,6 @@ class VectorCode:
 # Vectors of a long row that are summed side by side: an addition takes three cycles, and two can begin in each.
 _ABREAST = 4
 
-# Rows shorter than a vector are summed one element after the other: a vector would be mostly its beginning and end.
-
 # What a sum does to its totals: (instructions, totals, a vector of each row, further numbers) -> totals.
 _Step = Callable[[VectorCode, Any, list[Any], list[Any]], Any]
 
@@ -169,7 +166,8 @@ def _sum(step: _Step, in_double: bool = False) -> Any:
     """An intrinsic sum(rows, numbers, count): over `count` elements of rows, a tuple of pointers.
 
     Groups of four vectors go to four totals side by side, which are then added as (0 + 1) + (2 + 3); the vectors that
-    are left follow one by one, the last of them masked. A short row is one chain.
+    are left follow one by one, the last of them masked. A row shorter than a vector is one chain: most of a vector
+    loop would be its beginning and end.
     """
 
     @intrinsic

@@ -1,11 +1,11 @@
 """The loops around the register tile: C = start + A·B over strided memory, and an epilogue on it.
 
-A is read through both of its strides, so A transposed costs nothing. B must lie in rows. It is copied panel by panel
-where it does not (B transposed) or where its rows are far apart. The columns that are left beyond whole registers, if
-they are few, would waste most of one and go another way.
+A is read through both of its strides, so A transposed costs nothing. B must lie in rows. It is copied panel by panel if
+it does not (B transposed) or if its rows are far apart. A few columns beyond whole registers would waste most of a
+register, so they are computed in another way.
 
-Whichever way an element goes, it is one chain: it begins with `start`, and multiply-adds in the order of k follow, each
-rounded once. So neither threads nor the CPU's registers, which set the ways, change a bit.
+An element is one chain in every way: it begins with `start`, and multiply-adds in the order of k follow, each rounded
+once. So the number of threads and the CPU's registers change no bit.
 """
 
 from __future__ import annotations
@@ -216,9 +216,8 @@ def _multiply_by_rows(a, a_row, b, b_row, b_col, start, start_col, c, c_row, i0,
     """C[i0:i1, :columns] = start + A[i0:i1, :K]·B[:K, :columns], for rows of A in one piece.
 
     Registers transpose pieces of the rows. A register holds one column of several rows, so that each element is a chain
-    and no lane is wasted. With
-    the columns masked, 100×784×50 would take 1.19 times as long; by dot products, which are no chains, 1.00 times, and
-    100×784×1 half as long. The last rows, if they are too few, are done with some before them once more.
+    and no lane is wasted. With the columns masked, 100×784×50 would take 1.19 times as long; by dot products, which are
+    no chains, 1.00 times, and 100×784×1 half as long. If the last rows are too few, some before them are done again.
     """
     for k in range(K):
         for column in range(columns):

@@ -45,15 +45,15 @@ PLAIN, A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, SUBTRACT = 0, 1, 2, 4,
 _addresses = np.zeros(2, np.intp)
 _ADDRESSES = _addresses.ctypes.data
 
-# What stands for the row of a product that needs none, by the size of an element.
+# The argument `row` of a product that takes none, by the size of an element.
 _NO_ROW = {4: np.zeros(0, np.float32), 8: np.zeros(0)}
 
-# An A of so many bytes, which no cache holds, is divided into blocks of rows that the second-level cache does hold, as
-# every panel of B reads all rows: 10,000×784×50 takes 0.6 times as long in float32 and in float64. A smaller A comes
-# from the third-level cache as fast, and blocks, each of which copies B, cost a tenth there.
+# Every panel of B reads all rows of A. An A of LARGE_BYTES fits no cache, so it is divided into blocks of rows that fit
+# the second-level cache: 10,000×784×50 takes 0.6 times as long in float32 and in float64. A smaller A comes from the
+# third-level cache as fast. Blocks would cost a tenth there, because each of them copies B.
 LARGE_BYTES, BLOCK_BYTES = 16_000_000, 400_000
 
-# Vectors in a row that is multiplied by B row by row: from here on the rows of B are longer than a few tiles.
+# A single row is multiplied by B row by row if the rows of B have so many vectors. They are longer than a few tiles.
 LONG_ROW = 16
 
 
@@ -83,7 +83,7 @@ def product(A: Any, B: Any, row: Any, C: Any, form: int = PLAIN) -> None:
 
 @kernel
 def _product(team, addresses, A, B, row, C, form):
-    """Returns whether it was done: not where `multiply`, or threads that it would be worth, are not there yet."""
+    """Returns whether it was done: `multiply`, or threads that would be worth their cost, may not be ready yet."""
     address = word_at(addresses, itemsize(at(C, 0)) // 4 - 1)
     if address == 0:
         return False
@@ -103,9 +103,9 @@ def _product(team, addresses, A, B, row, C, form):
 
 @kernel
 def _blocks(M, K, item):
-    """Into how many blocks the rows of A are divided; 1 for one that every panel of B may read from the cache.
+    """The number of blocks into which the rows of A are divided; 1 for an A that stays in a cache.
 
-    More blocks than threads also share the work well where a thread has its core for half of the time.
+    More blocks than threads also share the work well when a thread has its core for half of the time.
     """
     block = BLOCK_BYTES // (K * item + 1)
     return M // block if M * K * item >= LARGE_BYTES and block >= 2 * COPY_ROWS else 1

@@ -27,12 +27,12 @@ HEIGHTS = (
 )
 PANEL = len(HEIGHTS)
 
-# A single row needs more vectors side by side, for a multiply-add every half cycle that is four cycles under way.
+# A single row needs more vectors side by side: two multiply-adds begin in a cycle, and each takes four cycles.
 SINGLE_ROW = 8
 _TILES = (*HEIGHTS, *(((1,),) * (SINGLE_ROW - PANEL)))
 TALL, SHORT = tuple(heights[0] for heights in _TILES), tuple(heights[-2:][0] for heights in _TILES)
 
-# Registers of rows of A that are transposed together for the last columns.
+# For the last columns, so many registers of rows of A are transposed together.
 TRANSPOSED = 2
 
 # While the first tile copies a panel it asks for the row this far ahead.
