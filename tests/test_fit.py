@@ -599,7 +599,7 @@ run_of_long_epochs(path, 1_000_000, path if os.path.exists(path) else None, ever
 """
     rng = np.random.default_rng(0)
     steps = []
-    for kill in range(20):
+    for kill in range(12):
         process = subprocess.Popen([sys.executable, "-c", code, "by epochs" if kill % 4 == 3 else "by time"])
         before = path.stat().st_mtime_ns if path.exists() else 0
         while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
@@ -609,7 +609,7 @@ run_of_long_epochs(path, 1_000_000, path if os.path.exists(path) else None, ever
         process.wait()
         reached = saving.read(path)[1]["checkpoint"]
         steps.append(reached["step"])
-    assert sum(step > 0 for step in steps) >= 5
+    assert sum(step > 0 for step in steps) >= 3
     epochs = reached["epochs"] + 2
     run_of_long_epochs(path, epochs, path)
     arrays, meta = saving.read(path)

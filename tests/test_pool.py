@@ -86,13 +86,15 @@ from tests.test_pool import _run_regions
 pool = pools.Pool()
 pool.start(1)
 team, counts = np.array([64, pool.address], np.intp), np.zeros(64)
+_run_regions(team.ctypes.data, 1, counts, 0)  # compiles it
 alone = []
 for _ in range(3):
-    wake = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -CONT {os.getpid()}"])
+    wake = subprocess.Popen(["sh", "-c", f"while sleep 0.3 && kill -CONT {os.getpid()}; do :; done"])
     _run_regions(team.ctypes.data, 100, counts, 1000)
     os.kill(os.getpid(), signal.SIGSTOP)  # while the helper spins
     time.sleep(0.05)
     alone.append((int(pool._words[pools.ALONE_UNTIL]) - time.monotonic_ns()) / 1e9)
+    wake.kill()
     wake.wait()
 print(max(alone) <= 1)
 """
