@@ -46,7 +46,7 @@ def _is_altered(part: Any) -> bool:
 
 
 def own_words(layers: Iterable[Any], loss: Any) -> list[Any]:
-    """What the plan takes of layers and loss beside arrays, checked: with other words a plan is another one."""
+    """What the plan takes from layers and loss beside arrays, checked. A change of it needs another plan."""
     words: list[Any] = []
     for layer in layers:
         record = LAYERS.get(type(layer))
@@ -334,7 +334,7 @@ class _Plan:
         self._place_samples()
         self._place_squares()
         self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)
-        # What tells one plan from another of the same sizes, without addresses, which differ from run to run.
+        # It tells plans of the same sizes apart. Addresses are no part of it: they differ from run to run.
         self.key = (str(self._names), self.table.tobytes(), self.settings.tobytes())
 
     def _activate(self, row: Array, record: LayerRecord, layer: Any) -> None:

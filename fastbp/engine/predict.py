@@ -1,7 +1,7 @@
 """The outputs of a stack of affine layers with activations, in one pass over the samples.
 
-Each thread takes some samples at a time through all layers, so that what it reads and writes stays in the cache. It
-looks for what is not finite in them on the way: looking before, as a pass of its own, takes as long as reading them.
+Each thread takes some samples at a time through all layers, so that what it reads and writes stays in the cache. On the
+way it looks for samples that are not finite. A pass of its own for that would take as long as reading them.
 """
 
 from __future__ import annotations

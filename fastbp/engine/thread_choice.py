@@ -17,7 +17,8 @@ FIRST, LONGEST = 0.05, 0.5
 # Seconds at the beginning of a try that do not count, because sleeping threads wake and fill their caches.
 WARMING = 0.0005
 
-# The share of the time that tries take. The first try comes after so many steps in any case, because it may save much.
+# The share of the time that tries take. The first try need not keep to it, because it may save much. It comes after so
+# many steps.
 SHARE, FIRST_STEPS = 0.02, 10
 
 # Seconds over which the time of a step is averaged. A longer average would hold the cold caches of a run's first steps

@@ -131,7 +131,7 @@ def _backward(network_at, number, i0, i1, scratch):
 
 @kernel
 def _gradient(network_at, number, part, parts, N, coefficients):
-    """A slice of W, some rows at a time while they are in the cache, and with its first rows b."""
+    """Update a slice of W, some rows at a time while they are in the cache. Row 0 comes with b."""
     network = view(network_at)
     layer = network.layers[number]
     D, M = layer[D_IN], layer[M_OUT]
@@ -146,7 +146,7 @@ def _gradient(network_at, number, part, parts, N, coefficients):
 
 @kernel
 def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subtracted):
-    """Rows start:stop of W, from which their gradient may be subtracted before it reaches memory."""
+    """Update rows start:stop of W. Where the gradient `is_subtracted`, it does not reach memory."""
     network = view(network_at)
     layer, gradients = network.layers[number], network.gradients[part]
     D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)

@@ -45,7 +45,7 @@ def is_reference() -> bool:
 class Twins:
     """A kernel and its twin in NumPy, which take the same arguments.
 
-    Results are written to trailing arguments, which lie apart from the others.
+    They write results to their last arguments, which share no memory with the others.
     """
 
     def __init__(self, kernel: Any, twin: Callable[..., Any]) -> None:
@@ -129,7 +129,7 @@ class Map:
     gradient : kernel or None
         With the arguments of `fastbp.ops.state.gradient`, for a layer with parameters.
     outputs : callable
-        outputs(layer, D, whose) is M, the numbers of an output for D of an input, whose source is named in errors.
+        outputs(layer, D, whose) is M, the size of an output for inputs of size D. Errors begin with `whose`.
     words : callable
         words(layer) are two machine words of the layer's own.
     scale : callable
@@ -167,7 +167,7 @@ class Loss:
     output : str
         The estimators' name for what a prediction makes of the outputs.
     predict : kernel or None
-        What that is, with the arguments of `fastbp.ops.state.predict`; None where predictions are the outputs.
+        The kernel that does so, with the arguments of `fastbp.ops.state.predict`; None if predictions are the outputs.
     """
 
     kernels: Callable[[Any, float], tuple[Any, Any]]

@@ -366,7 +366,7 @@ def _of_distributions(network_at, count, i0, i1):
 
 @kernel
 def _mixed(network_at, count, i0, i1):
-    """For targets that are distributions, which are smoothed now, and the labels of these."""
+    """Losses, hits and deltas for distributions, which are smoothed first, and their labels."""
     network = view(network_at)
     h, d, losses = end_of(network_at, i0, i1)
     t, tops, smoothing = targets_of(network_at, i0, i1), network.loss_scratch[0, i0:i1], network.loss_settings[2]

@@ -30,7 +30,7 @@ from fastbp.runtime.sharing import public_kernel
 
 __all__ = ["Dropout"]
 
-# What a kernel takes for a seed or a step without a second compilation.
+# The largest seed or step for which a kernel is not compiled a second time.
 _LARGEST_SEED = 2**63 - 1
 
 # The odd number next to 2**64 divided by the golden ratio: consecutive multiples are spread evenly over 64 bits.

@@ -44,7 +44,7 @@ __all__ = ["SigmoidWithLoss"]
 @kernel
 def sum_of_losses(values):
     """The sum in float64."""
-    # In a kernel of its own: Numba frees an array of the caller's after its last use, which a pointer to it is not.
+    # In a kernel of its own: Numba frees a caller's array after its last use, and does not count a pointer to it.
     return sum_in_double((at(values, 0),), (), len(values))
 
 
@@ -90,12 +90,12 @@ def squared_error_backward(y: Array, t: Array, dout: float, dy: Array) -> None:
 
 
 def shares_of_mean(weights: Array, total: Array | float) -> Array:
-    """What samples of some weights count for in their mean, w/sum(w); nothing where the sum is 0."""
+    """The shares of samples in a weighted mean, w/sum(w); 0 if the sum is 0."""
     return np.divide(weights, total, out=np.zeros_like(weights), where=np.greater(total, 0))
 
 
 def shares_of(sample_weight: ArrayLike | None, N: int) -> Array | None:
-    """What each sample of a batch counts for in the mean, or None where all count alike."""
+    """The share of each sample of a batch in the mean, or None if all are alike."""
     if sample_weight is None:
         return None
     weights = sample_weights(sample_weight, N)
@@ -115,12 +115,12 @@ def mean_loss(
 
 
 def dout_of_sum(dout: float, shares: Array | None) -> float:
-    """The `dout` that makes the gradient of a mean over the batch one of a sum, which is to be weighted."""
+    """`dout` for a gradient that `weighted` multiplies by shares: that of a sum over the batch, not of a mean."""
     return dout if shares is None else dout * len(shares)
 
 
 def weighted(dx: Array, shares: Array | None) -> Array:
-    """The gradient of a sum over the batch, with the share of each sample, in place."""
+    """The gradient of a sum over the batch, each sample multiplied by its share, in place."""
     if shares is not None:
         same_shape("sample_weight", shares, dx.shape[:1], "one for each row of y")
         dx *= shares.astype(dx.dtype)[:, np.newaxis]
@@ -218,7 +218,7 @@ def _sigmoid_cross_entropy_forward(x, t, y):
 def _sigmoid_cross_entropy_of_rows(x, t, y, losses):
     """y = sigmoid(x), with the loss of each row.
 
-    Elements go through the logarithms all together, as a loop over a row of one would take no vectors.
+    One loop takes the logarithms of all elements: a loop over a row of one element would use no vectors.
     """
     noinline()
     zero, one = x.dtype.type(0), x.dtype.type(1)

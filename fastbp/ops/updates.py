@@ -331,7 +331,7 @@ def optimizer(name_or_object: str | Optimizer) -> Optimizer:
 
 
 class Gradients:
-    """In place of an optimizer: keeps the gradients of the last step, and changes no parameter."""
+    """Takes the place of an optimizer: it keeps the gradients of the last step, and changes no parameter."""
 
     weight_decay = 0.0
     record: ClassVar[Update]
@@ -341,7 +341,7 @@ class Gradients:
         self.gradients: dict[str, Array] | None = None
 
     def coefficients(self, step: int) -> tuple[float, ...]:  # noqa: ARG002 - it needs none
-        """Of no use to the step."""
+        """One number, which the step does not use."""
         return (0.0,)
 
 
