@@ -90,7 +90,7 @@ def _activations() -> Iterator[KernelCase]:
     """The kernels of every activation that comes from a function of a number."""
     for record in ACTIVATIONS.values():
         function, settings = record.activation, settings_of(record, record.layer())
-        if function.value_twin is None:
+        if function.value_twin is None or function.leaves_mask:
             continue
         forward = lambda d, settings=settings: (d.normal(d.N * d.M), d.empty(d.N * d.M), *settings)  # noqa: E731
         backward = lambda d, settings=settings: (*_flat(d), d.empty(d.N * d.M), *settings)  # noqa: E731
@@ -328,7 +328,6 @@ def _losses() -> Iterator[LayerCase]:
 LAYERS = (
     LayerCase("AddLayer", lambda d: layers.AddLayer(), lambda d: (d.normal(d.N, d.M), d.normal(d.M)), _one),
     LayerCase("MulLayer", lambda d: layers.MulLayer(), lambda d: (d.normal(d.N, d.M), d.normal(d.M)), _one),
-    LayerCase("ReLU", lambda d: layers.ReLU(), _one, _one),
     LayerCase("Identity", lambda d: layers.Identity(), _one, _one),
     *_activation_layers(),
     LayerCase("Dropout", lambda d: layers.Dropout(0.5, seed=0), _one, _one),

@@ -2,26 +2,30 @@
 
 The formulas of `fastbp.graph.operations` consist of these functions and of operators. On a Python number the result
 is a Python number. On an array NumPy or a fastbp kernel computes it. On a symbol it is an expression for `compile`.
-exp, log, tanh, sigmoid and powers of arrays are those of the kernels, so a compiled graph has the same bits.
+exp, log, the activations and powers of arrays are those of the kernels, so a compiled graph has the same bits.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from fastbp.checks import Array, DType, empty, float_dtype, from_kernel, result_dtype, to_kernel
 from fastbp.graph.expressions import Expression
-from fastbp.ops.contract import TWINS, Twins
+from fastbp.ops.contract import ACTIVATIONS, TWINS, Activation, Twins
 
 # A Python number, an array, or a symbol.
 Value = Any
 
 # x² to x⁴ are products. A higher power is closer to the exact result than more roundings.
 _PRODUCTS_UP_TO = 4
+
+# The cost of a call of a function of `fastbp.runtime.elementary` in multiply-adds.
+_COSTS_OF_ELEMENTARY = {"exp": 12, "expm1": 15, "log": 15, "log1p": 15, "logistic": 20, "tanh": 25, "erf": 30}
 
 # The functions that a kernel calls by their names, and the cost of a call in multiply-adds.
 COSTS: dict[str, int] = {}
@@ -42,10 +46,7 @@ def function(
 
     def of_value(x: Value) -> Value:
         if type(x) is float:
-            try:
-                return of_number(x)
-            except OverflowError:
-                return math.inf
+            return of_number(x)
         if isinstance(x, Expression):
             return x.function(name)
         if of_array is not None:
@@ -73,28 +74,104 @@ def _sigmoid_of_number(x: float) -> float:
     return (1.0 if x >= 0 else e) / (1.0 + e)
 
 
+def _exp_of_number(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _expm1_of_number(x: float) -> float:
+    try:
+        return math.expm1(x)
+    except OverflowError:
+        return math.inf
+
+
+def _log1p_of_number(x: float) -> float:
+    return math.log1p(x) if x > -1 else -math.inf if x == -1 else math.nan
+
+
+# The functions of `fastbp.runtime.elementary` that the formulas of operations consist of.
+_OF_NUMBERS: dict[str, Callable[..., float]] = {
+    "as_like": lambda _, value: value,
+    "erf": math.erf,
+    "exp": _exp_of_number,
+    "expm1": _expm1_of_number,
+    "log": _log_of_number,
+    "log1p": _log1p_of_number,
+    "logistic": _sigmoid_of_number,
+    "one": lambda _: 1.0,
+    "tanh": math.tanh,
+    "zero": lambda _: 0.0,
+}
+
+
 def _sqrt_of_array(x: Array) -> Array:
     with np.errstate(invalid="ignore"):
         return np.sqrt(x)
 
 
-# log is -inf at 0 and NaN below, sqrt is NaN below 0, sigmoid is 1/(1 + exp(-x)) without overflow.
-exp = function("exp", math.exp, 12)
+# log is -inf at 0 and NaN below, sqrt is NaN below 0.
+exp = function("exp", _exp_of_number, 12)
 log = function("log", _log_of_number, 15)
 sqrt = function("sqrt", lambda x: math.sqrt(x) if x >= 0 else math.nan, 4, _sqrt_of_array)
-tanh = function("tanh", math.tanh, 25)
-sigmoid = function("sigmoid", _sigmoid_of_number, 20)
 
 
-def log1p(x: Value) -> Value:
-    """log(1 + x) for x >= 0, accurate for the smallest x, too.
+def activation(name: str, of: Activation) -> tuple[Callable[..., Value], Callable[..., Value]]:
+    """Make the value(x, *settings) and the gradient(dout, x, y, *settings) of an activation of `fastbp.ops`.
 
-    The factor x/(u - 1) corrects the rounding of u = 1 + x (Kahan; Goldberg, "What Every Computer Scientist
-    Should Know About Floating-Point Arithmetic", theorem 4).
+    A Python number goes through the formula, an array through the kernel. In a kernel that is compiled from a graph
+    they are calls of the functions of numbers.
     """
-    u = 1.0 + x
-    is_one = u == 1.0
-    return where(is_one, x, log(u) * (x / where(is_one, 1.0, u - 1.0)))
+    slope = f"{name}_slope"
+    COMPILED[name], COMPILED[slope] = of.value, of.slope
+    COSTS[name], COSTS[slope] = _cost(of.value), _cost(of.slope)
+    value_of_number, slope_of_number = _of_number(of.value), _of_number(of.slope)
+
+    def value(x: Value, *settings: float) -> Value:
+        if type(x) is float:
+            return value_of_number(x, *settings)
+        if isinstance(x, Expression):
+            return x.trace.apply(name, x, *settings)
+        if of.leaves_mask:
+            return of.value_twin(x, *settings)[()]
+        return by_kernel(of.forward, float_dtype(result_dtype(x)), x, settings=settings)
+
+    def gradient(dout: Value, x: Value, y: Value, *settings: float) -> Value:
+        kept = x if of.reads_input else y
+        if type(kept) is float:
+            return slope_of_number(dout, kept, *settings)
+        if isinstance(kept, Expression):
+            return kept.trace.apply(slope, dout, kept, *settings)
+        if of.leaves_mask:
+            return of.slope_twin(dout, kept, *settings)[()]
+        dtype = float_dtype(np.result_type(dout, kept))
+        return by_kernel(of.backward, dtype, *np.broadcast_arrays(dout, kept), settings=settings)
+
+    return value, gradient
+
+
+def _of_number(kernel: Any) -> Callable[..., float]:
+    """Return the formula of a kernel on Python numbers: with the functions of `math` for those of the kernels."""
+    formula = kernel.py_func
+    names = {**formula.__globals__, **_OF_NUMBERS}
+    return FunctionType(formula.__code__, names, formula.__name__, formula.__defaults__, formula.__closure__)
+
+
+def _cost(kernel: Any) -> int:
+    """Return the cost of a kernel of numbers in multiply-adds, by the functions that it names."""
+    return 2 + sum(_COSTS_OF_ELEMENTARY.get(name, 0) for name in kernel.py_func.__code__.co_names)
+
+
+# The activations by the names of their functions in `fastbp.graph`: value and gradient. ReLU's kernels make a mask, as
+# the book's layer does, so a graph leaves arrays to its twin.
+ACTIVATION_FUNCTIONS = {
+    record.activation.name: activation(record.activation.name, record.activation)
+    for record in ACTIVATIONS.values()
+    if record.activation is not None and record.activation.value_twin is not None
+}
+sigmoid, tanh = (ACTIVATION_FUNCTIONS[name][0] for name in ("sigmoid", "tanh"))
 
 
 def power(x: Value, n: Value) -> Value:

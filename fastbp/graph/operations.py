@@ -18,10 +18,6 @@ operation          forward                         gradients
 `Exp`              exp(x)                          dout·out
 `Log`              log(x)                          dout/x
 `Sqrt`             √x                              dout/(2·out)
-`Tanh`             tanh(x)                         dout·(1 − out²)
-`Sigmoid`          1/(1 + exp(−x))                 dout·out·(1 − out)
-`ReLU`             0 where x <= 0, else x          0 where x <= 0, else dout
-`Softplus`         log(1 + exp(x))                 dout/(1 + exp(−x))
 `Maximum`          the larger of x and y           dout where x > y, else 0; dout where not, else 0
 `Sum`              the sum, or sums along axes     dout for each element
 `Mean`             the mean, or along axes         dout/count for each element
@@ -32,8 +28,9 @@ operation          forward                         gradients
 `SoftmaxWithLoss`  the same of softmax(x)          (y − t)/N·dout
 =================  ==============================  =================================================
 
-The last four are the layers, in `fastbp.graph.composites`. A new elementwise operation of one operand is an entry of
-`elementwise`. Any other operation is a class, and `apply`::
+The last four are the layers, in `fastbp.graph.composites`. The activations of `fastbp.layers`, as tanh and ReLU, are
+operations, too, by their records. A new elementwise operation of one operand is an entry of `elementwise`.
+Any other operation is a class, and `apply`::
 
     class Cube(Operation):
         '''x³.'''
@@ -61,21 +58,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastbp.checks import float_dtype, result_dtype
 from fastbp.graph.elementwise import (
-    COMPILED,
-    COSTS,
+    ACTIVATION_FUNCTIONS,
     Value,
-    by_kernel,
     divide,
     exp,
     log,
-    log1p,
     maximum,
     power,
-    sigmoid,
     sqrt,
-    tanh,
     where,
 )
 from fastbp.graph.expressions import INVERSE_SIZE, CompileError, Expression
@@ -197,68 +188,22 @@ Log = elementwise(
     "Log", "log(x), the natural logarithm; -inf at 0, NaN below.", log, lambda dout, x, _: divide(dout, x)
 )
 Sqrt = elementwise("Sqrt", "√x, NaN below 0.", sqrt, lambda dout, _, y: divide(dout, 2.0 * y), symbol="√")
-Tanh = elementwise("Tanh", "tanh(x).", tanh, times(lambda _, y: 1.0 - y * y))
-Sigmoid = elementwise(
-    "Sigmoid", "1/(1 + exp(−x)), without overflow (section 5.5.2).", sigmoid, times(lambda _, y: y * (1.0 - y))
-)
-ReLU = elementwise(
-    "ReLU",
-    "0 where x <= 0, else x; the gradient at 0 is 0 (section 5.5.1).",
-    lambda x: where(x <= 0, 0.0, x),
-    lambda dout, x, _: where(x <= 0, 0.0, dout),
-    symbol="ReLU",
-)
-Softplus = elementwise(
-    "Softplus",
-    "log(1 + exp(x)), exact in both tails.",
-    lambda x: where(x > 0, x, 0.0) + log1p(exp(where(x > 0, -x, x))),
-    times(lambda x, _: sigmoid(x)),
-)
-
-
-# The cost of a call in multiply-adds, as that of tanh.
-_COST_OF_ACTIVATION = 25
 
 
 def _of_activation(kind: type, function: Activation) -> None:
-    """Make the operation of an activation of `fastbp.ops` that has no formula here.
-
-    A Python number goes through the NumPy twin, an array through the kernel. In a compiled graph it is a call of the
-    function of a number.
-    """
+    """Make the operation of an activation of `fastbp.ops`."""
     defaults = inspect.signature(kind).parameters
-
-    def value(x: Value, *given: float) -> Value:
-        if isinstance(x, Expression):
-            return x.trace.apply(function.name, x, *given)
-        if type(x) is float:
-            return float(function.value_twin(x, *given))
-        return by_kernel(function.forward, float_dtype(result_dtype(x)), x, settings=given)
-
-    def gradient(dout: Value, x: Value, y: Value, *given: float) -> Value:
-        kept = x if function.reads_input else y
-        if isinstance(kept, Expression):
-            return kept.trace.apply(slope, dout, kept, *given)
-        if type(kept) is float:
-            return float(function.slope_twin(dout, kept, *given))
-        dtype = float_dtype(np.result_type(dout, kept))
-        return by_kernel(function.backward, dtype, *np.broadcast_arrays(dout, kept), settings=given)
-
-    slope = f"{function.name}_slope"
-    COSTS[function.name] = COSTS[slope] = _COST_OF_ACTIVATION
-    COMPILED[function.name], COMPILED[slope] = function.value, function.slope
     doc = (kind.__doc__ or "").strip().split("\n")[0]
     settings = {name: float(defaults[name].default) for name in function.settings}
     elementwise(
-        kind.__name__, doc, value, gradient, name=function.name, symbol=function.symbol or kind.__name__,
-        settings=settings,
+        kind.__name__, doc, *ACTIVATION_FUNCTIONS[function.name], name=function.name,
+        symbol=function.symbol or kind.__name__, settings=settings,
     )  # fmt: skip
 
 
 for record in ACTIVATIONS.values():
-    found = record.activation
-    if found is not None and found.value_twin is not None and found.name not in ELEMENTWISE:
-        _of_activation(record.layer, found)
+    if record.activation is not None and record.activation.name in ACTIVATION_FUNCTIONS:
+        _of_activation(record.layer, record.activation)
 
 
 class Add(Operation):

@@ -60,7 +60,9 @@ class Sigmoid(ElementwiseLayer):
 
 activation(
     Sigmoid,
-    elementwise("sigmoid", _sigmoid, _sigmoid_slope, sigmoid_twin, _sigmoid_slope_twin, estimator="logistic"),
+    elementwise(
+        "sigmoid", _sigmoid, _sigmoid_slope, sigmoid_twin, _sigmoid_slope_twin, estimator="logistic", symbol="sigmoid"
+    ),
 )
 
 
@@ -89,7 +91,7 @@ class Tanh(ElementwiseLayer):
     """
 
 
-activation(Tanh, elementwise("tanh", _tanh, _tanh_slope, np.tanh, _tanh_slope_twin))
+activation(Tanh, elementwise("tanh", _tanh, _tanh_slope, np.tanh, _tanh_slope_twin, symbol="tanh"))
 
 
 # The identity.

@@ -100,6 +100,8 @@ class Activation:
         and puts the output beside it.
     symbol : str
         In drawings.
+    leaves_mask : bool
+        Whether it is forward(x, out, mask) and backward(dout, mask, dx): a mask in the place of what the slope reads.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Activation:
     settings: tuple[str, ...] = ()
     estimator: str = ""
     symbol: str = ""
+    leaves_mask: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fastbp.ops.contract import TWINS, Activation, LayerRecord, Twins, layer, re
 from fastbp.ops.memory import axes_in_memory, empty_in, flat
 from fastbp.runtime.elementary import as_like
 from fastbp.runtime.gemm.epilogue import address_of_elementwise
-from fastbp.runtime.jit import kernel, named
+from fastbp.runtime.jit import function_of_a_number, kernel, named
 from fastbp.runtime.pointers import load, shift, store
 from fastbp.runtime.sharing import shared_kernel
 
@@ -54,7 +54,7 @@ def elementwise(
     settings : tuple of str
         Attributes of the layer; at most one.
     """
-    value, slope = kernel(named(value, name)), kernel(named(slope, name))
+    value, slope = (function_of_a_number(named(function, name)) for function in (value, slope))
     make = _kernels_with_setting if settings else _kernels
     forward, backward, block, beside_block, slope_block = make(name, value, slope)
 

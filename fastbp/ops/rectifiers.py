@@ -73,6 +73,14 @@ def _relu_slope(dout, y):
     return zero(dout) if y == zero(y) else dout
 
 
+def _relu_twin(x: Any) -> Any:
+    return np.where(x <= 0, 0, x)
+
+
+def _relu_slope_twin(dout: Any, y: Any) -> Any:
+    return np.where(y == 0, 0, dout)
+
+
 class ReLU(SameShapeLayer):
     """The rectifier: 0 where x <= 0, else x (section 5.5.1).
 
@@ -117,11 +125,12 @@ layer(
             relu_backward,
             _relu,
             _relu_slope,
-            None,
-            None,
+            _relu_twin,
+            _relu_slope_twin,
             in_place=lambda _: epilogue.RECTIFY,
             epilogue=lambda _: epilogue.RECTIFY,
             slope_epilogue=lambda _: epilogue.RECTIFY_SLOPE,
+            leaves_mask=True,
         ),
     )
 )
@@ -262,7 +271,10 @@ class Softplus(ElementwiseLayer):
     """
 
 
-activation(Softplus, elementwise("softplus", _softplus, _softplus_slope, _softplus_twin, _softplus_slope_twin))
+activation(
+    Softplus,
+    elementwise("softplus", _softplus, _softplus_slope, _softplus_twin, _softplus_slope_twin, symbol="softplus"),
+)
 
 
 # SiLU.

@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastbp.runtime import threads
-from fastbp.runtime.elementary import exp, log, logistic, tanh
+from fastbp.runtime.elementary import exp, log
 from fastbp.runtime.jit import generated_kernel, kernel
 from fastbp.runtime.pointers import allocate, release, shift
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
@@ -141,10 +141,8 @@ _NAMES = {
     "load": load,
     "log": log,
     "release": release,
-    "sigmoid": logistic,
     "sqrt": np.sqrt,
     "store": store,
-    "tanh": tanh,
     "total": total,
 }
 _VARIABLES = "T i block start count room first last size addresses scalars terms sums kernel"
