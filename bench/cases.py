@@ -166,7 +166,43 @@ def _pooling_backward(d: Draw, *place: Any) -> tuple[Any, ...]:
     return d.normal(min(d.M, 9), 5, 5, d.N), *place, *_POOL, d.empty(min(d.M, 9), 9, 8, d.N)
 
 
+def _scales(d: Draw, size: int) -> tuple[Any, ...]:
+    """gamma and beta."""
+    return d.normal(size), d.normal(size)
+
+
+def _normalized(d: Draw, x: Any, axes: int | tuple[int, ...]) -> tuple[Any, ...]:
+    """x, and a mean and a standard deviation for each feature or channel."""
+    size = x.shape[1] if axes == 0 else x.shape[0]
+    return x, d.normal(size), 0.5 + d.positive(size)
+
+
+def _normalization(d: Draw, x: Any, axes: int | tuple[int, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The arguments of the three kernels of batch normalization."""
+    size = x.shape[1] if axes == 0 else x.shape[0]
+    yield "statistics", (x, d.empty(size), d.empty(size))
+    yield "normalize", (*_normalized(d, x, axes), *_scales(d, size), 0 * x)
+    yield (
+        "backward",
+        (0.5 * x[::-1].copy(), *_normalized(d, x, axes), d.normal(size), 0 * x, d.empty(size), d.empty(size)),
+    )
+
+
+def _of_features(d: Draw) -> dict[str, tuple[Any, ...]]:
+    return dict(_normalization(d, d.normal(d.N, d.M), 0))
+
+
+def _of_channels(d: Draw) -> dict[str, tuple[Any, ...]]:
+    return dict(_normalization(d, d.normal(min(d.M, 9), 5, 4, d.N), (1, 2, 3)))
+
+
 KERNELS = (
+    KernelCase("feature_statistics", lambda d: _of_features(d)["statistics"]),
+    KernelCase("normalize_features", lambda d: _of_features(d)["normalize"]),
+    KernelCase("feature_normalization_backward", lambda d: _of_features(d)["backward"]),
+    KernelCase("channel_statistics", lambda d: _of_channels(d)["statistics"]),
+    KernelCase("normalize_channels", lambda d: _of_channels(d)["normalize"]),
+    KernelCase("channel_normalization_backward", lambda d: _of_channels(d)["backward"]),
     KernelCase("convolution_forward", _convolution),
     KernelCase("convolution_backward", _convolution_backward),
     KernelCase(
@@ -349,6 +385,7 @@ LAYERS = (
         lambda d: (_images(d),),
         lambda d: (d.normal(d.N, 3, 8, 5),),
     ),
+    LayerCase("BatchNormalization", lambda d: layers.BatchNormalization(*_scales(d, d.M)), _one, _one),
     LayerCase("Softmax", lambda d: layers.Softmax(), _one, _one, OUTPUT),
     LayerCase(
         "CrossEntropyError",

@@ -23,6 +23,7 @@ from fastbp.ops import (
     cross_entropy,
     dropout,
     losses,
+    normalization,
     number_losses,
     pooling,
     rectifiers,
@@ -37,6 +38,7 @@ from fastbp.ops.cross_entropy import *  # noqa: F403
 from fastbp.ops.dropout import *  # noqa: F403
 from fastbp.ops.losses import *  # noqa: F403
 from fastbp.ops.losses import shares_of_mean as shares_of_mean
+from fastbp.ops.normalization import *  # noqa: F403
 from fastbp.ops.number_losses import *  # noqa: F403
 from fastbp.ops.pooling import *  # noqa: F403
 from fastbp.ops.rectifiers import *  # noqa: F403
@@ -51,6 +53,7 @@ __all__ = [  # noqa: PLE0604 - lists of strings
     *cross_entropy.__all__,
     *dropout.__all__,
     *losses.__all__,
+    *normalization.__all__,
     *number_losses.__all__,
     *pooling.__all__,
     *rectifiers.__all__,

@@ -23,7 +23,7 @@ from fastbp.checks import (
 )
 from fastbp.gradcheck import numerical_gradient
 from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
-from fastbp.ops.contract import LAYERS
+from fastbp.ops.contract import LAYERS, set_state, state_names, state_of
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import target
 from fastbp.optimizers import Optimizer
@@ -184,11 +184,12 @@ class Sequential:
         x : array_like
             What the first layer takes: (N, D), or one sample (D,).
         train_flg : bool
-            Whether `Dropout` drops.
+            Whether `Dropout` drops, and `BatchNormalization` takes the statistics of the batch.
         """
         out: Any = x
         for layer in self.layers.values():
-            out = layer.forward(out, train_flg) if isinstance(layer, Dropout) else layer.forward(out)
+            forward: Callable[..., Any] = layer.forward
+            out = forward(out, train_flg) if state_names(type(layer)) else forward(out)
         return out  # type: ignore[no-any-return]
 
     def loss(
@@ -243,7 +244,7 @@ class Sequential:
     def gradient(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.
 
-        The gradient by x itself is not formed where the first layer is an `Affine`.
+        The gradient by x itself is not formed where the first layer has a `backward_parameters`.
 
         Parameters
         ----------
@@ -262,7 +263,7 @@ class Sequential:
         dout = self.last_layer.backward()
         for layer in reversed(later):
             dout = layer.backward(dout)
-        if type(first) is Affine and "backward" not in vars(first):
+        if type(first) in LAYERS and hasattr(first, "backward_parameters") and "backward" not in vars(first):
             first.backward_parameters(dout)
         else:
             first.backward(dout)
@@ -283,6 +284,7 @@ class Sequential:
         dict of str to ndarray
             New arrays, by the names of `params`.
         """
+        before = state_of(self.layers.values())
         steps = {layer: max(layer.step, 1) for layer in self.layers.values() if isinstance(layer, Dropout)}
 
         def loss(_: Array) -> float:
@@ -290,7 +292,10 @@ class Sequential:
                 layer.step = step - 1
             return self.loss(x, t, train_flg=True)
 
-        return {key: numerical_gradient(loss, value) for key, value in self.params.items()}
+        try:
+            return {key: numerical_gradient(loss, value) for key, value in self.params.items()}
+        finally:
+            set_state(self.layers.values(), before)
 
 
 @contents.registered

@@ -65,7 +65,11 @@ def test_other_labels_set_after_forward_count(kind):
 GOES_WELL = {
     *(("MulLayer", name, OTHERS["a number"]) for name in "xy"),
     *((name, "y", OTHERS["wider"]) for name in ("CrossEntropyError", "SoftmaxWithLoss")),
-    *((name, "x", other) for name in ("Affine", "Convolution", "Pooling") for other in OTHERS.values()),
+    *(
+        (name, "x", other)
+        for name in ("Affine", "BatchNormalization", "Convolution", "Pooling")
+        for other in OTHERS.values()
+    ),
 }
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import fastbp
+from bench.cases import LAYERS, Draw
 from fastbp import Sequential, StopTraining, TwoLayerNet, layers, optimizers, saving
 from tests.test_trained_bits import FUSES, columns_of, numbers, sha256, state_of, whole_numbers
 
@@ -167,8 +168,9 @@ def objects() -> dict[str, list[Any]]:
     updated = [getattr(optimizers, name)() for name in optimizers.__all__ if name != "optimizer"]
     for optimizer in updated:
         optimizer.update({"W1": np.ones(2)}, {"W1": np.ones(2)})
-    made = {"Affine": affine(2, 3, np.float64), "Dropout": layers.Dropout(0.25, seed=5)}
-    named = [made.get(name) or getattr(layers, name)() for name in layers.__all__]
+    made = {"Dropout": layers.Dropout(0.25, seed=5)}
+    draw = Draw("float64", (4, 3, 2))
+    named = [made.get(case.name) or case.layer(draw) for case in LAYERS]
     return {"layers": named, "networks": [two_layer_net()], "optimizers": updated}
 
 

@@ -6,7 +6,7 @@ share a name, and whoever asks for one that does not exist gets an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -191,6 +191,8 @@ class LayerRecord:
         Arguments of the constructor that are attributes of the same name.
     counters : tuple of str
         Attributes that are saved with it and count.
+    state : tuple of str
+        Attributes that `forward` changes in training. A layer with any has an argument `train_flg`.
     decayed : tuple of str
         The parameters that weight decay applies to.
     """
@@ -199,6 +201,7 @@ class LayerRecord:
     arrays: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
     decayed: tuple[str, ...] = ()
     activation: Activation | None = None
     map: Map | None = None
@@ -265,6 +268,25 @@ def layer(record: LayerRecord) -> LayerRecord:
     if record.loss is not None:
         registered(LOSSES, record.loss.output, record)
     return record
+
+
+def state_names(kind: Any) -> tuple[str, ...]:
+    """The attributes that training changes in layers of a class, or in those of the one that it is derived from."""
+    return next((LAYERS[base].state for base in kind.__mro__ if base in LAYERS), ())
+
+
+def state_of(layers: Iterable[Any]) -> dict[tuple[int, str], Any]:
+    """What training changed in layers beside their parameters, by the number of a layer and the attribute."""
+    return {
+        (number, name): getattr(layer, name) for number, layer in enumerate(layers) for name in state_names(type(layer))
+    }
+
+
+def set_state(layers: Iterable[Any], state: Mapping[tuple[int, str], Any]) -> None:
+    """Put back what `state_of` gave."""
+    all_layers = list(layers)
+    for (number, name), value in state.items():
+        setattr(all_layers[number], name, value)
 
 
 def parameters_of(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -236,6 +236,7 @@ layer(
         Dropout,
         settings=("dropout_ratio", "seed"),
         counters=("step",),
+        state=("step",),
         map=Map(
             _forward, _backward, words=_words, scale=lambda dropout: 1 / (1 - dropout.settings()[0]), counter="step"
         ),

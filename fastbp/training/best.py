@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from fastbp.checks import Array
+from fastbp.ops.contract import set_state, state_of
 from fastbp.training.protocol import Network
 from fastbp.training.run import check_writeable
 
 
 class Best:
     """The lowest `value` of a column, the number of epochs `since`, and copies of the parameters of that epoch.
+
+    `statistics` are the running means and variances of that epoch.
 
     Without `patience` it keeps nothing.
     """
@@ -21,6 +24,7 @@ class Best:
         self._network, self._patience, self._column = network, patience, column
         self.value, self.since = np.inf, 0
         self.params: dict[str, Array] = {}
+        self.statistics: dict[tuple[int, str], Array] = {}
 
     def note(self, row: dict[str, Any]) -> None:
         """Take note of an epoch."""
@@ -30,6 +34,7 @@ class Best:
         if row[self._column] < self.value:
             self.value, self.since = row[self._column], 0
             self.params = {key: value.copy() for key, value in self._network.params.items()}
+            self.statistics = array_state(self._network)
 
     def is_over(self) -> bool:
         """Whether the run has waited long enough for a better epoch."""
@@ -49,3 +54,10 @@ class Best:
         check_writeable(self._network.params)
         for key, value in self.params.items():
             self._network.params[key][...] = value
+        set_state(self._network.layers.values(), self.statistics)
+
+
+def array_state(network: Network) -> dict[tuple[int, str], Array]:
+    """The arrays that training changes in layers beside their parameters, such as running means."""
+    state = state_of(network.layers.values())
+    return {place: value for place, value in state.items() if isinstance(value, np.ndarray)}

@@ -6,6 +6,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fastbp.checks import Array, whole_number
 from fastbp.contents import optimizer_state, set_optimizer_state
 from fastbp.files import FilePath
 from fastbp.layers import Dropout
+from fastbp.ops.contract import set_state, state_of
 from fastbp.training.best import Best
 from fastbp.training.history import History
 from fastbp.training.run import Run, check_writeable
@@ -74,9 +76,11 @@ class Checkpoints:
             parameter[...] = arrays[f"parameter {key}"]
         set_optimizer_state(run.optimizer, arrays, content["iter"])
         run.generator.bit_generator.state = content["generator"]
+        set_state(self._network.layers.values(), _read_state(arrays, "state"))
         for layer, step, seed in zip(self._dropouts(), content["dropout"], content["seeds"], strict=True):
             layer.step, layer.seed = step, seed
         best.params = {key[5:]: value for key, value in arrays.items() if key.startswith("best ")}
+        best.statistics = _read_state(arrays, "best-state")
         best.value, best.since = content["best"], content["waited"]
         run.epochs, run.step, run.seconds = content["epochs"], content["step"], content["seconds"]
         run.losses[: run.step], run.hits[: run.step] = arrays["losses"], arrays["hits"]
@@ -101,6 +105,8 @@ class Checkpoints:
         network, run, best = self._network, self._run, self._best
         arrays = {f"parameter {key}": value for key, value in network.params.items()}
         arrays |= {f"best {key}": value for key, value in best.params.items()}
+        arrays |= _written_state(state_of(network.layers.values()), "state")
+        arrays |= _written_state(best.statistics, "best-state")
         arrays |= optimizer_state(run.optimizer)
         arrays |= {"losses": run.losses[: run.step], "hits": run.hits[: run.step], "steps": network.history.steps}
         content = {
@@ -171,6 +177,16 @@ class Checkpoints:
 
     def _dropouts(self) -> list[Dropout]:
         return [layer for layer in self._network.layers.values() if isinstance(layer, Dropout)]
+
+
+def _written_state(state: Mapping[tuple[int, str], Any], kind: str) -> dict[str, Array]:
+    return {f"{kind} {number} {name}": np.asarray(value) for (number, name), value in state.items()}
+
+
+def _read_state(arrays: Mapping[str, Array], kind: str) -> dict[tuple[int, str], Any]:
+    """The state that `_written_state` wrote; counters are integers again."""
+    found = {tuple(key.split(" ")): value for key, value in arrays.items() if key.startswith(f"{kind} ")}
+    return {(int(number), name): value if value.ndim else int(value) for (_, number, name), value in found.items()}
 
 
 def _interval(every: int | timedelta) -> tuple[float, float]:

@@ -35,8 +35,7 @@ from fastbp.checks import (
     whole_number,
 )
 from fastbp.engine import plan
-from fastbp.layers import Dropout
-from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of
+from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of, set_state, state_of
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
 from fastbp.training.interrupts import Abandoned, Interruptible
@@ -304,12 +303,11 @@ class Run(Interruptible):
         return trained.train(data, order, sample_shares, first, last, *results)
 
     def _step(self, step: int, batch: Array, sample_shares: Array) -> bool:
-        """Do a step layer by layer if its loss is finite. Else, and after an error, dropout is put back."""
+        """Do a step layer by layer if its loss is finite. Else, and after an error, the layers' state is put back."""
         network = self.network
-        dropouts = [layer for layer in network.layers.values() if isinstance(layer, Dropout)]
         x, t = self._samples(batch), self._t[batch]
         weights = where_given(None if self._weights is None else self._weights[batch])
-        before, is_done = [layer.step for layer in dropouts], False
+        before, is_done = state_of(network.layers.values()), False
         try:
             with self.interrupts.abandoning():
                 gradients = network.gradient(x, t, **weights)
@@ -321,8 +319,7 @@ class Run(Interruptible):
                 is_done = True
         finally:
             if not is_done:
-                for layer, count in zip(dropouts, before, strict=True):
-                    layer.step = count
+                set_state(network.layers.values(), before)
         return is_done
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
+from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, copy_line, images_of, line_size, slack
 from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
@@ -31,9 +32,6 @@ from fastbp.runtime.pointers import (
 )
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
 from fastbp.runtime.vectors import VECTOR_BYTES, sum_of
-
-# Groups of samples at most, and samples of a group at least.
-GROUPS, GROUP = 16, 24
 
 # Samples of a group that go through the panels together; the bytes of both panels, a part of the second-level cache;
 # and the bytes of a filter's lines that one tile sums up, so that those of all its places are in the first-level cache.
@@ -55,14 +53,6 @@ class FilterGradient(NamedTuple):
     size: Any
 
 
-def groups_of(samples: int) -> int:
-    """Into how many groups samples are divided: 1, 2, 4, 8 or 16."""
-    groups = 1
-    while 2 * groups <= min(GROUPS, samples // GROUP):
-        groups *= 2
-    return groups
-
-
 def filter_gradient(words: Any, total: Any) -> None:
     """Write dW and, after it, db to `total`, on several threads where that pays.
 
@@ -74,16 +64,15 @@ def filter_gradient(words: Any, total: Any) -> None:
     total : ndarray (F·C·FH·FW + F,)
         Of the dtype of all arrays, float32 or float64.
     """
-    groups = groups_of(int(words[16]))
-    if not _filter_gradient(threads.TEAM, words, groups, total):
+    if not _filter_gradient(threads.TEAM, words, total):
         threads.start()
-        _filter_gradient(threads.TEAM, words, groups, total)
+        _filter_gradient(threads.TEAM, words, total)
 
 
 @kernel
-def _filter_gradient(team, words, groups, total):
+def _filter_gradient(team, words, total):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
-    pointer, done = at(total, 0), True
+    pointer, groups, done = at(total, 0), groups_of(words[16]), True
     F, K = words[13], words[5] * words[17] * words[18]
     height = _height_for(F)
     tiles = (F + height - 1) // height * ((K + PLACES - 1) // PLACES)
