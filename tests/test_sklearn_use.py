@@ -79,7 +79,8 @@ def test_scikit_learns_own_tests_pass(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "FASTBP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "FASTBP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,

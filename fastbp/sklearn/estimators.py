@@ -1,8 +1,8 @@
 """The estimators: scikit-learn's own, with fitting and predicting done by compiled kernels.
 
 They are subclasses, so that parameters, their checks, the words of errors, tags and metadata are scikit-learn's. What
-is replaced is where the time goes: `_fit`, which `fit` and `partial_fit` end in, and `_forward_pass_fast`, which all
-predictions begin with.
+is replaced is where the time goes: `_fit`, with which `fit` and `partial_fit` end, and `_forward_pass_fast`, with which
+all predictions begin.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _OnKernels:
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }
 
-    # Parameters and attributes that scikit-learn's estimator has not.
+    # Parameters and attributes that scikit-learn's estimator does not have.
     _own_parameters: ClassVar[tuple[str, ...]] = ("dropout",)
     _own_attributes: ClassVar[tuple[str, ...]] = ("validation_loss_curve_",)
     _kind: ClassVar[Any]
@@ -161,6 +161,10 @@ class _OnKernels:
         b = self._random_state.uniform(-bound, bound, fan_out)
         return W.astype(dtype, copy=False), b.astype(dtype, copy=False)
 
+    def _of_scikit_learn(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the constructor that scikit-learn's takes."""
+        return {name: arguments[name] for name in self._kind._get_param_names()}
+
     def _weights(
         self: Any,
         sample_weight: ArrayLike | None,
@@ -200,7 +204,7 @@ class _OnKernels:
         return y
 
     def _make_writeable(self: Any) -> None:
-        """Have arrays that can be trained in place: those of a memory-mapped file or of another byte order cannot."""
+        """Copy arrays that cannot be trained in place: those of a memory-mapped file or of another byte order."""
         for name in ("coefs_", "intercepts_"):
             arrays = getattr(self, name)
             if not all(array.flags.carray and array.dtype.isnative for array in arrays):
@@ -336,31 +340,7 @@ class MLPClassifier(_OnKernels, neural_network.MLPClassifier):  # type: ignore[m
         dropout: float = 0.0,
         class_weight: Any = None,
     ) -> None:
-        super().__init__(
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-        )
+        super().__init__(**self._of_scikit_learn(locals()))
         self.dropout = dropout
         self.class_weight = class_weight
 
@@ -443,30 +423,5 @@ class MLPRegressor(_OnKernels, neural_network.MLPRegressor):  # type: ignore[mis
         max_fun: int = 15000,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            loss=loss,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-        )
+        super().__init__(**self._of_scikit_learn(locals()))
         self.dropout = dropout

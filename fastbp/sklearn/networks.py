@@ -81,7 +81,7 @@ def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size
 
 @dataclass
 class Epoch:
-    """The order of the samples, what each counts for in its batch, and for each batch its size and what it gives."""
+    """The order of the samples and their shares, and for each batch its size, its penalty factor and its results."""
 
     order: Array
     shares: Array
@@ -124,14 +124,16 @@ class Samples:
             raise ZeroDivisionError("Weights sum to zero, can't be normalized")
         return Epoch(order, weights / np.repeat(totals, sizes), sizes, self._alpha / totals)
 
-    def train(self, engine: Engine, epoch: Epoch, first: int, last: int, keeps_bad: bool) -> int:
+    def train(self, engine: Engine, epoch: Epoch, first: int, last: int, continue_on_nan: bool) -> int:
         """Do steps `first` to `last`; returns how many are done. Their losses, with the penalty, come into `epoch`."""
         data = self._X, self._labels, self._targets, 1.0
         if self._is_sparse:
-            done = self._train_sparse(engine, epoch, first, last, keeps_bad)
+            done = self._train_sparse(engine, epoch, first, last, continue_on_nan)
         else:
             l2 = (epoch.decays, epoch.penalties) if self._alpha else None
-            done = engine.train(data, epoch.order, epoch.shares, first, last, epoch.losses, epoch.hits, keeps_bad, l2)
+            done = engine.train(
+                data, epoch.order, epoch.shares, first, last, epoch.losses, epoch.hits, continue_on_nan, l2
+            )
         stop = first + done + (done < last - first)
         losses = epoch.losses[first:stop]
         losses /= self._outputs
@@ -140,7 +142,7 @@ class Samples:
             losses[np.isinf(losses)] = np.nan
         return done
 
-    def _train_sparse(self, engine: Engine, epoch: Epoch, first: int, last: int, keeps_bad: bool) -> int:
+    def _train_sparse(self, engine: Engine, epoch: Epoch, first: int, last: int, continue_on_nan: bool) -> int:
         """The same, with the samples of some steps at a time made dense."""
         batch_size = int(epoch.sizes[0])
         most = max(1, DENSE // (batch_size * self._X.shape[1]))
@@ -150,7 +152,7 @@ class Samples:
             rows = epoch.order[places]
             data = self._X[rows].toarray(), *(t[rows] if len(t) else t for t in (self._labels, self._targets)), 1.0
             l2 = (epoch.decays[start:stop], epoch.penalties[start:stop]) if self._alpha else None
-            results = epoch.losses[start:stop], epoch.hits[start:stop], keeps_bad, l2
+            results = epoch.losses[start:stop], epoch.hits[start:stop], continue_on_nan, l2
             done = engine.train(data, np.arange(len(rows)), epoch.shares[places], 0, stop - start, *results)
             if done < stop - start:
                 return start + done - first

@@ -19,7 +19,7 @@ from fastbp.runtime.gemm.epilogue import NONE, checked
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.sklearn.networks import DENSE
 
-# Other subclasses of arrays may mean something else by a product.
+# Another subclass of ndarray may have a product of its own.
 PLAIN = np.ndarray, np.memmap
 
 
@@ -44,7 +44,7 @@ def _output(activation: str, dtype: DType) -> int:
 
 
 def is_plain(X: Any, features: int) -> bool:
-    """Whether X is rows of so many floats as a kernel reads them, which needs no other check than for NaN and inf."""
+    """Whether X is rows of so many floats that a kernel reads as they are: only NaN and inf are still to be found."""
     return (
         type(X) is np.ndarray
         and (X.dtype is FLOAT64 or X.dtype is FLOAT32)
@@ -94,7 +94,7 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
 
 
 def _kernel_dtype(X: Array, coefs: list[Any], intercepts: list[Any]) -> DType | None:
-    """The dtype in which the kernel computes the outputs; None where parameters are not such as it reads."""
+    """The dtype in which the kernel computes the outputs; None if it cannot read the parameters."""
     if len(coefs) != len(intercepts):
         return None
     width = X.shape[1]

@@ -1,4 +1,4 @@
-"""What a run shows of itself: one progress bar for `fit`, for the command and for the estimators."""
+"""The progress of a run on the screen: one bar for `fit`, for the command and for the estimators."""
 
 from __future__ import annotations
 
