@@ -31,6 +31,30 @@ OPERATIONS = {
         (lambda x, y: np.where(x > y, 1.0, 0), lambda x, y: np.where(x > y, 0, 1.0)),
         (-2, 2),
     ),
+    "minimum": (
+        graph.minimum,
+        np.minimum,
+        (lambda x, y: np.where(x < y, 1.0, 0), lambda x, y: np.where(x < y, 0, 1.0)),
+        (-2, 2),
+    ),
+    "clip": (
+        lambda x, y: graph.clip(x, -0.5, y),
+        lambda x, y: np.clip(x, -0.5, y),
+        (
+            lambda x, y: np.where((x >= -0.5) & (x <= y), 1.0, 0),
+            lambda x, y: np.where(np.maximum(x, -0.5) > y, 1.0, 0),
+        ),
+        (-2, 2),
+    ),
+    "bounds": (
+        lambda x, y: graph.clip(0.25, x, y),
+        lambda x, y: np.clip(0.25, x, y),
+        (
+            lambda x, y: np.where((x > 0.25) & (x <= y), 1.0, 0),
+            lambda x, y: np.where(np.maximum(x, 0.25) > y, 1.0, 0),
+        ),
+        (-2, 2),
+    ),
     "negate": (lambda x: -x, np.negative, (lambda x: x * 0 - 1,), (-2, 2)),
     "square": (lambda x: x**2, np.square, (lambda x: 2 * x,), (-2, 2)),
     "cube": (lambda x: x**3, lambda x: x**3, (lambda x: 3 * x**2,), (-2, 2)),
@@ -47,6 +71,9 @@ OPERATIONS = {
     "exp": (graph.exp, np.exp, (np.exp,), (-2, 2)),
     "log": (graph.log, np.log, (lambda x: 1 / x,), (0.5, 2)),
     "sqrt": (graph.sqrt, np.sqrt, (lambda x: 0.5 / np.sqrt(x),), (0.5, 2)),
+    "abs": (abs, np.abs, (np.sign,), (-2, 2)),
+    "sin": (graph.sin, np.sin, (np.cos,), (-2, 2)),
+    "cos": (graph.cos, np.cos, (lambda x: -np.sin(x),), (-2, 2)),
     "tanh": (graph.tanh, np.tanh, (lambda x: 1 - np.tanh(x) ** 2,), (-2, 2)),
     "sigmoid": (
         graph.sigmoid,
@@ -254,7 +281,8 @@ def test_comparisons_are_of_values():
 
 
 def test_python_numbers_follow_ieee_as_arrays_do():
-    for function in (graph.exp, graph.log, graph.sqrt, graph.tanh, graph.sigmoid, graph.relu, graph.softplus):
+    for name in ELEMENTWISE:
+        function = getattr(graph, name)
         for x in (0.0, -1.0, 1e4, -1e4, np.inf, -np.inf, np.nan):
             np.testing.assert_allclose(
                 function(Variable(x)).value, function(Variable(np.array([x]))).value[0], rtol=1e-15, err_msg=str(x)
@@ -273,7 +301,7 @@ def test_softplus_is_exact_in_both_tails():
 
 def test_eager_functions_run_on_the_reference_too(rng):
     x = rng.uniform(0.5, 2, 7)
-    for function in (graph.exp, graph.log, graph.tanh, graph.sigmoid, lambda v: v**2.5):
+    for function in (graph.exp, graph.log, graph.sin, graph.cos, graph.tanh, graph.sigmoid, lambda v: v**2.5):
         compiled = function(Variable(x)).value
         with fastbp.use_reference():
             np.testing.assert_allclose(function(Variable(x)).value, compiled, rtol=1e-15)

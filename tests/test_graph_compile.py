@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import fastbp
 from fastbp import graph
 from fastbp.graph import Variable
+from fastbp.graph.operations import ELEMENTWISE
 from fastbp.runtime import generated
 from tests.subprocesses import run_python
 from tests.test_graph import OPERATIONS, Cube, numerical
@@ -224,9 +225,12 @@ def test_an_operation_of_ones_own_compiles():
 @BY_DTYPE
 def test_nan_inf_and_tails_come_through(dtype):
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4] * 3, dtype)
-    for function in (graph.exp, graph.log, graph.tanh, graph.sigmoid, graph.relu, graph.softplus, graph.sqrt):
+    for name in ELEMENTWISE:
+        function = getattr(graph, name)
         assert_bits(graph.compile(function)(x), function(Variable(x)).value)
     assert_bits(graph.compile(graph.maximum)(x, x[::-1]), np.maximum(x, x[::-1]))
+    assert_bits(graph.compile(graph.minimum)(x, x[::-1]), np.minimum(x, x[::-1]))
+    assert_bits(graph.compile(lambda x: graph.clip(x, -1, None))(x), np.clip(x, -1, None))
 
 
 def outside(x):
@@ -241,6 +245,13 @@ def branching(x):
     ("function", "says"),
     [
         (lambda x, y: x @ y, "matmul: expected an operation on single elements"),
+        (lambda x: x.reshape(-1), "reshape: expected an operation on single elements"),
+        (lambda x: x.T, "transpose: expected an operation on single elements"),
+        (lambda x, y: graph.concatenate([x, y]), "concatenate: expected an operation on single elements"),
+        (lambda x: x.max(), "max: expected operations on single elements"),
+        (lambda x: x.min(axis=0), "min along axis 0: expected operations on single elements"),
+        (lambda x: x / x.size, "size: expected a function that does not read the size of its inputs"),
+        (lambda x: x / len(x.shape), "shape: expected a function that does not read the shape"),
         (lambda x: x[0], "index: expected an operation on single elements"),
         (graph.softmax, "softmax: expected an operation on single elements"),
         (graph.softmax_with_loss, "softmax_with_loss: expected an operation on single elements"),
@@ -313,6 +324,8 @@ UNARY = [
     ("log(1 + x²)", lambda x: graph.log(1 + x * x), lambda x: np.log(1 + x * x)),
     ("√(1 + x²)", lambda x: graph.sqrt(1 + x * x), lambda x: np.sqrt(1 + x * x)),
     ("softplus", graph.softplus, lambda x: np.logaddexp(0, x)),
+    ("sin", np.sin, np.sin),
+    ("cos", np.cos, np.cos),
     ("−x/2", lambda x: -x / 2, lambda x: -x / 2),
 ]
 BINARY = [

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from fastbp import graph, layers
-from fastbp.graph import Variable, composites
+from fastbp.graph import Variable, composites, places
 from fastbp.graph import operations as graph_operations
 from fastbp.graph.structure import behind
+
+# Classes that are no operations by themselves, or none that a user applies.
+ABSTRACT = ("Elementwise", "Extreme", "LayerNode", "Operation", "Places", "Reduction", "Total")
 
 
 def operations(y):
@@ -132,10 +135,10 @@ def test_opening_leaves_the_graph_as_it_was():
 
 def test_the_table_in_the_docs_lists_every_operation():
     table = graph_operations.__doc__
-    for module in (graph_operations, composites):
+    for module in (graph_operations, places, composites):
         for name, kind in vars(module).items():
             is_operation = isinstance(kind, type) and issubclass(kind, graph.Operation) and not name.startswith("_")
-            if is_operation and name not in ("Operation", "Elementwise", "LayerNode", "Total"):
+            if is_operation and name not in ABSTRACT:
                 assert f"`{name}`" in table
 
 

@@ -14,22 +14,24 @@ The modules in their order. Each imports only from modules above it in this list
 - `elementwise`: functions of numbers, arrays and symbols;
 - `sources`: the source of a kernel, from expressions;
 - `operations`: each operation with its local derivative, and the table of the elementwise operations;
+- `places`: the operations that put elements in other places;
 - `structure`: nodes, the walks over their operands, and the chain rule;
 - `nodes`: `Variable`, a node with arithmetic;
 - `composites`: the layers as nodes, and the table of these;
 - `functions`: the functions of variables, from both tables;
+- `protocol`: NumPy's functions on variables;
 - `opening`: composite nodes replaced by what is inside them;
 - `compiling`: a graph as one kernel;
 - `diagrams`: the content of a drawing;
 - `drawing`: `draw`, and the drawing in each format;
 - `figures`: the figures of the chapter.
 
-This module puts the package together: it gives `Variable` its functions and its drawing.
+This module puts the package together: it gives `Variable` its functions, NumPy's and its drawing.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from fastbp.graph import figures, functions
+from fastbp.graph import figures, functions, protocol
 from fastbp.graph.compiling import Compiled, compile  # noqa: A004
 from fastbp.graph.drawing import draw, notebook_svg
 from fastbp.graph.expressions import CompileError
@@ -38,10 +40,12 @@ from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.opening import opened
 from fastbp.graph.operations import ELEMENTWISE, Operation
 
-for _name in (*ELEMENTWISE, "sum", "mean"):
+for _name in (*ELEMENTWISE, "clip", "max", "mean", "min", "sum"):
     setattr(Variable, _name, getattr(functions, _name))
 Variable.draw = draw
 Variable._repr_svg_ = notebook_svg
+Variable.__array_ufunc__ = protocol.array_ufunc
+Variable.__array_function__ = protocol.array_function
 
 __all__ = [  # noqa: PLE0604 - the tables hold strings
     "CompileError",

@@ -257,7 +257,7 @@ def _traced_program(f: Callable[..., Variable], names: list[str]) -> Program:
     y = f(*variables)
     if not isinstance(y, Variable):
         raise TypeError(f"f: expected it to return a Variable, got {type(y).__name__}; return the result of operations")
-    if not isinstance(y.data, Expression) or y.data.trace is not trace:
+    if not isinstance(y.held, Expression) or y.held.trace is not trace:
         raise CompileError(
             f"f: expected a result computed from its inputs, got {described(y)}, which is not; use the inputs"
         )
@@ -305,8 +305,8 @@ def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variab
             gradients = chain_rule(y, behind(y)[0])
         except (TypeError, ValueError, AttributeError) as error:
             cannot_be_fused(y.operation.name, error)
-    inputs = [variable.data for variable in variables]
-    return Program(names, y.data, inputs, [trace.expression(gradients.get(variable, 0.0)) for variable in variables])
+    inputs = [variable.held for variable in variables]
+    return Program(names, y.held, inputs, [trace.expression(gradients.get(variable, 0.0)) for variable in variables])
 
 
 def _not_an_input(variable: Node) -> NoReturn:

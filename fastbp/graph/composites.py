@@ -132,7 +132,7 @@ for _record in LOSSES.values():
 
 def _distribution(t: Any, y: Any) -> Any:
     """Return `t` in the shape of y, with labels as one-hot rows."""
-    given, shape = t.data if isinstance(t, Variable) else t, shape_of(y)
+    given, shape = t.held if isinstance(t, Variable) else t, shape_of(y)
     labels = _labels(given, y)
     if labels is given and shape_of(given) == shape:
         return t

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastbp.graph.elementwise import Value
 from fastbp.graph.layout import Edge, Item
-from fastbp.graph.operations import Index, Operation
+from fastbp.graph.operations import Operation
 from fastbp.graph.pictures import FONT_SIZE, text_width
 from fastbp.graph.structure import Node, behind, chain_rule
 
@@ -156,7 +156,7 @@ class _Builder:
         return dot
 
     def _value(self, node: Node) -> str:
-        text = _number(node.data, self._shapes)
+        text = _number(node.held, self._shapes)
         if node in self._names and node.operation is not None:
             return f"{self._names[node]} {text}" if text.startswith("(") else f"{self._names[node]} = {text}"
         return text
@@ -196,27 +196,18 @@ def _label(node: Node) -> str:
     """Return the text in a node: the operation, with a number that is one of its operands."""
     operation = cast(Operation, node.operation)
     text = operation.symbol
-    if isinstance(operation, Index):
-        return f"[{_key(operation.key)}]"
-    for position, (operand, argument) in enumerate(node.pairs):
-        if operand is None and isinstance(argument, float | np.floating):
-            number = _number(argument)
-            if len(text) > 2:
-                return f"{text}({', '.join(['·', number] if position else [number, '·'])})"
-            return f"{text}{f'({number})' if argument < 0 else number}" if position else f"{number}{text}"
-    return text
-
-
-def _key(key: Any) -> str:
-    parts = key if isinstance(key, tuple) else (key,)
-    return ", ".join(
-        _slice(part) if isinstance(part, slice) else str(part) if np.ndim(part) == 0 else "…" for part in parts
-    )
-
-
-def _slice(part: slice) -> str:
-    ends = [part.start, part.stop] if part.step is None else [part.start, part.stop, part.step]
-    return ":".join("" if end is None else str(end) for end in ends)
+    numbers = {
+        position: _number(argument)
+        for position, (operand, argument) in enumerate(node.pairs)
+        if operand is None and isinstance(argument, float | np.floating)
+    }
+    if not numbers:
+        return text
+    if len(text) > 2:
+        return f"{text}({', '.join(numbers.get(position, '·') for position in range(len(node.operands)))})"
+    if 0 in numbers:
+        return f"{numbers[0]}{text}"
+    return f"{text}({numbers[1]})" if numbers[1].startswith("−") else f"{text}{numbers[1]}"
 
 
 def _number(value: Value, shapes: bool = False) -> str:

@@ -74,6 +74,14 @@ def _sigmoid_of_number(x: float) -> float:
     return (1.0 if x >= 0 else e) / (1.0 + e)
 
 
+def _sin_of_number(x: float) -> float:
+    return math.sin(x) if math.isfinite(x) else math.nan
+
+
+def _cos_of_number(x: float) -> float:
+    return math.cos(x) if math.isfinite(x) else math.nan
+
+
 def _exp_of_number(x: float) -> float:
     try:
         return math.exp(x)
@@ -112,10 +120,13 @@ def _sqrt_of_array(x: Array) -> Array:
         return np.sqrt(x)
 
 
-# log is -inf at 0 and NaN below, sqrt is NaN below 0.
+# log is -inf at 0 and NaN below, sqrt is NaN below 0, sin and cos are NaN at inf.
 exp = function("exp", _exp_of_number, 12)
 log = function("log", _log_of_number, 15)
 sqrt = function("sqrt", lambda x: math.sqrt(x) if x >= 0 else math.nan, 4, _sqrt_of_array)
+sin = function("sin", _sin_of_number, 20)
+cos = function("cos", _cos_of_number, 20)
+absolute = function("abs", abs, 1, np.abs)
 
 
 def activation(name: str, of: Activation) -> tuple[Callable[..., Value], Callable[..., Value]]:
@@ -213,6 +224,13 @@ def maximum(x: Value, y: Value) -> Value:
     if isinstance(x, np.ndarray | np.generic) or isinstance(y, np.ndarray | np.generic):
         return np.maximum(x, y)
     return where((x >= y) | (x != x), x, y)  # noqa: PLR0124
+
+
+def minimum(x: Value, y: Value) -> Value:
+    """The smaller of x and y; NaN where either is NaN."""
+    if isinstance(x, np.ndarray | np.generic) or isinstance(y, np.ndarray | np.generic):
+        return np.minimum(x, y)
+    return where((x <= y) | (x != x), x, y)  # noqa: PLR0124
 
 
 def where(condition: Value, x: Value, y: Value) -> Value:

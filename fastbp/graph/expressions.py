@@ -126,6 +126,9 @@ class Expression:
     def __neg__(self) -> Expression:
         return self.operands[0] if self.kind == "negative" else self.trace.apply("negative", self)
 
+    def __abs__(self) -> Expression:
+        return self.function("abs")
+
     def __lt__(self, other: Any) -> Expression:
         return self.trace.apply("<", self, other)
 
@@ -146,13 +149,15 @@ class Expression:
 
     __hash__ = object.__hash__
 
-    def __or__(self, other: Any) -> Expression:
+    def __or__(self, other: Any) -> Any:
+        if isinstance(other, bool):
+            return other or self
         return self.trace.apply("|", self, other)
 
     def __bool__(self) -> NoReturn:
         raise CompileError(
             "compile: expected a function without branches on the values of its inputs, got a comparison used as "
-            "True or False; write it with relu or maximum"
+            "True or False; write it with relu, maximum or clip"
         )
 
     __float__ = __bool__

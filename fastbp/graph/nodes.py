@@ -7,18 +7,31 @@ once, and adds the gradients where a value branches (section 5.1 to 5.3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
-from fastbp.checks import Array
-from fastbp.graph import operations
+from fastbp.checks import FLOAT64, Array, DType
+from fastbp.graph import operations, places
 from fastbp.graph.elementwise import Value
-from fastbp.graph.expressions import Expression, cannot_be_fused
+from fastbp.graph.expressions import CompileError, Expression, cannot_be_fused
 from fastbp.graph.operations import Operation
-from fastbp.graph.structure import CLEARED, Node, as_value, behind, checksums_of, described, gradients_of, was_cleared
+from fastbp.graph.structure import (
+    CLEARED,
+    Node,
+    as_value,
+    behind,
+    checksums_of,
+    described,
+    gradients_of,
+    shape_of,
+    was_cleared,
+)
+
+Known = TypeVar("Known")
 
 
 class Variable(Node):
@@ -26,7 +39,9 @@ class Variable(Node):
 
     Arithmetic on variables (`+ - * / ** @`, unary minus, indexing by a constant, the functions of `fastbp.graph`)
     with variables, numbers and arrays gives variables, with NumPy's dtypes and broadcasting. `== != < <= > >=`
-    compare values and give booleans.
+    compare values and give booleans. `float`, `int`, `round` and formatting give numbers, outside the graph. NumPy's
+    functions take variables where the graph knows the operation, as `np.exp(x)` and `np.sum(x)`; `np.asarray(x)` is an
+    error. The results of a subclass are of that subclass; its `__init__` does not run for them.
 
     Parameters
     ----------
@@ -38,6 +53,8 @@ class Variable(Node):
 
     Attributes
     ----------
+    value, data : scalar or ndarray
+        The value, under both names. That of a computed variable is read-only, and only others' can be set.
     grad : scalar or ndarray or None
         The gradient from the last `backward` through this variable, in the shape of the value.
 
@@ -58,17 +75,23 @@ class Variable(Node):
     __slots__ = ()
     __hash__ = object.__hash__
 
-    # NumPy leaves an operation between an array and a variable to the methods below.
-    __array_ufunc__ = None
-
-    # `fastbp.graph` gives the class these methods: the functions of `fastbp.graph.functions`, and drawing.
+    # `fastbp.graph` gives the class these methods: the functions of `fastbp.graph.functions`, drawing, and those by
+    # which NumPy's functions take variables.
+    __array_function__: ClassVar[Callable[..., Any]]
+    __array_ufunc__: ClassVar[Callable[..., Any]]
     draw: ClassVar[Callable[..., Any]]
+    abs: ClassVar[Callable[..., Variable]]
+    clip: ClassVar[Callable[..., Variable]]
+    cos: ClassVar[Callable[..., Variable]]
     exp: ClassVar[Callable[..., Variable]]
     log: ClassVar[Callable[..., Variable]]
     sqrt: ClassVar[Callable[..., Variable]]
     tanh: ClassVar[Callable[..., Variable]]
     sigmoid: ClassVar[Callable[..., Variable]]
+    max: ClassVar[Callable[..., Variable]]
+    min: ClassVar[Callable[..., Variable]]
     relu: ClassVar[Callable[..., Variable]]
+    sin: ClassVar[Callable[..., Variable]]
     softplus: ClassVar[Callable[..., Variable]]
     sum: ClassVar[Callable[..., Variable]]
     mean: ClassVar[Callable[..., Variable]]
@@ -82,7 +105,7 @@ class Variable(Node):
     @property
     def value(self) -> Value:
         """The number or array. That of a computed variable is read-only."""
-        return self.data
+        return self.held
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -91,7 +114,44 @@ class Variable(Node):
                 f"{described(self)}: expected its value to come from its operation, got one from outside; "
                 f"set the variables that it is computed from, and compute it again"
             )
-        self.data = as_value("value", value)
+        self.held = as_value("value", value)
+
+    data = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the value, () for a number."""
+        return _known(self.held, "shape", shape_of(self.held))
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes, 0 for a number."""
+        return _known(self.held, "ndim", len(shape_of(self.held)))
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return _known(self.held, "size", math.prod(shape_of(self.held)))
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the value, float64 for a Python number."""
+        dtype: DType = getattr(self.held, "dtype", FLOAT64)
+        return _known(self.held, "dtype", dtype)
+
+    @property
+    def T(self) -> Variable:
+        """The variable with its axes in the reverse order."""
+        return apply(places.Transpose(), self)
+
+    def reshape(self, *shape: Any) -> Variable:
+        """Return the elements in another shape, given as numbers or as a tuple; one size may be -1."""
+        return apply(places.Reshape(shape[0] if len(shape) == 1 else shape), self)
+
+    def transpose(self, *axes: Any) -> Variable:
+        """Return the variable with its axes in another order, numbers or a tuple, by default in the reverse order."""
+        given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes or None
+        return apply(places.Transpose(given), self)
 
     def backward(self, seed: Any = 1) -> None:
         """Give every variable behind this one its gradient by the chain rule.
@@ -128,16 +188,35 @@ class Variable(Node):
 
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name else ""
-        return f"Variable({self.data!r}{name})"
+        return f"Variable({self.held!r}{name})"
 
     def __bool__(self) -> bool:
-        return bool(self.data)
+        return bool(self.held)
 
     def __float__(self) -> float:
-        return float(self.data)
+        return float(self.held)
+
+    def __int__(self) -> int:
+        return int(self.held)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self.held, digits) if self.ndim == 0 else np.round(self.held, digits or 0)
+
+    def __format__(self, spec: str) -> str:
+        if spec and self.ndim:
+            raise TypeError(
+                f"format: expected a single number for {spec!r}, got shape {self.shape}; format its elements one by one"
+            )
+        return format(self.held, spec) if spec else str(self)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.held)
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        # Else NumPy would make an array of objects.
+        raise TypeError(
+            f"array: expected numbers, got {described(self)}, a Variable, whose graph would be lost; pass its .value"
+        )
 
     def __add__(self, other: Any) -> Variable:
         return apply(operations.ADD, self, other)
@@ -180,29 +259,35 @@ class Variable(Node):
     def __neg__(self) -> Variable:
         return apply(operations.NEGATE, self)
 
+    def __pos__(self) -> Variable:
+        return self
+
+    def __abs__(self) -> Variable:
+        return apply(operations.ABS, self)
+
     def __getitem__(self, key: Any) -> Variable:
         parts = key if isinstance(key, tuple) else (key,)
         if any(isinstance(part, Variable) for part in parts):
             raise TypeError("index: expected a constant, got a Variable; there is no gradient by an index, use .value")
-        return apply(operations.Index(key), self)
+        return apply(places.Index(key), self)
 
     def __eq__(self, other: object) -> Any:
-        return self.data == _compared(other)
+        return self.held == _compared(other)
 
     def __ne__(self, other: object) -> Any:
-        return self.data != _compared(other)
+        return self.held != _compared(other)
 
     def __lt__(self, other: Any) -> Any:
-        return self.data < _compared(other)
+        return self.held < _compared(other)
 
     def __le__(self, other: Any) -> Any:
-        return self.data <= _compared(other)
+        return self.held <= _compared(other)
 
     def __gt__(self, other: Any) -> Any:
-        return self.data > _compared(other)
+        return self.held > _compared(other)
 
     def __ge__(self, other: Any) -> Any:
-        return self.data >= _compared(other)
+        return self.held >= _compared(other)
 
 
 def apply(operation: Operation, *operands: Any) -> Variable:
@@ -219,13 +304,16 @@ def apply(operation: Operation, *operands: Any) -> Variable:
     """
     variables: list[Variable | None] = []
     arguments: list[Value] = []
+    kind = Variable
     writeable = False  # whether other code can write to an argument
     for operand in operands:
-        if type(operand) is Variable:
+        if isinstance(operand, Variable):
+            if type(operand) is not Variable and (kind is Variable or issubclass(type(operand), kind)):
+                kind = type(operand)
             made_by = operand.operation
             if made_by is CLEARED:
                 was_cleared(operand, operation.name)
-            value = operand.data
+            value = operand.held
             writeable = writeable or (made_by is None and type(value) is np.ndarray)
             variables.append(operand)
         else:
@@ -239,7 +327,7 @@ def apply(operation: Operation, *operands: Any) -> Variable:
         _explain(operation, variables, arguments, error)
     if type(result) is np.ndarray:
         result = _read_only(result, arguments)
-    computed: Variable = Variable.__new__(Variable)
+    computed: Variable = kind.__new__(kind)
     computed.make(result, operation, tuple(variables), tuple(arguments))
     if writeable:
         computed.checksums = checksums_of(computed)
@@ -253,8 +341,18 @@ def traced(symbol: Expression, name: str | None = None) -> Variable:
     return variable
 
 
+def _known(value: Value, name: str, known: Known) -> Known:
+    """Return what is `known` of a value that is there: while a function is compiled there are only symbols."""
+    if isinstance(value, Expression):
+        raise CompileError(
+            f"{name}: expected a function that does not read the {name} of its inputs, got one that does; "
+            f"pass it to the function as an input, or compile a computed variable"
+        )
+    return known
+
+
 def _compared(other: Any) -> Any:
-    return other.data if isinstance(other, Variable) else other
+    return other.held if isinstance(other, Variable) else other
 
 
 def _read_only(result: Array, arguments: list[Value]) -> Value:
@@ -285,8 +383,13 @@ def _explain(
         f"{variable.name + ': ' if variable is not None and variable.name else ''}{np.shape(argument)}"
         for variable, argument in zip(variables, arguments, strict=True)
     )
-    if isinstance(error, IndexError) or isinstance(operation, operations.Index):
+    if isinstance(operation, places.Index):
         raise type(error)(f"index: expected one that fits the shape {operands}, got another ({error})") from None
+    if isinstance(operation, places.Places | operations.Reduction):
+        raise ValueError(
+            f"{operation.name}: expected shapes and axes that go together, got {operands} ({error}); "
+            f"compare them with .shape"
+        ) from None
     if isinstance(operation, operations.MatMul):
         wanted, remedy = "shapes (..., N, D) and (..., D, M)", "the inner sizes must be equal"
     elif "broadcast" in str(error) and not _broadcast(arguments):

@@ -9,7 +9,8 @@ import numpy as np
 from fastbp.graph.composites import LayerNode
 from fastbp.graph.elementwise import Value
 from fastbp.graph.nodes import Variable, apply
-from fastbp.graph.operations import Index, MatMul, Mean, Operation, Sum, Total
+from fastbp.graph.operations import Extreme, MatMul, Max, Mean, Min, Operation, Reduction, Sum, Total
+from fastbp.graph.places import Places
 from fastbp.graph.structure import Node, behind
 
 
@@ -85,7 +86,7 @@ def _split(variable: Node) -> Any:
             split[index] = variable
             continue
         label = str(number) if len(variable.shape) == 1 else "".join(str(i + 1) for i in index)
-        split[index] = Variable(float(variable.data[index]), variable.name and variable.name + label)
+        split[index] = Variable(float(variable.held[index]), variable.name and variable.name + label)
     return split
 
 
@@ -98,9 +99,9 @@ def _constants(argument: Value) -> Any:
 
 def _by_element(operation: Operation, operands: list[Any]) -> Any:
     """Apply `operation` to arrays of variables and numbers, with one node for each element of the result."""
-    if isinstance(operation, Index):
-        return np.asarray(operands[0][operation.key], object)
-    if isinstance(operation, Sum | Mean):
+    if isinstance(operation, Places):
+        return _as_objects(operation.arranged(*operands))
+    if isinstance(operation, Reduction):
         return _totals(operation, operands[0])
     if isinstance(operation, MatMul):
         return _products(*operands)
@@ -116,14 +117,23 @@ def _by_element(operation: Operation, operands: list[Any]) -> Any:
     return result
 
 
-def _totals(operation: Sum | Mean, x: Any) -> Any:
+def _as_objects(elements: Any) -> Any:
+    """Return a single element as an array, which NumPy would ask for its numbers."""
+    if isinstance(elements, np.ndarray):
+        return elements
+    array = np.empty((), object)
+    array[()] = elements
+    return array
+
+
+def _totals(operation: Reduction, x: Any) -> Any:
     axis = range(x.ndim) if operation.axis is None else np.atleast_1d(operation.axis) % max(x.ndim, 1)
     kept = [i for i in range(x.ndim) if i not in list(axis)]
     moved = np.moveaxis(x, kept, range(len(kept)))
     result = np.empty(moved.shape[: len(kept)], object)
     for index in np.ndindex(result.shape):
         terms = list(moved[index].reshape(-1)) if isinstance(moved[index], np.ndarray) else [moved[index]]
-        total = apply(Total(), *terms)
+        total = apply(Extreme(operation) if isinstance(operation, Max | Min) else Total(), *terms)
         result[index] = total / float(len(terms)) if isinstance(operation, Mean) else total
     if operation.keepdims:
         result = result.reshape([size if i in kept else 1 for i, size in enumerate(x.shape)])

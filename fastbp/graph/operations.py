@@ -18,18 +18,28 @@ operation          forward                         gradients
 `Exp`              exp(x)                          dout·out
 `Log`              log(x)                          dout/x
 `Sqrt`             √x                              dout/(2·out)
+`Abs`              abs(x)                          dout where x > 0, −dout where x < 0, 0 where x is 0
+`Sin`              sin(x)                          dout·cos(x)
+`Cos`              cos(x)                          −dout·sin(x)
 `Maximum`          the larger of x and y           dout where x > y, else 0; dout where not, else 0
+`Minimum`          the smaller of x and y          dout where x < y, else 0; dout where not, else 0
+`Clip`             x from `low` to `high`          dout to x within, to the bound beyond it
 `Sum`              the sum, or sums along axes     dout for each element
 `Mean`             the mean, or along axes         dout/count for each element
+`Max`, `Min`       the extreme, or along axes      dout/count for each of the count elements that are it
 `Index`            x[key]                          dout at the elements taken, 0 elsewhere
+`Reshape`          x in another shape              dout in the shape of x
+`Transpose`        x with its axes in an order     dout with its axes in the first order
+`Concatenate`      the operands along an axis      for each its part of dout
 `Affine`           x·W + b                         dout·Wᵀ; xᵀ·dout; dout summed over the batch
 `Softmax`          exp(x)/sum(exp(x))              out·(dout − sum(dout·out))
 `CrossEntropy`     mean of −sum(t·log(y))          −t/y/N·dout
 `SoftmaxWithLoss`  the same of softmax(x)          (y − t)/N·dout
 =================  ==============================  =================================================
 
-The last four are the layers, in `fastbp.graph.composites`. The activations of `fastbp.layers`, as tanh and ReLU, are
-operations, too, by their records. A new elementwise operation of one operand is an entry of `elementwise`.
+The last four are the layers, in `fastbp.graph.composites`; the four before them are in `fastbp.graph.places`. The
+activations of `fastbp.layers`, as tanh and ReLU, are operations, too, by their records. A new elementwise operation of
+one operand is an entry of `elementwise`.
 Any other operation is a class, and `apply`::
 
     class Cube(Operation):
@@ -50,7 +60,7 @@ If it consists of operators and the functions of `fastbp.graph.elementwise`, it 
 
 from __future__ import annotations
 
-import copy
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -61,15 +71,19 @@ import numpy as np
 from fastbp.graph.elementwise import (
     ACTIVATION_FUNCTIONS,
     Value,
+    absolute,
+    cos,
     divide,
     exp,
     log,
     maximum,
+    minimum,
     power,
+    sin,
     sqrt,
     where,
 )
-from fastbp.graph.expressions import INVERSE_SIZE, CompileError, Expression
+from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, CompileError, Expression
 from fastbp.ops.contract import ACTIVATIONS, Activation
 
 Gradients = tuple[Value, ...]
@@ -80,7 +94,7 @@ class Operation:
     """A function of one or more operands and its local derivatives."""
 
     # The text in the node of a drawing.
-    symbol: ClassVar[str] = "?"
+    symbol: str = "?"
     # The names of constant operands in a drawing.
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
 
@@ -188,6 +202,14 @@ Log = elementwise(
     "Log", "log(x), the natural logarithm; -inf at 0, NaN below.", log, lambda dout, x, _: divide(dout, x)
 )
 Sqrt = elementwise("Sqrt", "√x, NaN below 0.", sqrt, lambda dout, _, y: divide(dout, 2.0 * y), symbol="√")
+Abs = elementwise(
+    "Abs",
+    "|x|; the gradient at 0 is 0.",
+    absolute,
+    lambda dout, x, _: where(x > 0, dout, where(x < 0, -dout, 0.0 * x)),
+)
+Sin = elementwise("Sin", "sin(x), NaN at inf.", sin, times(lambda x, _: cos(x)))
+Cos = elementwise("Cos", "cos(x), NaN at inf.", cos, times(lambda x, _: -sin(x)))
 
 
 def _of_activation(kind: type, function: Activation) -> None:
@@ -322,7 +344,34 @@ class Maximum(Operation):
         return where(x > y, dout, 0.0), where(x > y, 0.0, dout)
 
 
-class _Reduction(Operation):
+class Minimum(Operation):
+    """The smaller of x and y. Where they are equal the gradient goes to y."""
+
+    symbol = "min"
+
+    def forward(self, x: Value, y: Value) -> Value:
+        return minimum(x, y)
+
+    def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:
+        return where(x < y, dout, 0.0), where(x < y, 0.0, dout)
+
+
+class Clip(Operation):
+    """The smaller of `high` and the larger of x and `low`. x has the gradient from `low` to `high`, both included."""
+
+    symbol = "clip"
+    operand_names = ("x", "low", "high")
+
+    def forward(self, x: Value, low: Value, high: Value) -> Value:
+        return minimum(maximum(x, low), high)
+
+    def backward(self, dout: Value, out: Value, x: Value, low: Value, high: Value) -> Gradients:
+        is_above = maximum(x, low) > high
+        others = where(is_above, 0.0, dout)
+        return where(x < low, 0.0, others), where(x < low, others, 0.0), where(is_above, dout, 0.0)
+
+
+class Reduction(Operation):
     """A reduction of all elements, or along axes."""
 
     reduce: ClassVar[Callable[..., Value]]
@@ -333,10 +382,11 @@ class _Reduction(Operation):
     def forward(self, x: Value) -> Value:
         if not isinstance(x, Expression):
             return x if type(x) is float else self.reduce(x, axis=self.axis, keepdims=self.keepdims)
-        if self.axis is None:
+        if self.axis is None and self.name in REDUCTIONS:
             return x.function(self.name)
+        along = "" if self.axis is None else f" along axis {self.axis}"
         raise CompileError(
-            f"{self.name} along axis {self.axis}: expected operations on single elements, got one that cannot be "
+            f"{self.name}{along}: expected operations on single elements, got one that cannot be "
             f"fused; compile what comes before it, or sum everything"
         )
 
@@ -349,7 +399,7 @@ class _Reduction(Operation):
         return np.broadcast_to(np.asarray(dout, x.dtype) if type(dout) is float else dout, x.shape)
 
 
-class Sum(_Reduction):
+class Sum(Reduction):
     """The sum of all elements, or along axes."""
 
     symbol = "Σ"
@@ -359,7 +409,7 @@ class Sum(_Reduction):
         return (self._spread(dout, x),)
 
 
-class Mean(_Reduction):
+class Mean(Reduction):
     """The mean of all elements, or along axes."""
 
     symbol = "mean"
@@ -372,21 +422,31 @@ class Mean(_Reduction):
         return (self._spread(dout / math.prod(np.shape(x)[axis] for axis in axes), x),)
 
 
-class Index(Operation):
-    """x[key] for a constant key; an element that is taken twice gets the sum of its gradients."""
-
-    symbol = "[ ]"
-
-    def __init__(self, key: Any) -> None:
-        self.key = copy.deepcopy(key)  # an array of indices may be written to before backward
-
-    def forward(self, x: Value) -> Value:
-        return np.array(x[self.key])
+class _Extreme(Reduction):
+    """The largest or the smallest element, or along axes; elements that are equal share the gradient."""
 
     def backward(self, dout: Value, out: Value, x: Value) -> Gradients:
-        dx = np.zeros(x.shape, np.result_type(dout, x.dtype))
-        np.add.at(dx, self.key, dout)
-        return (dx,)
+        if type(x) is float:
+            return (dout,)
+        is_it = x == self._spread(out, x)
+        count = np.sum(is_it, axis=self.axis, keepdims=self.keepdims, dtype=x.dtype)
+        return (np.where(is_it, self._spread(dout / np.maximum(count, 1), x), 0),)  # NaN equals nothing
+
+
+class Max(_Extreme):
+    """The largest element, or along axes; elements that are equal share the gradient."""
+
+    symbol = "max"
+    reduce = staticmethod(np.max)
+    of_two = staticmethod(maximum)
+
+
+class Min(_Extreme):
+    """The smallest element, or along axes; elements that are equal share the gradient."""
+
+    symbol = "min"
+    reduce = staticmethod(np.min)
+    of_two = staticmethod(minimum)
 
 
 class Total(Operation):
@@ -404,7 +464,22 @@ class Total(Operation):
         return (dout,) * len(operands)
 
 
+class Extreme(Operation):
+    """The extreme of any number of operands, which replaces `Max` or `Min` in a graph of single numbers."""
+
+    def __init__(self, of: Max | Min) -> None:
+        self.symbol, self._of_two = of.symbol, of.of_two
+
+    def forward(self, *operands: Value) -> Value:
+        return functools.reduce(self._of_two, operands)
+
+    def backward(self, dout: Value, out: Value, *operands: Value) -> Gradients:
+        count = sum(operand == out for operand in operands)
+        return tuple(dout / count if operand == out else 0.0 * dout for operand in operands)
+
+
 # One object is enough for an operation without settings.
 ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATE = Add(), Subtract(), Multiply(), Divide(), Negate()
-POWER, VARIABLE_POWER, MATMUL, MAXIMUM = Power(), VariablePower(), MatMul(), Maximum()
-EXP, LOG = Exp(), Log()
+POWER, VARIABLE_POWER, MATMUL = Power(), VariablePower(), MatMul()
+MAXIMUM, MINIMUM, CLIP = Maximum(), Minimum(), Clip()
+ABS, EXP, LOG = Abs(), Exp(), Log()

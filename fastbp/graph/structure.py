@@ -23,10 +23,10 @@ _numbers = itertools.count()
 class Node:
     """A value in a graph, and how it was computed. `fastbp.graph.Variable` adds the arithmetic."""
 
-    __slots__ = ("arguments", "checksums", "data", "grad", "name", "number", "operands", "operation")
+    __slots__ = ("arguments", "checksums", "grad", "held", "name", "number", "operands", "operation")
 
     # The number or array, or a symbol of the compiler.
-    data: Value
+    held: Value
     grad: Value
     name: str | None
     # None for a node that was made from a value.
@@ -41,14 +41,14 @@ class Node:
 
     def make(
         self,
-        data: Value,
+        held: Value,
         operation: Operation | None = None,
         operands: tuple[Node | None, ...] = (),
         arguments: tuple[Value, ...] = (),
         name: str | None = None,
     ) -> None:
         """Set every attribute except the checksums, of which there are none at first."""
-        self.data = data
+        self.held = held
         self.grad = None
         self.name = name
         self.operation = operation
@@ -60,7 +60,7 @@ class Node:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the value, () for a number."""
-        return shape_of(self.data)
+        return shape_of(self.held)
 
     @property
     def pairs(self) -> list[tuple[Node | None, Value]]:
@@ -115,12 +115,12 @@ def chain_rule(
         if node not in gradients:
             continue
         operation: Any = node.operation
-        passed = operation.backward(gradients[node], node.data, *node.arguments)
+        passed = operation.backward(gradients[node], node.held, *node.arguments)
         for position, (operand, gradient) in enumerate(zip(node.operands, passed, strict=True)):
             if operand is None or gradient is None:
                 continue
             if type(gradient) is not float:
-                gradient = _in_shape_of(gradient, operand.data)  # noqa: PLW2901
+                gradient = _in_shape_of(gradient, operand.held)  # noqa: PLW2901
             if record is not None:
                 record[node, position] = gradient
             known = gradients.get(operand)
@@ -140,7 +140,7 @@ def _check_unchanged(order: list[Node]) -> None:
     sums: dict[int, int] = {}
     for node in order:
         for operand, argument in zip(node.operands, node.arguments, strict=True):
-            if operand is not None and operand.data is not argument:
+            if operand is not None and operand.held is not argument:
                 _was_changed(described(operand), node)
         for position, checksum in node.checksums:
             argument = node.arguments[position]
@@ -198,7 +198,7 @@ def shape_of(value: Value) -> tuple[int, ...]:
 
 
 def _seed(y: Node, seed: Any) -> Value:
-    if isinstance(y.data, Expression):
+    if isinstance(y.held, Expression):
         return float(seed)
     seed = cast(Any, as_value("seed", seed))
     if shape_of(seed) == y.shape:
@@ -207,7 +207,7 @@ def _seed(y: Node, seed: Any) -> Value:
         raise ValueError(
             f"seed: expected one number or the shape {y.shape} of the result, got {seed.shape}; reshape it to that"
         )
-    dtype = cast(Any, y.data).dtype if type(seed) is float else None
+    dtype = cast(Any, y.held).dtype if type(seed) is float else None
     return np.broadcast_to(np.asarray(seed, dtype), y.shape)
 
 

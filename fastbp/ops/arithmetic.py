@@ -1,7 +1,8 @@
-"""The nodes of the chapter's graphs, addition and multiplication, and exp, log and powers of whole arrays."""
+"""The nodes of the chapter's graphs, addition and multiplication, and exp, log, sin, cos and powers of whole arrays."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -41,6 +42,32 @@ def _log_forward(x, out):
 def log_forward(x: Array, out: Array) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):
         np.log(x, out=out)
+
+
+@shared_kernel
+def _sin_forward(x, out):
+    """out = sin(x), the C library's; NaN at inf."""
+    for i in range(x.size):
+        out[i] = math.sin(x[i])
+
+
+@twin_of(_sin_forward)
+def sin_forward(x: Array, out: Array) -> None:
+    with np.errstate(invalid="ignore"):
+        np.sin(x, out=out)
+
+
+@shared_kernel
+def _cos_forward(x, out):
+    """out = cos(x), the C library's; NaN at inf."""
+    for i in range(x.size):
+        out[i] = math.cos(x[i])
+
+
+@twin_of(_cos_forward)
+def cos_forward(x: Array, out: Array) -> None:
+    with np.errstate(invalid="ignore"):
+        np.cos(x, out=out)
 
 
 @shared_kernel

@@ -8,6 +8,7 @@ number of threads: the terms of a block are written down, and then summed in the
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -135,12 +136,15 @@ _NAMES = {
     "BLOCK": BLOCK,
     "INF": np.inf,
     "NAN": np.nan,
+    "abs": abs,
     "allocate": allocate,
     "array": array,
+    "cos": math.cos,
     "exp": exp,
     "load": load,
     "log": log,
     "release": release,
+    "sin": math.sin,
     "sqrt": np.sqrt,
     "store": store,
     "total": total,
