@@ -108,15 +108,14 @@ def array_ufunc(_: Variable, ufunc: Any, method: str, *inputs: Any, **options: A
     """
     if _is_in_place(inputs, options.get("out")):
         del options["out"]  # array += x makes a variable of the name
-    name, known = ufunc.__name__, UFUNCS | _OF_VALUES
+    if method == "__call__":
+        if ufunc in _OF_VALUES:
+            inputs = tuple(x.value if isinstance(x, Variable) else x for x in inputs)
+            return _called(ufunc.__name__, _OF_VALUES, ufunc, inputs, options)
+        return _called(ufunc.__name__, UFUNCS, ufunc, inputs, options)
     if method == "reduce":
-        name, known = f"{name}.reduce", _REDUCTIONS
-        options = {"axis": 0, **_given(options)}
-    elif method != "__call__":
-        name, known = f"{name}.{method}", {}
-    if ufunc in _OF_VALUES:
-        inputs = tuple(x.value if isinstance(x, Variable) else x for x in inputs)
-    return _called(name, known, ufunc, inputs, options)
+        return _called(f"{ufunc.__name__}.reduce", _REDUCTIONS, ufunc, inputs, {"axis": 0, **_given(options)})
+    return _called(f"{ufunc.__name__}.{method}", {}, ufunc, inputs, options)
 
 
 def array_function(_: Variable, function: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
@@ -138,13 +137,20 @@ def _called(name: str, known: dict[Any, Callable[..., Any]], function: Any, args
         )
     operation = known[function]
     try:
+        return operation(*args, **options)
+    except TypeError:
+        _check_arguments(name, operation, args, options)
+        raise
+
+
+def _check_arguments(name: str, operation: Callable[..., Any], args: Any, options: dict[str, Any]) -> None:
+    try:
         inspect.signature(operation).bind(*args, **options)
     except TypeError as error:
         raise TypeError(
             f"np.{name}: expected the arguments that the operation of a graph has, got others ({error}); "
             f"leave them out, or pass .value"
         ) from None
-    return operation(*args, **options)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
