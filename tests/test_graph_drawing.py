@@ -9,7 +9,7 @@ import pytest
 
 from fastbp import graph
 from fastbp.cli import main
-from fastbp.graph import Variable, figures
+from fastbp.graph import Variable, figures, pictures
 from fastbp.graph.layout import crossings
 from fastbp.graph.structure import behind
 from tests.subprocesses import run_python
@@ -68,9 +68,7 @@ def test_values_flow_from_left_to_right(rng):
         assert across == sorted(set(across))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in figures.names() if "opened" not in name and "derivation" not in name]
-)
+@pytest.mark.parametrize("name", figures.names())
 def test_the_chapters_figures_have_no_crossing(name):
     diagram = figures.figure(name).draw()._diagram
     assert crossings([node.item for node in diagram.nodes], [flow.edge for flow in diagram.flows]) == 0
@@ -153,6 +151,151 @@ def test_numbers_are_drawn_in_the_operation():
     assert "[0:2]" in texts((Variable([1.0, 2, 3])[0:2]).draw())
 
 
+def places(drawing, text):
+    return [
+        (float(element.get("x")), float(element.get("y")))
+        for element in ET.fromstring(drawing.svg).iter(f"{SVG}text")
+        if element.text == text
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "marks"),
+    [
+        (lambda x, y: x - y, "+−"),
+        (lambda x, y: x / y, "×÷"),
+        (lambda x, y: x**y, "12"),
+        (lambda x, y: graph.concatenate([x, y]), "12"),
+    ],
+)
+def test_marks_say_which_operand_is_which(operation, marks):
+    x, y = Variable([2.0], "left"), Variable([3.0], "right")
+    for first, second in ((x, y), (y, x), (x, x)):
+        drawing = operation(first, second).draw()
+        flows = [flow for flow in drawing._diagram.flows if flow.mark]
+        assert "".join(flow.mark for flow in flows) == marks
+        (node,) = {flow.edge.target for flow in flows}
+        item = drawing._diagram.nodes[node].item
+        heights = {}
+        for flow in flows:
+            inside = [
+                (a, b) for a, b in places(drawing, flow.mark) if abs(a - item.x) < item.width / 2 and a < item.x - 5
+            ]
+            ((_, heights[flow.mark]),) = [place for place in inside if abs(place[1] - item.y) < item.height / 2]
+        above = sorted(flows, key=lambda flow: flow.edge.items[-1].y)
+        assert heights[above[0].mark] < heights[above[1].mark]
+    assert f'headlabel="{marks[1]}"' in drawing.dot
+    assert f"{marks[1]}<br/>" in drawing.mermaid
+    for one in (operation(x, [1.0]),):
+        assert {flow.mark for flow in one.draw()._diagram.flows} == {*marks, ""}
+    assert not [flow.mark for flow in (x - 1.0).draw()._diagram.flows if flow.mark]
+
+
+def test_a_title_stands_above_the_drawing():
+    plain, titled = apples().draw(), apples().draw(title="Apples & <tax>")
+    ((_, y),) = places(titled, "Apples & <tax>")
+    assert all(y < top for _, top in places(titled, "apple"))
+    assert titled.picture.height > plain.picture.height
+    assert "Apples &amp; &lt;tax&gt;" in titled.html
+    assert 'label="Apples & <tax>" labelloc=t' in titled.dot
+    assert titled.mermaid.startswith('---\ntitle: "Apples & <tax>"\n---\nflowchart LR')
+    wide = apples().draw(title="apples " * 40)
+    assert wide.picture.width > 2 * plain.picture.width
+    assert figures.figure("fruit").title in texts(figures.figure("fruit").draw())
+
+
+def test_a_vector_may_be_drawn_apart():
+    a, t = Variable([1.0, 2.0, 3.0], "a"), Variable([0.0, 1.0, 0.0], "t")
+    y = graph.softmax(a)
+    y.name = "y"
+    L = graph.cross_entropy(y, t)
+    drawing = L.draw(gradients={a: ["da1", "da2", "da3"], y: ["dy1", "dy2", "dy3"], t: ["", "", ""]})
+    found = texts(drawing)
+    for text in ("a1", "a2", "a3", "t1", "t2", "t3", "da1", "da2", "da3", "dy1", "dy2", "dy3", "y1 = 0.090031"):
+        assert found.count(text) == 1
+    arrows = [(flow.edge.source, flow.edge.target) for flow in drawing._diagram.flows]
+    assert max(arrows.count(arrow) for arrow in arrows) == 3
+    assert len(arrows) == 10
+    with pytest.raises(ValueError, match=r"gradients: expected .* got 2 texts for variable 'a' of shape \(3,\)"):
+        L.draw(gradients={a: ["da1", "da2"]})
+
+
+def test_a_value_may_stand_again_where_lines_would_cross():
+    x = Variable(2.0, "x")
+    e = x.exp()
+    e.name = "e"
+    y = e / (e + 1)
+    drawing = y.draw(again=[(e, y)])
+    found = texts(drawing)
+    assert (found.count("e"), found.count("e = 7.3891")) == (1, 2)
+    assert texts(y.draw()).count("e") == 0
+    e_nodes = [number for number, node in enumerate(drawing._diagram.nodes) if node.text == "e"]
+    assert [flow.backward for flow in drawing._diagram.flows if flow.edge.source in e_nodes] == ["0.1192"]
+    for wrong in ([(x, y)], [(y, y)], [(e + 1, y)]):
+        with pytest.raises(
+            ValueError, match="again: expected pairs of a variable with a name and one that is computed"
+        ):
+            y.draw(again=wrong)
+    with pytest.raises(ValueError, match="again: expected"):
+        (-x.exp()).draw(again=[(Variable(1.0, "other"), x)])
+
+
+JAPANESE, CHINESE = "りんごの値段", "苹果价格"
+
+
+@pytest.mark.parametrize("name", [JAPANESE, CHINESE, "사과"])
+def test_wide_characters_are_measured_as_squares(name):
+    assert pictures.text_width(name) == pictures.FONT_SIZE * len(name)
+    assert pictures.text_width("か" + chr(0x3099)) == pictures.FONT_SIZE  # a mark on the character before
+    drawing = (Variable(1.0, name) * Variable(2.0, "x")).draw()
+    node = next(node for node in drawing._diagram.nodes if node.text == name)
+    assert node.item.width > pictures.FONT_SIZE * len(name)
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Matplotlib's fonts without any that has Chinese or Japanese characters."""
+    manager = pytest.importorskip("matplotlib.font_manager")
+    known = [font for font in manager.fontManager.ttflist if "DejaVu" in font.name or "Last Resort" in font.name]
+    monkeypatch.setattr(manager.fontManager, "ttflist", known)
+    monkeypatch.setattr(pictures, "_without_font", set())
+    return manager.fontManager
+
+
+def test_a_png_warns_once_of_characters_that_no_font_has(fonts, tmp_path):
+    y = Variable(1.0, CHINESE) * 2
+    says = f"picture: expected a font with {''.join(sorted(CHINESE))!r}, got none .* install one such as Noto Sans CJK"
+    with pytest.warns(UserWarning, match=says):
+        y.draw(tmp_path / "a.png")
+    y.draw(tmp_path / "a.png")  # a warning would be an error
+    y.draw(tmp_path / "a.svg")
+
+
+def test_a_png_takes_another_font_for_what_the_first_one_lacks(fonts, tmp_path, recwarn):
+    builder = pytest.importorskip("fontTools.fontBuilder").FontBuilder(1000, isTTF=True)
+    pen = __import__("fontTools.pens.ttGlyphPen", fromlist=["TTGlyphPen"]).TTGlyphPen(None)
+    for place, point in enumerate([(0, 0), (0, 800), (1000, 800), (1000, 0)]):
+        (pen.lineTo if place else pen.moveTo)(point)
+    pen.closePath()
+    glyphs = {".notdef": pen.glyph(), **{f"c{ord(c)}": pen.glyph() for c in JAPANESE}}
+    builder.setupGlyphOrder(list(glyphs))
+    builder.setupCharacterMap({ord(c): f"c{ord(c)}" for c in JAPANESE})
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Square Gothic", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "square.ttf")
+    y = Variable(1.0, JAPANESE) * 2
+    with pytest.warns(UserWarning, match="picture: expected a font"):
+        y.draw(tmp_path / "without.png")
+    fonts.addfont(tmp_path / "square.ttf")
+    y.draw(tmp_path / "with.png")
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+    assert not recwarn
+
+
 def test_names_are_escaped():
     y = Variable(1.0, '<x> & "y"') * 2
     assert '<x> & "y"' in texts(y.draw())
@@ -211,6 +354,8 @@ NUMBERS = {
     "apples-variables": (220, {"apple": 2.2, "number": 110, "tax": 200}),
     "plus": (15, {"x": 1.3, "y": 1.3}),
     "times": (50, {"x": 6.5, "y": 13}),
+    "plus-formulas": (15, {"x": 1, "y": 1}),
+    "times-formulas": (50, {"x": 5, "y": 10}),
     "apples-gradients": (220, {"apple": 2.2, "number": 110, "tax": 200}),
     "fruit": (715, {"apple": 2.2, "apples": 110, "orange": 3.3, "oranges": 165, "tax": 650}),
     "chain-rule": (9, {"x": 6, "y": 6}),
@@ -246,8 +391,12 @@ def test_every_figure_is_tested_and_drawn():
 def test_figures_show_the_chapters_formulas():
     assert "∂L/∂y·y(1−y)" in texts(figures.figure("sigmoid-node").draw())
     assert any(text.endswith("= ∂L/∂y·y(1−y)") for text in texts(figures.figure("sigmoid").draw()))
-    found = texts(figures.figure("derivation").draw())
-    assert {f"y{i} − t{i}" for i in (1, 2, 3)} <= set(found)
+    for name in ("derivation", "softmax-with-loss"):
+        found = texts(figures.figure(name).draw())
+        assert {f"y{i} − t{i}" for i in (1, 2, 3)} <= set(found)
+        assert {f"a{i}" for i in (1, 2, 3)} <= set(found)
+    assert "∂L/∂z" in texts(figures.figure("plus-formulas").draw())
+    assert {"∂L/∂z", "∂L/∂z·x", "∂L/∂z·y"} <= set(texts(figures.figure("times-formulas").draw()))
     assert {"×2", "×1.1"} <= set(texts(figures.figure("apples").draw()))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,13 +13,18 @@ from fastbp.graph.elementwise import Value
 from fastbp.graph.layout import Edge, Item
 from fastbp.graph.operations import Operation
 from fastbp.graph.pictures import FONT_SIZE, text_width
-from fastbp.graph.structure import Node, behind, chain_rule
+from fastbp.graph.structure import Node, behind, chain_rule, described
 
-# In a dict, the key (x, y) means the arrow from x to the operation that computes y.
-Gradients = str | Mapping[Any, str] | None
+# In a dict, the key (x, y) means the arrow from x to the operation that computes y. Several texts are those of the
+# elements of a vector, whose arrows are drawn apart.
+Gradients = str | Mapping[Any, str | Sequence[str]] | None
+# Pairs (x, y): x is not joined to the operation that computes y, but appears again beside it.
+Again = Collection[tuple[Node, Node]]
 
 RADIUS = 20.0
 DOT = 3.0
+# Between arrows that enter a node or leave it.
+ARROW_GAP = 12.0
 LABEL_HEIGHT = 2 * FONT_SIZE + 14
 
 
@@ -42,6 +48,7 @@ class Flow:
     backward: str
     forward_step: int
     backward_step: int
+    mark: str = ""
 
 
 @dataclass
@@ -65,25 +72,41 @@ class Diagram:
         return len(self.nodes) - 1
 
     def add_flow(
-        self, source: int, target: int, forward: str, backward: str, forward_step: int, backward_step: int
+        self,
+        source: int,
+        target: int,
+        forward: str,
+        backward: str,
+        forward_step: int,
+        backward_step: int,
+        mark: str = "",
+        span: int = 2,
     ) -> None:
         """Add an arrow."""
         width = max(text_width(forward), text_width(backward), 16.0) + 6
         self.flows.append(
-            Flow(Edge(source, target, width, LABEL_HEIGHT), forward, backward, forward_step, backward_step)
+            Flow(Edge(source, target, width, LABEL_HEIGHT, span), forward, backward, forward_step, backward_step, mark)
         )
 
+    def make_room(self) -> None:
+        """Make boxes as high as their arrows need."""
+        for ends in ([flow.edge.source for flow in self.flows], [flow.edge.target for flow in self.flows]):
+            for number, count in Counter(ends).items():
+                node = self.nodes[number]
+                if node.kind == "operation" and node.item.width > 2 * RADIUS:
+                    node.item.height = max(node.item.height, ARROW_GAP * count + 4)
 
-def diagram_of(y: Node, gradients: Gradients, shapes: bool) -> Diagram:
+
+def diagram_of(y: Node, gradients: Gradients, shapes: bool, again: Again = ()) -> Diagram:
     """Return the content of a drawing of the graph behind `y`."""
-    return _Builder(y, gradients, shapes).diagram()
+    return _Builder(y, gradients, shapes, again).diagram()
 
 
 class _Builder:
     """Builds the diagram of a graph."""
 
-    def __init__(self, y: Node, gradients: Gradients, shapes: bool) -> None:
-        self._y, self._mode, self._shapes = y, gradients, shapes
+    def __init__(self, y: Node, gradients: Gradients, shapes: bool, again: Again) -> None:
+        self._y, self._mode, self._shapes, self._again = y, gradients, shapes, set(again)
         order, reached = behind(y)
         self._forward = order[::-1]
         self._passed: dict[tuple[Node, int], Value] = {}
@@ -119,30 +142,74 @@ class _Builder:
             opens = cast(Operation, node.operation).inside is not None
             numbers[node] = diagram.add_node("operation", _label(node), step, opens)
         for node, number in numbers.items():
+            operation = cast(Operation, node.operation)
             for position, (operand, argument) in enumerate(node.pairs):
+                mark = operation.marks[position] if operation.marks and not self._has_number(node) else ""
                 if operand is None:
                     if not isinstance(argument, float | np.generic):
-                        self._add_constant(cast(Operation, node.operation), position, argument, number)
-                    continue
-                if operand not in sources:
-                    sources[operand] = self._add_source(operand, numbers)
-                diagram.add_flow(
-                    sources[operand],
-                    number,
-                    self._value(operand),
-                    self._gradient(operand, node, position),
-                    self._computed_at.get(operand, 0),
-                    self._passed_at[node],
-                )
+                        self._add_constant(operation, position, argument, number, mark)
+                elif self._texts_apart(operand) is not None:
+                    self._add_apart(operand, node, position, numbers)
+                else:
+                    self._add_arrow(operand, node, position, numbers, sources, mark)
         end = diagram.add_node("end", "", 0)
         step = len(numbers)
         diagram.add_flow(numbers[y], end, self._value(y), self._total(y), step, step + 1)
+        diagram.make_room()
         return diagram
 
-    def _add_constant(self, operation: Operation, position: int, argument: Value, target: int) -> None:
+    def _has_number(self, node: Node) -> bool:
+        """Return whether the operation has a number beside its sign, which says which operand is which."""
+        return any(operand is None and isinstance(argument, float | np.generic) for operand, argument in node.pairs)
+
+    def _add_arrow(
+        self, operand: Node, node: Node, position: int, numbers: dict[Node, int], sources: dict[Node, int], mark: str
+    ) -> None:
+        """Add the arrow from an operand to the operation that computes `node`."""
+        since, passed_at = self._computed_at.get(operand, 0), self._passed_at[node]
+        backward = self._gradient(operand, node, position)
+        if (operand, node) in self._again:
+            start = self._diagram.add_node("variable", self._name(operand), since)
+            value = _number(operand.held, self._shapes)
+            self._diagram.add_flow(start, numbers[node], value, backward, since, passed_at, mark)
+            return
+        if operand not in sources:
+            sources[operand] = self._add_source(operand, numbers)
+        # Names that stand again are nearer than what is computed, which then finds its way around them.
+        span = 4 if any(user is node for _, user in self._again) else 2
+        value, start = self._value(operand), sources[operand]
+        self._diagram.add_flow(start, numbers[node], value, backward, since, passed_at, mark, span)
+
+    def _texts_apart(self, operand: Node) -> Sequence[str] | None:
+        """Return the texts of the elements of a vector whose arrows are drawn apart, None for any other operand."""
+        texts = self._mode.get(operand) if isinstance(self._mode, Mapping) else None
+        if texts is None or isinstance(texts, str):
+            return None
+        shape = np.shape(operand.held)
+        if len(shape) != 1 or len(texts) != shape[0] or len(self._uses[operand]) != 1:
+            raise ValueError(
+                f"gradients: expected a text, or a text for each element of a vector that is used once, got "
+                f"{len(texts)} texts for {described(operand)} of shape {shape}; give one text"
+            )
+        return texts
+
+    def _add_apart(self, operand: Node, node: Node, position: int, numbers: dict[Node, int]) -> None:
+        """Add an arrow for each element of a vector."""
+        diagram, since = self._diagram, self._computed_at.get(operand, 0)
+        name = self._names.get(operand, "")
+        for number, (element, text) in enumerate(zip(operand.held, self._texts_apart(operand) or (), strict=True), 1):
+            forward = _number(element)
+            if operand in numbers:
+                start, forward = numbers[operand], f"{name}{number} = {forward}" if name else forward
+            else:
+                start = diagram.add_node("variable", f"{name}{number}" if name else "·", 0)
+            backward = text if (node, position) in self._passed else ""
+            diagram.add_flow(start, numbers[node], forward, backward, since, self._passed_at[node])
+
+    def _add_constant(self, operation: Operation, position: int, argument: Value, target: int, mark: str) -> None:
         name = operation.operand_names[position] if position < len(operation.operand_names) else ""
         source = self._diagram.add_node("variable", name or "constant", 0)
-        self._diagram.add_flow(source, target, _number(argument, self._shapes), "", 0, 0)
+        self._diagram.add_flow(source, target, _number(argument, self._shapes), "", 0, 0, mark)
 
     def _add_source(self, operand: Node, numbers: dict[Node, int]) -> int:
         """Return the start of an operand's arrows: its operation, its name, or a dot where its value branches."""
@@ -166,7 +233,7 @@ class _Builder:
         if (user, position) not in self._passed:
             return ""
         if isinstance(self._mode, Mapping):
-            return self._mode.get((operand, user), self._mode.get(operand, ""))
+            return cast(str, self._mode.get((operand, user), self._mode.get(operand, "")))
         formula = self._formula(operand)
         if len(self._uses[operand]) > 1:
             formula = f"{self._formula(user)}·∂{self._name(user)}/∂{self._name(operand)}"
@@ -177,7 +244,7 @@ class _Builder:
         if node not in self._totals:
             return ""
         if isinstance(self._mode, Mapping):
-            return self._mode.get(node, "")
+            return cast(str, self._mode.get(node, ""))
         return self._number_or(self._formula(node), self._totals[node])
 
     def _number_or(self, formula: str, gradient: Value) -> str:

@@ -10,15 +10,18 @@ import json
 import math
 import operator
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
-from fastbp.graph.diagrams import DOT, RADIUS, Diagram, DrawnNode, Flow, Gradients, diagram_of
+from fastbp.graph.diagrams import ARROW_GAP, DOT, RADIUS, Again, Diagram, DrawnNode, Flow, Gradients, diagram_of
 from fastbp.graph.layout import place
 from fastbp.graph.nodes import Variable
-from fastbp.graph.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text
-from fastbp.graph.structure import behind
+from fastbp.graph.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text, text_width
+from fastbp.graph.structure import behind, described
 
 MARGIN = 14.0
+TITLE_SIZE, TITLE_HEIGHT = 17.0, 34.0
+MARK_SIZE, MARK_GAP = 11.0, 18.0
 
 # Nobody can read the picture of a larger graph in a notebook.
 _NOTEBOOK_LIMIT = 200
@@ -33,6 +36,8 @@ def draw(
     gradients: Gradients = "numbers",
     shapes: bool = False,
     step: int | None = None,
+    title: str = "",
+    again: Again = (),
 ) -> Drawing:
     """Draw the graph behind `y`: values above the arrows from left to right, gradients below them.
 
@@ -46,12 +51,18 @@ def draw(
     gradients : {"numbers", "formulas"}, None, or dict of Variable to str
         The texts below the arrows: numbers; formulas such as ∂L/∂x, where values without a name are called h1, h2,
         ...; nothing; or the texts of a dict, by variable, or by (variable, computed variable) for one arrow of a
-        variable that is used several times.
+        variable that is used several times. For a vector that is used once, a list with a text for each element: each
+        then has an arrow.
     shapes : bool
         Show the shapes of arrays instead of their values.
     step : int, optional
         Draw the graph as it is after this step. The steps are the operations one by one, the gradient of the result,
         and the operations backward. `Drawing.steps` is the last step.
+    title : str
+        A line above the drawing.
+    again : collection of (Variable, Variable)
+        Pairs of a variable with a name and one that is computed from it: no line joins them, but the name stands again
+        beside the operation. So lines need not cross.
 
     Returns
     -------
@@ -75,13 +86,20 @@ def draw(
         raise ValueError(
             f'gradients: expected "numbers", "formulas", None or a dict of texts, got {gradients!r}; choose one'
         )
-    size = len(behind(y)[0])
+    computed, reached = behind(y)
+    for x, user in again:
+        if x not in reached or not x.name or x not in user.operands:
+            raise ValueError(
+                f"again: expected pairs of a variable with a name and one that is computed from it, got "
+                f"{described(x)} and {described(user)}; leave the pair out"
+            )
+    size = len(computed)
     if size > _DRAWING_LIMIT:
         raise ValueError(
             f"y: expected a graph of at most {_DRAWING_LIMIT:,} operations, got {size:,}; draw a part of it, or the "
             f"same formula on arrays"
         )
-    drawing = Drawing(diagram_of(y, gradients, shapes), step)
+    drawing = Drawing(diagram_of(y, gradients, shapes, again), step, title)
     if path is not None:
         drawing.save(path)
     return drawing
@@ -107,11 +125,11 @@ class Drawing:
         The shapes and their places.
     """
 
-    def __init__(self, diagram: Diagram, step: int | None = None) -> None:
+    def __init__(self, diagram: Diagram, step: int | None = None, title: str = "") -> None:
         self.steps = diagram.steps
         self._diagram = diagram
         self._step = self.steps if step is None else _checked_step(step, self.steps)
-        self.picture = _picture(diagram)
+        self.picture = _picture(diagram, title)
 
     @property
     def svg(self) -> str:
@@ -121,30 +139,40 @@ class Drawing:
     @property
     def html(self) -> str:
         """A page with the drawing and a slider through its steps."""
-        return _PAGE % {"svg": self.picture.svg(), "steps": self.steps, "start": self._step, "backward": BACKWARD}
+        title = escape(self.picture.title or "Computational graph")
+        return _PAGE % {
+            "title": title, "svg": self.picture.svg(), "steps": self.steps, "start": self._step, "backward": BACKWARD,
+        }  # fmt: skip
 
     @property
     def dot(self) -> str:
         """The graph in Graphviz's language."""
         shapes = {"operation": "circle", "variable": "plaintext", "branch": "point", "end": "none"}
         lines = ["digraph {", "  rankdir=LR"]
+        if self.picture.title:
+            lines.append(f"  label={json.dumps(self.picture.title, ensure_ascii=False)} labelloc=t")
         for number, node in enumerate(self._diagram.nodes):
             lines.append(f"  n{number} [shape={shapes[node.kind]}, label={json.dumps(node.text, ensure_ascii=False)}]")
         for flow in self._diagram.flows:
             label = json.dumps("\n".join(self._texts(flow)), ensure_ascii=False)
-            lines.append(f"  n{flow.edge.source} -> n{flow.edge.target} [label={label}]")
+            mark = f", headlabel={json.dumps(flow.mark, ensure_ascii=False)}" if flow.mark else ""
+            lines.append(f"  n{flow.edge.source} -> n{flow.edge.target} [label={label}{mark}]")
         return "\n".join([*lines, "}\n"])
 
     @property
     def mermaid(self) -> str:
         """The graph in Mermaid's language."""
         frames = {"operation": '(("%s"))', "variable": '["%s"]', "branch": '((" "))', "end": '[" "]'}
-        lines = ["flowchart LR"]
+        lines = ["---", f"title: {json.dumps(self.picture.title, ensure_ascii=False)}", "---"] * bool(
+            self.picture.title
+        )
+        lines.append("flowchart LR")
         for number, node in enumerate(self._diagram.nodes):
             frame = frames[node.kind]
             lines.append(f"  n{number}{frame % _in_mermaid(node.text) if '%s' in frame else frame}")
         for flow in self._diagram.flows:
-            label = "<br/>".join(_in_mermaid(text) for text in self._texts(flow))
+            marked = [flow.mark] if flow.mark else []
+            label = "<br/>".join(_in_mermaid(text) for text in [*marked, *self._texts(flow)])
             arrow = f'-->|"{label}"|' if label else "-->"
             lines.append(f"  n{flow.edge.source} {arrow} n{flow.edge.target}")
         return "\n".join([*lines, ""])
@@ -179,41 +207,65 @@ class Drawing:
         return self.svg
 
 
-def _picture(diagram: Diagram) -> Picture:
+def _picture(diagram: Diagram, title: str) -> Picture:
     width, height = place([node.item for node in diagram.nodes], [flow.edge for flow in diagram.flows])
+    room = TITLE_HEIGHT if title else 0.0
+    wide = max(width, text_width(title, TITLE_SIZE))
     items = [node.item for node in diagram.nodes] + [item for flow in diagram.flows for item in flow.edge.items]
     for item in items:
-        item.x += MARGIN
-        item.y += MARGIN
+        item.x += MARGIN + (wide - width) / 2
+        item.y += MARGIN + room
     shapes: list[Shape] = []
+    if title:
+        shapes.append(Text((MARGIN + wide / 2, MARGIN + TITLE_SIZE / 2), title, size=TITLE_SIZE))
     arriving: dict[int, list[Flow]] = {}
+    leaving: dict[int, list[Flow]] = {}
     for flow in diagram.flows:
         arriving.setdefault(flow.edge.target, []).append(flow)
+        leaving.setdefault(flow.edge.source, []).append(flow)
+    starts: dict[int, tuple[float, float]] = {}
+    for source, flows in leaving.items():
+        apart = flows if diagram.nodes[source].kind == "operation" else flows[:1]
+        apart.sort(key=lambda flow: flow.edge.items[0].y)
+        for flow, offset in zip(apart, _offsets(len(apart), diagram.nodes[source], ARROW_GAP), strict=True):
+            starts[id(flow)] = _port(diagram.nodes[source], offset, 1)
+        for flow in flows:
+            starts.setdefault(id(flow), starts[id(apart[0])])
+    marks: list[Shape] = []
     for target, flows in arriving.items():
+        node = diagram.nodes[target]
         flows.sort(key=lambda flow: flow.edge.items[-1].y)
-        for rank, flow in enumerate(flows):
-            shapes += _flow_shapes(diagram, flow, _port(diagram.nodes[target], rank, len(flows)))
+        gap = MARK_GAP if flows[0].mark else ARROW_GAP
+        for flow, offset in zip(flows, _offsets(len(flows), node, gap), strict=True):
+            port = _port(node, offset, -1)
+            shapes += _flow_shapes(diagram, flow, starts[id(flow)], port)
+            marks += _mark_shapes(flow, port)
     for node in diagram.nodes:
         shapes += _node_shapes(node)
-    return Picture(width + 2 * MARGIN, height + 2 * MARGIN, shapes)
+    shapes += marks  # on the circles
+    return Picture(wide + 2 * MARGIN, height + room + 2 * MARGIN, shapes, title)
 
 
-def _port(node: DrawnNode, rank: int, count: int) -> tuple[float, float]:
-    """Return the point where an arrow enters a node: number `rank` from above of `count` arrows."""
-    item = node.item
-    offset = (rank - (count - 1) / 2) * min(12.0, item.height / count)
+def _offsets(count: int, node: DrawnNode, gap: float) -> list[float]:
+    """Return the places of `count` arrows along the side of a node, from its center."""
     if node.kind != "operation":
-        return item.x - item.width / 2, item.y
-    if item.width > 2 * RADIUS:
-        return item.x - item.width / 2, item.y + offset
+        return [0.0] * count
+    return [(rank - (count - 1) / 2) * min(gap, node.item.height / count) for rank in range(count)]
+
+
+def _port(node: DrawnNode, offset: float, side: int) -> tuple[float, float]:
+    """Return the point where an arrow enters a node (side -1) or leaves it (1)."""
+    item = node.item
+    if node.kind != "operation" or item.width > 2 * RADIUS:
+        return item.x + side * item.width / 2, item.y + offset
     offset = max(-0.9 * RADIUS, min(0.9 * RADIUS, offset))
-    return item.x - math.sqrt(RADIUS**2 - offset**2), item.y + offset
+    return item.x + side * math.sqrt(RADIUS**2 - offset**2), item.y + offset
 
 
-def _flow_shapes(diagram: Diagram, flow: Flow, port: tuple[float, float]) -> list[Shape]:
-    source, target = diagram.nodes[flow.edge.source], diagram.nodes[flow.edge.target]
+def _flow_shapes(diagram: Diagram, flow: Flow, start: tuple[float, float], port: tuple[float, float]) -> list[Shape]:
+    target = diagram.nodes[flow.edge.target]
     label = flow.edge.items[0]
-    points = [(source.item.x + source.item.width / 2, source.item.y)]
+    points = [start]
     for item in flow.edge.items:
         points += [(item.x - item.width / 2, item.y), (item.x + item.width / 2, item.y)]
     shapes: list[Shape] = [
@@ -228,6 +280,11 @@ def _flow_shapes(diagram: Diagram, flow: Flow, port: tuple[float, float]) -> lis
             Text((label.x, label.y + 5 + 0.75 * FONT_SIZE), flow.backward, BACKWARD, flow.backward_step),
         ]
     return shapes
+
+
+def _mark_shapes(flow: Flow, port: tuple[float, float]) -> list[Shape]:
+    """Return the mark of an operand, inside its operation where the arrow ends."""
+    return [Text((port[0] + 6, port[1]), flow.mark, size=MARK_SIZE)] if flow.mark else []
 
 
 def _node_shapes(node: DrawnNode) -> list[Shape]:
@@ -263,7 +320,7 @@ def _in_mermaid(text: str) -> str:
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
-<title>Computational graph</title>
+<title>%(title)s</title>
 <style>
 body { font-family: sans-serif; margin: 2em; }
 input { width: 30em; max-width: 60%%; vertical-align: middle; }

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from fastbp.graph.composites import SoftmaxWithLoss
 from fastbp.graph.drawing import Drawing, draw
 from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.opening import opened
-from fastbp.graph.operations import Total
+from fastbp.graph.operations import Divide, Exp, Total
+from fastbp.graph.structure import behind
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Figure:
 
     def draw(self, path: str | Path | None = None) -> Drawing:
         """Draw the figure; see `fastbp.graph.draw`."""
-        return draw(self.y, path, **self.options)
+        return draw(self.y, path, title=self.title, **self.options)
 
 
 def names() -> list[str]:
@@ -81,10 +82,26 @@ def _plus() -> Figure:
     return Figure("The plus node passes a gradient on", z)
 
 
+def _plus_formulas() -> Figure:
+    x, y = Variable(10, "x"), Variable(5, "y")
+    z = x + y
+    z.name = "z"
+    below = {z: "∂L/∂z", x: "∂L/∂z·1", y: "∂L/∂z·1"}
+    return Figure("The plus node passes ∂L/∂z on", z, {"gradients": below})
+
+
 def _times() -> Figure:
     z = Variable(10, "x") * Variable(5, "y")
     z.backward(1.3)
     return Figure("The times node multiplies a gradient by the other operand", z)
+
+
+def _times_formulas() -> Figure:
+    x, y = Variable(10, "x"), Variable(5, "y")
+    z = x * y
+    z.name = "z"
+    below = {z: "∂L/∂z", x: "∂L/∂z·y", y: "∂L/∂z·x"}
+    return Figure("The times node multiplies ∂L/∂z by the other operand", z, {"gradients": below})
 
 
 def _sum_squared() -> tuple[Variable, Variable]:
@@ -155,12 +172,31 @@ def _loss() -> Variable:
 
 
 def _softmax_with_loss() -> Figure:
-    y = opened(_loss())
-    return Figure("Softmax with loss as two nodes", y)
+    L = opened(_loss())
+    y, t = cast(tuple[Variable, Variable], L.operands)
+    (a,) = y.operands
+    y.name = "y"
+    below = {
+        L: "1",
+        y: [f"−t{n}/y{n}" for n in (1, 2, 3)],
+        a: [f"y{n} − t{n}" for n in (1, 2, 3)],
+        t: ["", "", ""],
+    }
+    return Figure("Softmax with loss as two nodes: the gradient is y − t", L, {"gradients": below})
 
 
 def _softmax_with_loss_opened() -> Figure:
-    return Figure("Softmax with loss, opened down to single numbers", opened(_loss(), elements=True))
+    y = opened(_loss(), elements=True)
+    exponentials = sorted((node for node in behind(y)[1] if isinstance(node.operation, Exp)), key=lambda e: e.number)
+    for n, e in enumerate(exponentials, 1):
+        e.name = f"exp(a{n})"
+    return Figure("Softmax with loss, opened down to single numbers", y, {"again": _numerators(y)})
+
+
+def _numerators(y: Variable) -> list[tuple[Variable, Variable]]:
+    """Return what a softmax divides, with the quotients: their lines would cross those to the sum."""
+    quotients = [cast(Variable, node) for node in behind(y)[0] if isinstance(node.operation, Divide)]
+    return [(cast(Variable, quotient.operands[0]), quotient) for quotient in quotients]
 
 
 # The stages of the derivation and the last step of each. The steps are 15 operations forward, the gradient of the
@@ -174,7 +210,7 @@ _STAGES = {
 }
 
 
-def _derivation(title: str = "all", step: int | None = None) -> Figure:
+def _derivation(title: str = "", step: int | None = None) -> Figure:
     values, targets = np.log([3.0, 2.0, 5.0]), (0.0, 1.0, 0.0)
     a = [Variable(value, f"a{i}") for i, value in enumerate(values, 1)]
     t = [Variable(value, f"t{i}") for i, value in enumerate(targets, 1)]
@@ -190,7 +226,7 @@ def _derivation(title: str = "all", step: int | None = None) -> Figure:
     below: dict[Any, str] = {L: "1", total: "−1", S: "1/S"}
     for i in range(3):
         n = i + 1
-        y[i].name = f"y{n}"
+        y[i].name, e[i].name = f"y{n}", f"exp(a{n})"
         below |= {
             products[i]: "−1",
             logs[i]: f"−t{n}",
@@ -201,8 +237,8 @@ def _derivation(title: str = "all", step: int | None = None) -> Figure:
             e[i]: f"1/S − t{n}/exp(a{n})",
             a[i]: f"y{n} − t{n}",
         }
-    options = {"gradients": below} if step is None else {"gradients": below, "step": step}
-    return Figure(f"The gradient of softmax with loss: {title}", L, options)
+    options = {"gradients": below, "again": list(zip(e, y, strict=True)), "step": step}
+    return Figure(f"The gradient of softmax with loss{title and f': {title}'}", L, options)
 
 
 _FIGURES: dict[str, Callable[[], Figure]] = {
@@ -210,6 +246,8 @@ _FIGURES: dict[str, Callable[[], Figure]] = {
     "apples-variables": _apples_variables,
     "plus": _plus,
     "times": _times,
+    "plus-formulas": _plus_formulas,
+    "times-formulas": _times_formulas,
     "apples-gradients": _apples_gradients,
     "fruit": _fruit,
     "chain-rule": _chain_rule,

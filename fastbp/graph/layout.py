@@ -41,6 +41,8 @@ class Edge:
     target: int
     width: float
     height: float
+    # The layers from its source to its target, at least.
+    span: int = 2
     # `place` sets the items that the arrow passes, the label first.
     items: list[Item] = field(default_factory=list, repr=False)
 
@@ -67,24 +69,24 @@ def place(nodes: Sequence[Item], edges: Sequence[Edge]) -> tuple[float, float]:
 
 
 def _assign_layers(nodes: Sequence[Item], edges: Sequence[Edge]) -> None:
-    """Put each node two layers after its last source, and each first node just before its first target."""
+    """Put each node after its last source by the spans of edges, and each first node just before its first target."""
     into: list[list[int]] = [[] for _ in nodes]
-    out: list[list[int]] = [[] for _ in nodes]
+    out: list[list[tuple[int, int]]] = [[] for _ in nodes]
     for edge in edges:
         into[edge.target].append(edge.source)
-        out[edge.source].append(edge.target)
+        out[edge.source].append((edge.target, edge.span))
     waiting = [len(sources) for sources in into]
     order = [i for i, count in enumerate(waiting) if count == 0]
     for i in order:
-        for j in out[i]:
-            nodes[j].layer = max(nodes[j].layer, nodes[i].layer + 2)
+        for j, span in out[i]:
+            nodes[j].layer = max(nodes[j].layer, nodes[i].layer + span)
             waiting[j] -= 1
             if waiting[j] == 0:
                 order.append(j)
     for i in reversed(order):
         from_first = all(not into[j] for j in into[i]) and len(into[i]) <= 1
         if out[i] and from_first:
-            nodes[i].layer = min(nodes[j].layer for j in out[i]) - 2
+            nodes[i].layer = min(nodes[j].layer - span for j, span in out[i])
     first = min(node.layer for node in nodes)
     for node in nodes:
         node.layer -= first

@@ -63,7 +63,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,6 +95,8 @@ class Operation:
 
     # The text in the node of a drawing.
     symbol: str = "?"
+    # What marks the arrows of the operands in a drawing, where it matters which is which.
+    marks: ClassVar[Sequence[str]] = ""
     # The names of constant operands in a drawing.
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
 
@@ -244,6 +246,7 @@ class Subtract(Operation):
     """x − y."""
 
     symbol = "−"
+    marks = "+−"
 
     def forward(self, x: Value, y: Value) -> Value:
         return x - y
@@ -280,6 +283,7 @@ class Divide(Operation):
     """x/y."""
 
     symbol = "/"
+    marks = "×÷"
 
     def forward(self, x: Value, y: Value) -> Value:
         return divide(x, y)
@@ -305,6 +309,7 @@ class VariablePower(Operation):
     """xʸ with a variable y; the derivative by y counts log(x) as 0 at x = 0."""
 
     symbol = "**"
+    marks = "12"
     name = "power"
 
     def forward(self, x: Value, y: Value) -> Value:

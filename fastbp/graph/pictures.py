@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import unicodedata
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -58,6 +60,7 @@ class Text:
     text: str
     color: str = FORWARD
     step: int = 0
+    size: float = FONT_SIZE
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,18 @@ class Arrow:
 Shape = Circle | Box | Text | Arrow
 
 
-def text_width(text: str) -> float:
+def text_width(text: str, size: float = FONT_SIZE) -> float:
     """Return the approximate width of a text."""
-    return FONT_SIZE * sum(_WIDTHS.get(character, 0.66) for character in text)
+    return size * sum(map(_width, text))
+
+
+def _width(character: str) -> float:
+    if character in _WIDTHS:
+        return _WIDTHS[character]
+    if unicodedata.combining(character):
+        return 0.0
+    # Chinese, Japanese and Korean characters are squares.
+    return 1.0 if unicodedata.east_asian_width(character) in "WF" else 0.66
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class Picture:
     width: float
     height: float
     shapes: Sequence[Shape]
+    title: str = ""
 
     def svg(self, step: float = math.inf) -> str:
         """Return the picture at a step as SVG: texts of later steps are left out, other shapes of later steps pale."""
@@ -93,22 +106,32 @@ class Picture:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, Verdana, sans-serif" '
             f'font-size="{FONT_SIZE:g}" text-anchor="middle">',
+            *([f"<title>{escape(self.title)}</title>"] if self.title else []),
             '<rect width="100%" height="100%" fill="white"/>',
         ]
         lines += [_svg_shape(shape, step) for shape in self.shapes if not _is_hidden(shape, step)]
         return "\n".join([*lines, "</svg>\n"])
 
     def png(self, path: Path, step: float = math.inf) -> None:
-        """Save the picture at a step as PNG, which needs matplotlib."""
+        """Save the picture at a step as PNG, which needs matplotlib.
+
+        Warns
+        -----
+        UserWarning
+            Once for characters that no font of this machine has.
+        """
+        shapes = [shape for shape in self.shapes if not _is_hidden(shape, step)]
+        families = _families("".join(shape.text for shape in shapes if isinstance(shape, Text)))
         figure = require("matplotlib.figure").Figure(figsize=(self.width / 100, self.height / 100), dpi=200)
         require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, self.width), ylim=(self.height, 0))
         axes.axis("off")
-        for shape in self.shapes:
-            if not _is_hidden(shape, step):
-                _add_to(axes, shape, step)
-        figure.savefig(path, format="png")
+        for shape in shapes:
+            _add_to(axes, shape, step, families)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # `_families` has said it
+            figure.savefig(path, format="png")
 
 
 def _is_hidden(shape: Shape, step: float) -> bool:
@@ -123,8 +146,9 @@ def _svg_shape(shape: Shape, step: float) -> str:
     x, y = shape.points[0] if isinstance(shape, Arrow) else shape.center
     stepped = f'data-step="{shape.step}"'
     if isinstance(shape, Text):
-        y += 0.35 * FONT_SIZE
-        return f'<text x="{x:.1f}" y="{y:.1f}" fill="{shape.color}" {stepped}>{escape(shape.text)}</text>'
+        y += 0.35 * shape.size
+        size = "" if shape.size == FONT_SIZE else f'font-size="{shape.size:g}" '
+        return f'<text x="{x:.1f}" y="{y:.1f}" {size}fill="{shape.color}" {stepped}>{escape(shape.text)}</text>'
     if isinstance(shape, Circle):
         line = _color(shape, FORWARD, step)
         fill = line if shape.filled else FILL
@@ -165,13 +189,52 @@ def _head(arrow: Arrow) -> list[Point]:
     return [(x, y), (x + back, y - 3.5), (x + back, y + 3.5)]
 
 
-def _add_to(axes: Any, shape: Shape, step: float) -> None:
+# Characters that a warning has named already.
+_without_font: set[str] = set()
+
+# Parts of the names of fonts with Chinese, Japanese and Korean characters, which are tried before other fonts.
+_WIDE_FONTS = ("CJK", "Gothic", "Hei", "Song", "Hiragino", "Mincho", "PingFang", "Meiryo", "IPA", "Malgun")
+
+
+def _families(characters: str) -> list[str]:
+    """Return matplotlib's font families for characters: DejaVu Sans, and those that have what it lacks."""
+    manager = require("matplotlib.font_manager")
+    families = ["DejaVu Sans"]
+    missing = {ord(character) for character in characters if not character.isspace()}
+    missing -= manager.get_font(manager.findfont(families[0])).get_charmap().keys()
+    if not missing:
+        return families
+    fonts = sorted(
+        # The font of the last resort has a box for every character.
+        (font for font in manager.fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name),
+        key=lambda font: (not any(part in font.name for part in _WIDE_FONTS), font.name),
+    )
+    for font in fonts:
+        found = missing & manager.get_font(font.fname).get_charmap().keys() if font.name not in families else set()
+        if found:
+            families.append(font.name)
+            missing -= found
+        if not missing:
+            return families
+    lacking = "".join(sorted(map(chr, missing)))
+    if not _without_font.issuperset(lacking):
+        _without_font.update(lacking)
+        warnings.warn(
+            f"picture: expected a font with {lacking!r}, got none on this machine, so boxes stand in their place; "
+            f"install one such as Noto Sans CJK, or save the picture as .svg",
+            stacklevel=2,
+        )
+    return families
+
+
+def _add_to(axes: Any, shape: Shape, step: float, families: list[str]) -> None:
     """Add a shape to matplotlib's axes."""
     patches = require("matplotlib.patches")
     line_width = 0.72
     if isinstance(shape, Text):
         x, y = shape.center
-        axes.text(x, y, shape.text, color=shape.color, fontsize=0.72 * FONT_SIZE, ha="center", va="center_baseline")
+        look = {"color": shape.color, "fontsize": 0.72 * shape.size, "fontfamily": families}
+        axes.text(x, y, shape.text, ha="center", va="center_baseline", parse_math=False, **look)
     elif isinstance(shape, Circle):
         line = _color(shape, FORWARD, step)
         fill = line if shape.filled else FILL

@@ -81,6 +81,7 @@ class Concatenate(Places):
     """The operands one after the other along an axis."""
 
     symbol = "concatenate"
+    marks = tuple(str(number) for number in range(1, 100))
 
     def __init__(self, axis: int = 0) -> None:
         self._axis = axis
