@@ -304,12 +304,13 @@ def apply(operation: Operation, *operands: Any) -> Variable:
     """
     variables: list[Variable | None] = []
     arguments: list[Value] = []
-    kind = Variable
+    kind: type[Variable] = Variable
     writeable = False  # whether other code can write to an argument
     for operand in operands:
-        if isinstance(operand, Variable):
-            if type(operand) is not Variable and (kind is Variable or issubclass(type(operand), kind)):
-                kind = type(operand)
+        given = type(operand)
+        if given is Variable or isinstance(operand, Variable):
+            if given is not kind and (kind is Variable or issubclass(given, kind)):
+                kind = given
             made_by = operand.operation
             if made_by is CLEARED:
                 was_cleared(operand, operation.name)
@@ -317,7 +318,7 @@ def apply(operation: Operation, *operands: Any) -> Variable:
             writeable = writeable or (made_by is None and type(value) is np.ndarray)
             variables.append(operand)
         else:
-            value = operand if type(operand) is float else as_value(f"operand of {operation.name}", operand)
+            value = operand if given is float else as_value(f"operand of {operation.name}", operand)
             writeable = writeable or type(value) is np.ndarray
             variables.append(None)
         arguments.append(value)
