@@ -173,6 +173,13 @@ def test_shapes_and_axes_that_do_not_go_together_are_refused(wrong, says):
         wrong(Variable(np.ones((2, 3)), "x"))
 
 
+def test_a_wrong_type_of_shape_or_axis_is_refused():
+    x = Variable(np.ones((2, 3)), "x")
+    for wrong in (lambda: x.reshape(1.5), lambda: x.reshape("ab"), lambda: x.max(axis="a"), lambda: x.transpose("ab")):
+        with pytest.raises(TypeError, match=r"expected shapes and axes that go together, got x: \(2, 3\)"):
+            wrong()
+
+
 def test_they_are_drawn():
     x = Variable(np.arange(4.0), "x")
     y = graph.concatenate([x.reshape(2, 2).T, graph.clip(x.reshape(2, 2), 0, 1)]).max() + graph.minimum(x, 2).sum()

@@ -144,7 +144,7 @@ class _Builder:
         for node, number in numbers.items():
             operation = cast(Operation, node.operation)
             for position, (operand, argument) in enumerate(node.pairs):
-                mark = operation.marks[position] if operation.marks and not self._has_number(node) else ""
+                mark = "" if self._has_number(node) else operation.mark(position)
                 if operand is None:
                     if not isinstance(argument, float | np.generic):
                         self._add_constant(operation, position, argument, number, mark)

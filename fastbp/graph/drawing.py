@@ -12,12 +12,13 @@ import operator
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from fastbp.graph.diagrams import ARROW_GAP, DOT, RADIUS, Again, Diagram, DrawnNode, Flow, Gradients, diagram_of
 from fastbp.graph.layout import place
 from fastbp.graph.nodes import Variable
 from fastbp.graph.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text, text_width
-from fastbp.graph.structure import behind, described
+from fastbp.graph.structure import Node, behind
 
 MARGIN = 14.0
 TITLE_SIZE, TITLE_HEIGHT = 17.0, 34.0
@@ -87,11 +88,13 @@ def draw(
             f'gradients: expected "numbers", "formulas", None or a dict of texts, got {gradients!r}; choose one'
         )
     computed, reached = behind(y)
-    for x, user in again:
-        if x not in reached or not x.name or x not in user.operands:
+    if not isinstance(title, str):
+        raise TypeError(f"title: expected a text, got {type(title).__name__}; pass title=str(title)")
+    for pair in again:
+        if not _may_stand_again(pair, reached):
             raise ValueError(
-                f"again: expected pairs of a variable with a name and one that is computed from it, got "
-                f"{described(x)} and {described(user)}; leave the pair out"
+                f"again: expected pairs of a variable with a name and one that is computed from it, both in the graph, "
+                f"got {pair!r}; leave it out"
             )
     size = len(computed)
     if size > _DRAWING_LIMIT:
@@ -301,6 +304,11 @@ def _node_shapes(node: DrawnNode) -> list[Shape]:
         frame = Circle(center, RADIUS, node.step)
     # The text has no step: it is shown from the beginning.
     return [frame, Text(center, node.text)]
+
+
+def _may_stand_again(pair: Any, reached: set[Node]) -> bool:
+    is_pair = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(node, Variable) for node in pair)
+    return is_pair and set(pair) <= reached and bool(pair[0].name) and pair[0] in pair[1].operands
 
 
 def _checked_step(step: int, steps: int) -> int:

@@ -109,6 +109,8 @@ _OF_NUMBERS: dict[str, Callable[..., float]] = {
     "log": _log_of_number,
     "log1p": _log1p_of_number,
     "logistic": _sigmoid_of_number,
+    "maximum": lambda a, b: a if a >= b or a != a else b,  # noqa: PLR0124
+    "multiply_add": lambda a, b, c: a * b + c,
     "one": lambda _: 1.0,
     "tanh": math.tanh,
     "zero": lambda _: 0.0,

@@ -160,7 +160,7 @@ class Expression:
             "True or False; write it with relu, maximum or clip"
         )
 
-    __float__ = __bool__
+    __float__ = __int__ = __bool__
 
 
 def _is_one(value: Any) -> bool:

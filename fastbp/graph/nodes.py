@@ -387,7 +387,8 @@ def _explain(
     if isinstance(operation, places.Index):
         raise type(error)(f"index: expected one that fits the shape {operands}, got another ({error})") from None
     if isinstance(operation, places.Places | operations.Reduction):
-        raise ValueError(
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
             f"{operation.name}: expected shapes and axes that go together, got {operands} ({error}); "
             f"compare them with .shape"
         ) from None

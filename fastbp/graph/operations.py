@@ -63,7 +63,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,8 +95,8 @@ class Operation:
 
     # The text in the node of a drawing.
     symbol: str = "?"
-    # What marks the arrows of the operands in a drawing, where it matters which is which.
-    marks: ClassVar[Sequence[str]] = ""
+    # A character for the arrow of each operand in a drawing, where it matters which is which.
+    marks: ClassVar[str] = ""
     # The names of constant operands in a drawing.
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
 
@@ -104,6 +104,10 @@ class Operation:
     def name(self) -> str:
         """The operation's name in messages."""
         return type(self).__name__.lower()
+
+    def mark(self, position: int) -> str:
+        """Return the mark of an operand's arrow, "" where the operands need none."""
+        return self.marks[position] if self.marks else ""
 
     def forward(self, *operands: Value) -> Value:
         """Return the result."""
@@ -435,7 +439,7 @@ class _Extreme(Reduction):
             return (dout,)
         is_it = x == self._spread(out, x)
         count = np.sum(is_it, axis=self.axis, keepdims=self.keepdims, dtype=x.dtype)
-        return (np.where(is_it, self._spread(dout / np.maximum(count, 1), x), 0),)  # NaN equals nothing
+        return (np.where(is_it, self._spread(dout / np.maximum(count, 1), x), 0)[()],)  # NaN equals nothing
 
 
 class Max(_Extreme):

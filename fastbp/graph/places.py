@@ -52,7 +52,7 @@ class Reshape(Places):
     """The elements of x in their order (C) in another shape; one size may be -1."""
 
     def __init__(self, shape: int | Sequence[int]) -> None:
-        self._shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        self._shape = tuple(shape) if isinstance(shape, list) else shape
         self.symbol = f"reshape {self._shape}"
 
     def arranged(self, x: Array) -> Any:
@@ -66,7 +66,7 @@ class Transpose(Places):
     """x with its axes in another order, by default in the reverse order."""
 
     def __init__(self, axes: Sequence[int] | None = None) -> None:
-        self._axes = None if axes is None else tuple(axes)
+        self._axes = tuple(axes) if isinstance(axes, list) else axes
         self.symbol = "T" if axes is None else f"transpose {self._axes}"
 
     def arranged(self, x: Array) -> Any:
@@ -81,10 +81,12 @@ class Concatenate(Places):
     """The operands one after the other along an axis."""
 
     symbol = "concatenate"
-    marks = tuple(str(number) for number in range(1, 100))
 
     def __init__(self, axis: int = 0) -> None:
         self._axis = axis
+
+    def mark(self, position: int) -> str:
+        return str(position + 1)
 
     def arranged(self, *operands: Array) -> Any:
         return np.concatenate(operands, self._axis)
