@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from fastbp.checks import Array, network_dtype
 from fastbp.extras import require
 
-__all__ = ["Dataset", "load_digits", "load_mnist", "read_idx"]
+__all__ = ["Dataset", "load_digits", "load_mnist", "read_idx", "read_mnist"]
 
 MNIST_FILES = {
     "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -99,6 +99,31 @@ def load_mnist(folder: str | Path | None = None, dtype: DTypeLike = np.float64) 
         If a download fails.
     """
     dtype = network_dtype(dtype)
+    arrays = read_mnist(folder)
+    images = {name: _scaled(array, dtype) for name, array in arrays.items() if array.ndim > 1}
+    labels = {name: array.astype(np.int64) for name, array in arrays.items() if array.ndim == 1}
+    return Dataset(
+        "mnist",
+        images["train-images-idx3-ubyte"],
+        labels["train-labels-idx1-ubyte"],
+        images["t10k-images-idx3-ubyte"],
+        labels["t10k-labels-idx1-ubyte"],
+    )
+
+
+def read_mnist(folder: str | Path | None = None) -> dict[str, Array]:
+    """Return the bytes of MNIST's four files, by their names without a suffix: images (N, 28, 28) and labels (N,).
+
+    Parameters
+    ----------
+    folder : path, optional
+        As `load_mnist` takes it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ImportError, OSError
+        As `load_mnist`.
+    """
     paths = _downloaded() if folder is None else _found(Path(folder))
     arrays = {name: read_idx(path) for name, path in paths.items()}
     for split in ("train", "t10k"):
@@ -109,15 +134,7 @@ def load_mnist(folder: str | Path | None = None, dtype: DTypeLike = np.float64) 
             f"{paths['t10k-images-idx3-ubyte']}: expected images of shape {image}, as those to train with, "
             f"got {test_image}; take both from one set"
         )
-    images = {name: _scaled(array, dtype) for name, array in arrays.items() if array.ndim > 1}
-    labels = {name: array.astype(np.int64) for name, array in arrays.items() if array.ndim == 1}
-    return Dataset(
-        "mnist",
-        images["train-images-idx3-ubyte"],
-        labels["train-labels-idx1-ubyte"],
-        images["t10k-images-idx3-ubyte"],
-        labels["t10k-labels-idx1-ubyte"],
-    )
+    return arrays
 
 
 def read_idx(path: str | Path) -> Array:
