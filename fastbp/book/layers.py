@@ -279,10 +279,11 @@ class Pooling(layers.Pooling):
         return dx[:, :, pad : dx.shape[2] - pad, pad : dx.shape[3] - pad] if pad else dx
 
 
-class BatchNormalization:
+class BatchNormalization(layers.BatchNormalization):
     """Batch normalization (section 6.3) of each number of a sample, for images of each of their C·H·W pixels.
 
-    The variance is that of the batch plus 10e-7, so 1e-6. Running statistics begin at 0.
+    Running statistics begin at 0. `backward` goes back through the last `forward` in training, whatever was predicted
+    since.
 
     Parameters
     ----------
@@ -290,15 +291,13 @@ class BatchNormalization:
         Kept as given, not copied.
     momentum : float
     running_mean, running_var : ndarray (D,), optional
-        For prediction; without them zeros until the first `forward`.
+        Where the statistics of prediction begin.
 
     Attributes
     ----------
     dgamma, dbeta : ndarray (D,)
         Gradients, new arrays at each `backward`.
     """
-
-    parameter_names = ("gamma", "beta")
 
     def __init__(
         self,
@@ -308,44 +307,46 @@ class BatchNormalization:
         running_mean: Array | None = None,
         running_var: Array | None = None,
     ) -> None:
-        self.gamma, self.beta = gamma, beta
-        self.momentum = momentum
-        self.running_mean, self.running_var = running_mean, running_var
+        zeros = np.zeros(np.shape(gamma))
+        mean, var = zeros if running_mean is None else running_mean, zeros if running_var is None else running_var
+        super().__init__(gamma, beta, momentum, mean, var)
         self.input_shape: tuple[int, ...] | None = None
-        self.dgamma: Array | None = None
-        self.dbeta: Array | None = None
-        self._forward: tuple[Array, Array] | None = None
 
     def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
-        """Return gamma·(x - mean)/sqrt(var + 10e-7) + beta."""
-        x = as_array("x", x)
-        rows = x.reshape(len(x), -1)
-        if self.running_mean is None or self.running_var is None:
-            self.running_mean, self.running_var = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+        """Return gamma·(x - mean)/sqrt(var + 10e-7) + beta.
+
+        Parameters
+        ----------
+        x : array_like (N, ...)
+        train_flg : bool
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers, or its samples have not as many numbers as gamma.
+        """
+        x, before = as_array("x", x), self._forward
+        out = super().forward(x.reshape(len(x), -1), train_flg)
         if train_flg:
-            mean = rows.mean(axis=0)
-            centred = rows - mean
-            var = np.mean(centred**2, axis=0)
-            std = np.sqrt(var + 10e-7)
-            normal = centred / std
-            old = self.momentum
-            self.running_mean = old * self.running_mean + (1 - old) * mean
-            self.running_var = old * self.running_var + (1 - old) * var
-            self._forward = normal, std
+            self.input_shape = x.shape
         else:
-            normal = (rows - self.running_mean) / np.sqrt(self.running_var + 10e-7)
-        self.input_shape = x.shape
-        out: Array = self.gamma * normal + self.beta
+            self._forward = before
+        self._is_training = True
         return out.reshape(x.shape)
 
     def backward(self, dout: ArrayLike) -> Array:
-        """Return dx, and set dgamma and dbeta."""
-        if self._forward is None or self.input_shape is None:
-            not_run(self)
-        normal, std = self._forward
+        """Return dx, and set dgamma and dbeta.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError
+            As that of `fastbp.layers.BatchNormalization`.
+        """
         dout = as_array("dout", dout)
-        rows = dout.reshape(len(dout), -1)
-        self.dbeta, self.dgamma = rows.sum(axis=0), np.sum(normal * rows, axis=0)
-        N = len(rows)
-        dx: Array = (rows - self.dbeta / N - normal * (self.dgamma / N)) * (self.gamma / std)
-        return dx.reshape(self.input_shape)
+        dx = super().backward(dout.reshape(len(dout), -1) if dout.ndim else dout)
+        return dx.reshape(dout.shape)
