@@ -1,6 +1,6 @@
-"""The two-layer network in the style of the book's code: plain NumPy layers, and a new array for every result.
+"""Networks in the style of the book's code: plain NumPy layers, and a new array for every result.
 
-Readers of chapter 5 have this code before they change an import.
+Readers of chapters 5 and 7 have such code before they change an import.
 """
 
 import numpy as np
@@ -39,6 +39,71 @@ class Affine:
         self.dW = np.dot(self.x.T, dout)
         self.db = np.sum(dout, axis=0)
         return np.dot(dout, self.W.T)
+
+
+def windows(x, height, width, stride, pad):
+    """The pixels under each place of a window, as a matrix with a row for each place (im2col)."""
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    view = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (2, 3))[:, :, ::stride, ::stride]
+    N, C, OH, OW, _, _ = view.shape
+    return view.transpose(0, 2, 3, 1, 4, 5).reshape(N * OH * OW, C * height * width), (N, OH, OW)
+
+
+def add_windows(rows, shape, height, width, stride, pad):
+    """The sum of such a matrix's numbers at each pixel of images of a shape (col2im)."""
+    N, C, H, W = shape
+    padded = np.zeros((N, C, H + 2 * pad, W + 2 * pad), rows.dtype)
+    OH, OW = (H + 2 * pad - height) // stride + 1, (W + 2 * pad - width) // stride + 1
+    places = rows.reshape(N, OH, OW, C, height, width).transpose(0, 3, 4, 5, 1, 2)
+    for i in range(height):
+        for j in range(width):
+            padded[:, :, i : i + stride * OH : stride, j : j + stride * OW : stride] += places[:, :, i, j]
+    return padded[:, :, pad : pad + H, pad : pad + W]
+
+
+class Convolution:
+    def __init__(self, W, b, stride=1, pad=0):
+        self.W, self.b, self.stride, self.pad = W, b, stride, pad
+
+    def forward(self, x):
+        self.shape, (F, _, FH, FW) = x.shape, self.W.shape
+        self.rows, (N, OH, OW) = windows(x, FH, FW, self.stride, self.pad)
+        out = np.dot(self.rows, self.W.reshape(F, -1).T) + self.b
+        return out.reshape(N, OH, OW, F).transpose(0, 3, 1, 2)
+
+    def backward(self, dout):
+        F, _, FH, FW = self.W.shape
+        dout = dout.transpose(0, 2, 3, 1).reshape(-1, F)
+        self.dW, self.db = np.dot(self.rows.T, dout).T.reshape(self.W.shape), np.sum(dout, axis=0)
+        return add_windows(np.dot(dout, self.W.reshape(F, -1)), self.shape, FH, FW, self.stride, self.pad)
+
+
+class Pooling:
+    def __init__(self, pool_h, pool_w, stride=2):
+        self.pool_h, self.pool_w, self.stride = pool_h, pool_w, stride
+
+    def forward(self, x):
+        self.shape = x.shape
+        rows, (N, OH, OW) = windows(x, self.pool_h, self.pool_w, self.stride, 0)
+        rows = rows.reshape(-1, self.pool_h * self.pool_w)
+        self.largest = np.argmax(rows, axis=1)
+        return np.max(rows, axis=1).reshape(N, OH, OW, -1).transpose(0, 3, 1, 2)
+
+    def backward(self, dout):
+        rows = np.zeros((dout.size, self.pool_h * self.pool_w), dout.dtype)
+        rows[np.arange(dout.size), self.largest] = dout.transpose(0, 2, 3, 1).ravel()
+        return add_windows(rows, self.shape, self.pool_h, self.pool_w, self.stride, 0)
+
+
+class Flat:
+    """Images as rows, before an affine layer of this file."""
+
+    def forward(self, x):
+        self.shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, dout):
+        return dout.reshape(self.shape)
 
 
 class SoftmaxWithLoss:
