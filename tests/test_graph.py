@@ -294,6 +294,17 @@ def test_python_numbers_follow_ieee_as_arrays_do():
     assert (Variable(10.0) ** 400).value == np.inf
 
 
+def test_the_gradient_of_abs_is_the_sign(rng):
+    for array in (np.array([np.inf, 2.0, 0.0, -0.0, -2.0, -np.inf, np.nan]), np.array([1.0, -1.0], np.float32)):
+        x = Variable(array)
+        abs(x).backward()
+        assert_same(x.grad, np.sign(array))
+    for number in (np.inf, 2.0, 0.0, -2.0, np.nan):
+        x = Variable(number)
+        abs(x).backward()
+        np.testing.assert_equal(x.grad, float(np.sign(number)))
+
+
 def test_softplus_is_exact_in_both_tails():
     x = np.array([-700.0, -50, -1e-3, 0, 1e-3, 50, 700])
     np.testing.assert_allclose(graph.softplus(Variable(x)).value, np.logaddexp(0, x), rtol=3e-16)

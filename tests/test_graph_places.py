@@ -11,6 +11,7 @@ from fastbp import graph
 from fastbp.graph import Variable
 from fastbp.graph.structure import behind
 from tests.test_graph import drawn, numerical
+from tests.test_layers import LAYOUTS
 
 # Each operation: its function of variables and arrays, and the shapes that it takes.
 OPERATIONS = {
@@ -52,6 +53,22 @@ def test_values_are_numpys_and_gradients_those_of_differences(name, dtype, rng):
         assert (np.shape(variable.grad), variable.grad.dtype) == (np.shape(array), dtype)
         exact = numerical(lambda *moved: function(np, *moved) * seed, [a.astype(float) for a in arrays], position)
         np.testing.assert_allclose(variable.grad, exact, rtol=1e-6, atol=1e-6)
+
+
+@BY_NAME
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_gives_the_same_numbers(name, layout, rng):
+    function, shapes = OPERATIONS[name]
+    plain = [rng.standard_normal(shape) for shape in shapes]
+    laid_out = [LAYOUTS[layout](np.asarray(array)) if np.size(array) > 1 else array for array in plain]
+    results = []
+    for arrays in (plain, laid_out):
+        variables = [Variable(array) for array in arrays]
+        y = function(graph, *variables)
+        y.backward()
+        results.append([y.value, *(variable.grad for variable in variables)])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 @BY_NAME

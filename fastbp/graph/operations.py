@@ -210,9 +210,9 @@ Log = elementwise(
 Sqrt = elementwise("Sqrt", "√x, NaN below 0.", sqrt, lambda dout, _, y: divide(dout, 2.0 * y), symbol="√")
 Abs = elementwise(
     "Abs",
-    "|x|; the gradient at 0 is 0.",
+    "|x|; the gradient at 0 is 0, at NaN it is NaN.",
     absolute,
-    lambda dout, x, _: where(x > 0, dout, where(x < 0, -dout, 0.0 * x)),
+    lambda dout, x, _: where(x > 0, dout, where(x < 0, -dout, where(x == 0, 0.0, x))),
 )
 Sin = elementwise("Sin", "sin(x), NaN at inf.", sin, times(lambda x, _: cos(x)))
 Cos = elementwise("Cos", "cos(x), NaN at inf.", cos, times(lambda x, _: -sin(x)))
@@ -438,7 +438,7 @@ class _Extreme(Reduction):
         if type(x) is float:
             return (dout,)
         is_it = x == self._spread(out, x)
-        count = np.sum(is_it, axis=self.axis, keepdims=self.keepdims, dtype=x.dtype)
+        count = np.sum(is_it, axis=self.axis, keepdims=self.keepdims, dtype=x.dtype.type)
         return (np.where(is_it, self._spread(dout / np.maximum(count, 1), x), 0)[()],)  # NaN equals nothing
 
 
