@@ -78,6 +78,10 @@ def _affine_backward(d: Draw) -> tuple[Any, ...]:
     return *inputs, d.empty(d.N, d.D), d.empty(d.D, d.M), d.empty(d.M)
 
 
+def _matmul_backward(d: Draw) -> tuple[Any, ...]:
+    return d.normal(d.N, d.D), d.weights(), d.normal(d.N, d.M), d.empty(d.N, d.D), d.empty(d.D, d.M)
+
+
 def _of_rows(d: Draw, t: Any) -> tuple[Any, ...]:
     return d.normal(d.N, d.M), t, d.empty(d.N, d.M), d.losses(), d.empty(d.N), d.empty(d.N)
 
@@ -197,6 +201,8 @@ def _of_channels(d: Draw) -> dict[str, tuple[Any, ...]]:
 
 
 KERNELS = (
+    KernelCase("matmul_forward", lambda d: (d.normal(d.N, d.D), d.weights(), d.empty(d.N, d.M))),
+    KernelCase("matmul_backward", _matmul_backward),
     KernelCase("feature_statistics", lambda d: _of_features(d)["statistics"]),
     KernelCase("normalize_features", lambda d: _of_features(d)["normalize"]),
     KernelCase("feature_normalization_backward", lambda d: _of_features(d)["backward"]),
@@ -374,6 +380,11 @@ LAYERS = (
         lambda d: layers.Affine(d.normal(d.D, d.M), d.normal(d.M)),
         lambda d: (d.normal(d.N, d.D),),
         _one,
+    ),
+    LayerCase("MatMul", lambda d: layers.MatMul(d.normal(d.D, d.M)), lambda d: (d.normal(d.N, d.D),), _one),
+    LayerCase("Reshape", lambda d: layers.Reshape((-1, 1)), _one, lambda d: (d.normal(d.N, d.M, 1),)),
+    LayerCase(
+        "Flatten", lambda d: layers.Flatten(), lambda d: (d.normal(d.N, 2, d.M),), lambda d: (d.normal(d.N, 2 * d.M),)
     ),
     LayerCase(
         "Convolution",

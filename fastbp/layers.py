@@ -28,6 +28,7 @@ from fastbp.ops import (
     pooling,
     rectifiers,
     regression,
+    reshape,
     softmax,
 )
 from fastbp.ops.activations import *  # noqa: F403
@@ -43,6 +44,7 @@ from fastbp.ops.number_losses import *  # noqa: F403
 from fastbp.ops.pooling import *  # noqa: F403
 from fastbp.ops.rectifiers import *  # noqa: F403
 from fastbp.ops.regression import *  # noqa: F403
+from fastbp.ops.reshape import *  # noqa: F403
 from fastbp.ops.softmax import *  # noqa: F403
 
 __all__ = [  # noqa: PLE0604 - lists of strings
@@ -58,6 +60,7 @@ __all__ = [  # noqa: PLE0604 - lists of strings
     *pooling.__all__,
     *rectifiers.__all__,
     *regression.__all__,
+    *reshape.__all__,
     *softmax.__all__,
 ]
 

@@ -67,7 +67,7 @@ GOES_WELL = {
     *((name, "y", OTHERS["wider"]) for name in ("CrossEntropyError", "SoftmaxWithLoss")),
     *(
         (name, "x", other)
-        for name in ("Affine", "BatchNormalization", "Convolution", "Pooling")
+        for name in ("Affine", "BatchNormalization", "Convolution", "MatMul", "Pooling")
         for other in OTHERS.values()
     ),
 }

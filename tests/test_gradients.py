@@ -27,7 +27,7 @@ def test_backward_is_the_derivative_of_forward(case):
     layer.forward(*inputs)
     gradients = layer.backward(*douts)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-    dW, db = getattr(layer, "dW", None), getattr(layer, "db", None)
+    of_parameters = {name: getattr(layer, f"d{name}") for name in getattr(layer, "parameter_names", ())}
 
     def objective(_):
         if case.name == "Dropout":
@@ -40,9 +40,8 @@ def test_backward_is_the_derivative_of_forward(case):
         gradients = (layer.backward(),)
     for x, dx in zip(inputs, gradients, strict=False):
         np.testing.assert_allclose(dx, numerical_gradient(objective, x), rtol=1e-5, atol=1e-7)
-    if dW is not None:
-        np.testing.assert_allclose(dW, numerical_gradient(objective, layer.W), atol=1e-7)
-        np.testing.assert_allclose(db, numerical_gradient(objective, layer.b), atol=1e-7)
+    for name, gradient in of_parameters.items():
+        np.testing.assert_allclose(gradient, numerical_gradient(objective, getattr(layer, name)), atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ BY_OPTIMIZER = pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
 
 # Settings of layers that are no shares between 0 and 1.
 SETTINGS = {
+    "shape": (3, 1),
     "axis": 0,
     "seed": 7,
     "quantiles": (0.25, 0.5, 0.75),

@@ -1,4 +1,4 @@
-"""The affine layer x·W + b: its products, and the way of its parameters through a training step."""
+"""The affine layer x·W + b, and x·W alone: their products, and the way of parameters through a training step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import at, call_at, record_pointer, shift, view
 
-__all__ = ["Affine"]
+__all__ = ["Affine", "MatMul"]
 
 
 def _affine_forward(x: Any, W: Any, b: Any, out: Any) -> None:
@@ -87,6 +87,28 @@ def _affine_backward_parameters(x: Any, dout: Any, dW: Any, db: Any) -> None:
 def affine_backward_parameters(x: Array, dout: Array, dW: Array, db: Array) -> None:
     np.matmul(x.T, dout, out=dW)
     np.sum(dout, axis=0, out=db)
+
+
+def _matmul_forward(x: Any, W: Any, out: Any) -> None:
+    """out = x·W."""
+    product(x, W, None, out, 0)
+
+
+@twin_of(_matmul_forward)
+def matmul_forward(x: Array, W: Array, out: Array) -> None:
+    np.matmul(x, W, out=out)
+
+
+def _matmul_backward(x: Any, W: Any, dout: Any, dx: Any, dW: Any) -> None:
+    """dx = dout·Wᵀ, dW = xᵀ·dout."""
+    product(dout, W, None, dx, B_TRANSPOSED)
+    product(x, dout, None, dW, A_TRANSPOSED)
+
+
+@twin_of(_matmul_backward)
+def matmul_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array) -> None:
+    np.matmul(dout, W.T, out=dx)
+    np.matmul(x.T, dout, out=dW)
 
 
 @kernel
@@ -265,7 +287,7 @@ class Affine:
         TypeError, ValueError
             If dout is not real numbers in the shape of the output.
         """
-        x, W, shape, dout = self._backward_operands(dout)
+        x, W, shape, dout = _operands(self, dout)
         dtype = result_dtype(x, W, dout)
         dx, dW, db = empty(x.shape, dtype), empty(W.shape, dtype), empty(W.shape[1:], dtype)
         affine_backward.of(dtype)(to_kernel(x, dtype), to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW, db)
@@ -288,7 +310,7 @@ class Affine:
         RuntimeError, TypeError, ValueError
             As `backward`.
         """
-        x, W, _, dout = self._backward_operands(dout)
+        x, W, _, dout = _operands(self, dout)
         dtype = result_dtype(x, dout)
         dW, db = empty(W.shape, dtype), empty(W.shape[1], dtype)
         affine_backward_parameters.of(dtype)(to_kernel(x, dtype), to_kernel(dout, dtype), dW, db)
@@ -303,24 +325,6 @@ class Affine:
             )
         return W, b
 
-    def _backward_operands(self, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...], Array]:
-        """x and W as forward used them, the shape of its input, and dout as rows."""
-        forward = self._forward
-        if forward is None:
-            not_run(self)
-        x, W, shape = forward
-        if x.shape[1] != W.shape[0]:
-            raise ValueError(
-                f"W: expected {x.shape[1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
-            )
-        dout = as_array("dout", dout)
-        out_shape = (len(x), W.shape[1])
-        if len(shape) == 1:
-            same_shape("dout", dout, out_shape[1:], "as the output")
-            return x, W, shape, dout.reshape(out_shape)
-        same_shape("dout", dout, out_shape, "as the output")
-        return x, W, shape, dout
-
 
 layer(
     LayerRecord(
@@ -330,6 +334,118 @@ layer(
         map=Map(_forward, _backward, _gradient, outputs=_outputs),
     )
 )
+
+
+class MatMul:
+    """x·W for one sample or a batch, without a bias (section 5.6).
+
+    Parameters
+    ----------
+    W : ndarray (D, M)
+        Kept as given, not copied.
+
+    Attributes
+    ----------
+    W : ndarray
+        The very array given.
+    x : ndarray (N, D)
+        The input of the last `forward` as rows; a view of it where its layout allows.
+    dW : ndarray (D, M)
+        The gradient by `W`, a new array at each `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If W is not an array (D, M) of real numbers.
+
+    Examples
+    --------
+    >>> MatMul(np.array([[1.0, 2.0], [3.0, 4.0]])).forward([1.0, 1.0])
+    array([4., 6.])
+    """
+
+    parameter_names = ("W",)
+
+    def __init__(self, W: Array) -> None:
+        self.W = W
+        parameter("W", W, 2)
+        self.x: Array | None = None
+        self.dW: Array | None = None
+        self._forward: tuple[Array, Array, tuple[int, ...]] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return x·W.
+
+        Parameters
+        ----------
+        x : array_like
+            One sample (D,), a batch (N, D), or any (N, ...) whose samples flatten to D.
+
+        Returns
+        -------
+        ndarray
+            A new array, (M,) for one sample, else (N, M).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        W, x = parameter("W", self.W, 2), as_array("x", x)
+        samples, dtype = _as_rows(x, W), result_dtype(x, W)
+        out = empty((len(samples), W.shape[1]), dtype)
+        matmul_forward.of(dtype)(to_kernel(samples, dtype), to_kernel(W, dtype), out)
+        self.x, self._forward = samples, (samples, W, x.shape)
+        out = from_kernel(out, dtype)
+        return out.reshape(-1) if x.ndim == 1 else out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx = dout·Wᵀ, and set dW = xᵀ·dout.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of the output.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of the output.
+        """
+        x, W, shape, dout = _operands(self, dout)
+        dtype = result_dtype(x, W, dout)
+        dx, dW = empty(x.shape, dtype), empty(W.shape, dtype)
+        matmul_backward.of(dtype)(to_kernel(x, dtype), to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW)
+        self.dW = from_kernel(dW, result_dtype(x, dout))
+        return from_kernel(dx, result_dtype(dout, W)).reshape(shape)
+
+
+layer(LayerRecord(MatMul, arrays=("W",), decayed=("W",)))
+
+
+def _operands(layer: Any, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...], Array]:
+    """x and W as forward used them, the shape of its input, and dout as rows."""
+    if layer._forward is None:
+        not_run(layer)
+    x, W, shape = layer._forward
+    if x.shape[1] != W.shape[0]:
+        raise ValueError(
+            f"W: expected {x.shape[1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
+        )
+    dout = as_array("dout", dout)
+    out_shape = (len(x), W.shape[1])
+    if len(shape) == 1:
+        same_shape("dout", dout, out_shape[1:], "as the output")
+        return x, W, shape, dout.reshape(out_shape)
+    same_shape("dout", dout, out_shape, "as the output")
+    return x, W, shape, dout
 
 
 def _as_rows(x: Array, W: Array) -> Array:

@@ -1,0 +1,138 @@
+"""Reshaping of each sample: the same numbers in C order in another shape; the gradient goes back to the old one."""
+
+from __future__ import annotations
+
+import math
+
+from numpy.typing import ArrayLike
+
+from fastbp.checks import Array, as_array, not_run, result_dtype, same_shape, whole_number
+from fastbp.ops.contract import LayerRecord, layer
+
+__all__ = ["Flatten", "Reshape"]
+
+
+class Reshape:
+    """Each sample of a batch in another shape: x (N, ...) becomes (N, *shape), in C order.
+
+    Left to NumPy, which moves nothing where the layout allows.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Of one sample. One of them may be -1, which stands for what is left.
+
+    Attributes
+    ----------
+    shape : tuple of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shape is not such integers.
+
+    Examples
+    --------
+    >>> Reshape((2, 2)).forward([[1, 2, 3, 4]])
+    array([[[1, 2],
+            [3, 4]]])
+    """
+
+    def __init__(self, shape: int | tuple[int, ...]) -> None:
+        self.shape = _checked(shape)
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return x in the shape (N, *shape).
+
+        Parameters
+        ----------
+        x : array_like (N, ...)
+
+        Returns
+        -------
+        ndarray
+            A view of x where its layout and its bytes allow, else a new array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers, or its samples do not have as many numbers as `shape`.
+        """
+        wanted = _checked(self.shape)
+        x = as_array("x", x)
+        if x.ndim == 0:
+            raise ValueError("x: expected samples (N, ...), got one number; give it as [[x]]")
+        size, known = math.prod(x.shape[1:]), math.prod(axis for axis in wanted if axis != -1)
+        if size != known and (-1 not in wanted or known == 0 or size % known):
+            raise ValueError(
+                f"x: expected samples (N, ...) that fill the shape {wanted}, got shape {x.shape}, with {size} numbers "
+                f"for each; reshape x, or make the layer for them"
+            )
+        shape = len(x), *(size // max(known, 1) if axis == -1 else axis for axis in wanted)
+        self._shapes = x.shape, shape
+        return _as(x, shape)
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dout in the shape of x.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of the output.
+
+        Returns
+        -------
+        ndarray
+            A view of dout where its layout and its bytes allow, else a new array.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of the output.
+        """
+        if self._shapes is None:
+            not_run(self)
+        before, after = self._shapes
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, after, "as the output")
+        return _as(dout, before)
+
+
+class Flatten(Reshape):
+    """Each sample of a batch as a row: x (N, ...) becomes (N, D), in C order.
+
+    `Affine` and `MatMul` do so by themselves.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (-1,), one axis for all numbers of a sample.
+
+    Examples
+    --------
+    >>> Flatten().forward([[[1, 2], [3, 4]]])
+    array([[1, 2, 3, 4]])
+    """
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+
+
+def _checked(shape: object) -> tuple[int, ...]:
+    remedy = "give the shape of one sample, such as (1, 28, 28), with -1 for what is left"
+    given = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    axes = tuple(whole_number("shape", axis, -1, remedy) for axis in given)
+    if axes.count(-1) > 1:
+        raise ValueError(f"shape: expected -1 at most once, got {axes}; {remedy}")
+    return axes
+
+
+def _as(array: Array, shape: tuple[int, ...]) -> Array:
+    return array.astype(result_dtype(array), copy=False).reshape(shape)
+
+
+layer(LayerRecord(Reshape, settings=("shape",)))
+layer(LayerRecord(Flatten))
