@@ -192,6 +192,11 @@ def _normalization(d: Draw, x: Any, axes: int | tuple[int, ...]) -> Iterator[tup
     )
 
 
+def _row_normalization_backward(d: Draw) -> tuple[Any, ...]:
+    dout, xn, std = d.normal(d.N, d.M), d.normal(d.N, d.M), 0.5 + d.positive(d.N)
+    return dout, xn, std, (d.normal(d.M),), d.empty(d.N, d.M)
+
+
 def _of_features(d: Draw) -> dict[str, tuple[Any, ...]]:
     return dict(_normalization(d, d.normal(d.N, d.M), 0))
 
@@ -203,6 +208,17 @@ def _of_channels(d: Draw) -> dict[str, tuple[Any, ...]]:
 KERNELS = (
     KernelCase("matmul_forward", lambda d: (d.normal(d.N, d.D), d.weights(), d.empty(d.N, d.M))),
     KernelCase("matmul_backward", _matmul_backward),
+    KernelCase(
+        "normalize_rows",
+        lambda d: (d.normal(d.N, d.M), _scales(d, d.M), d.empty(d.N, d.M), d.empty(d.N), d.empty(d.N, d.M)),
+    ),
+    KernelCase("row_normalization_backward", _row_normalization_backward),
+    KernelCase(
+        "row_normalization_parameters",
+        lambda d: (d.normal(d.N, d.M), d.normal(d.N, d.M), d.empty(d.M), d.empty(d.M)),
+    ),
+    KernelCase("embedding_forward", lambda d: (d.labels(), d.normal(d.M, 8), d.empty(d.N, 8))),
+    KernelCase("embedding_backward", lambda d: (d.normal(d.N, 8), d.labels(), d.empty(d.M, 8))),
     KernelCase("feature_statistics", lambda d: _of_features(d)["statistics"]),
     KernelCase("normalize_features", lambda d: _of_features(d)["normalize"]),
     KernelCase("feature_normalization_backward", lambda d: _of_features(d)["backward"]),
@@ -399,6 +415,13 @@ LAYERS = (
         lambda d: (d.normal(d.N, 3, 8, 5),),
     ),
     LayerCase("BatchNormalization", lambda d: layers.BatchNormalization(*_scales(d, d.M)), _one, _one),
+    LayerCase("LayerNormalization", lambda d: layers.LayerNormalization(*_scales(d, d.M)), _one, _one),
+    LayerCase(
+        "Embedding",
+        lambda d: layers.Embedding(d.normal(d.M, 8)),
+        lambda d: (d.labels(),),
+        lambda d: (d.normal(d.N, 8),),
+    ),
     LayerCase("Softmax", lambda d: layers.Softmax(), _one, _one, OUTPUT),
     LayerCase(
         "CrossEntropyError",

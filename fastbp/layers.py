@@ -22,6 +22,8 @@ from fastbp.ops import (
     convolution,
     cross_entropy,
     dropout,
+    embedding,
+    layer_normalization,
     losses,
     normalization,
     number_losses,
@@ -37,6 +39,8 @@ from fastbp.ops.arithmetic import *  # noqa: F403
 from fastbp.ops.convolution import *  # noqa: F403
 from fastbp.ops.cross_entropy import *  # noqa: F403
 from fastbp.ops.dropout import *  # noqa: F403
+from fastbp.ops.embedding import *  # noqa: F403
+from fastbp.ops.layer_normalization import *  # noqa: F403
 from fastbp.ops.losses import *  # noqa: F403
 from fastbp.ops.losses import shares_of_mean as shares_of_mean
 from fastbp.ops.normalization import *  # noqa: F403
@@ -54,6 +58,8 @@ __all__ = [  # noqa: PLE0604 - lists of strings
     *convolution.__all__,
     *cross_entropy.__all__,
     *dropout.__all__,
+    *embedding.__all__,
+    *layer_normalization.__all__,
     *losses.__all__,
     *normalization.__all__,
     *number_losses.__all__,

@@ -39,6 +39,9 @@ def test_backward_is_the_derivative_of_forward(case):
         layer.forward(*inputs)
         gradients = (layer.backward(),)
     for x, dx in zip(inputs, gradients, strict=False):
+        if case.name == "Embedding":  # integers have no neighbours
+            assert not np.any(dx)
+            continue
         np.testing.assert_allclose(dx, numerical_gradient(objective, x), rtol=1e-5, atol=1e-7)
     for name, gradient in of_parameters.items():
         np.testing.assert_allclose(gradient, numerical_gradient(objective, getattr(layer, name)), atol=1e-7)

@@ -195,6 +195,8 @@ class LayerRecord:
         Attributes that `forward` changes in training. A layer with any has an argument `train_flg`.
     decayed : tuple of str
         The parameters that weight decay applies to.
+    takes_indices : bool
+        Whether its input is integers, which `fit` does not turn into floats.
     """
 
     layer: type
@@ -203,6 +205,7 @@ class LayerRecord:
     counters: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     decayed: tuple[str, ...] = ()
+    takes_indices: bool = False
     activation: Activation | None = None
     map: Map | None = None
     loss: Loss | None = None
@@ -295,6 +298,11 @@ def parameters_of(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         record = next((LAYERS[kind] for kind in type(given).__mro__ if kind in LAYERS), None)
         for name in record.arrays if record is not None else ():
             yield name, getattr(given, name)
+
+
+def takes_indices(layers: Iterable[Any]) -> bool:
+    """Whether one of the layers takes indices, or its class is derived from such a one."""
+    return any(LAYERS[kind].takes_indices for given in layers for kind in type(given).__mro__ if kind in LAYERS)
 
 
 def loss_of(loss: object) -> Loss | None:

@@ -35,7 +35,7 @@ from fastbp.checks import (
     whole_number,
 )
 from fastbp.engine import plan
-from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of, set_state, state_of
+from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of, set_state, state_of, takes_indices
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
 from fastbp.training.interrupts import Abandoned, Interruptible
@@ -112,7 +112,9 @@ class Run(Interruptible):
         if on_nan not in ("stop", "ignore"):
             raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
         self._continues_on_nan = on_nan == "ignore"
-        self._x, self._sample_shape = _rows_of(x, _common_dtype(network.layers.values()) or FLOAT64), np.shape(x)[1:]
+        self._takes_indices = takes_indices(network.layers.values())
+        dtype = INTP if self._takes_indices else _common_dtype(network.layers.values()) or FLOAT64
+        self._x, self._sample_shape = _rows_of(x, dtype), np.shape(x)[1:]
         self._t = as_array("t", t)
         samples = len(self._x)
         self.batch_size = min(self.batch_size, samples)
@@ -178,8 +180,12 @@ class Run(Interruptible):
 
     def _samples(self, which: Any) -> Array:
         """Samples as the network takes them outside of the engine: scaled, in the shape in which they came."""
-        rows = _scaled(self._x[which], self._scale)
+        rows = self._as_taken(self._x[which])
         return rows.reshape(len(rows), *self._sample_shape)
+
+    def _as_taken(self, x: Array) -> Array:
+        """x scaled; indices as they are."""
+        return x if self._takes_indices and self._scale == 1 else _scaled(x, self._scale)
 
     def epoch(self) -> Iterator[Stretch]:
         """Do the steps of one epoch, or what is left of it, a stretch at a time.
@@ -270,7 +276,7 @@ class Run(Interruptible):
             return row
         x, t, weights = self._validation
         with self.paused():
-            x = _scaled(as_array("x", x), self._scale)
+            x = self._as_taken(as_array("x", x))
             row["val_loss"] = self.network.loss(x, t, **weights)
             if self.classifies:
                 row["val_accuracy"] = self.network.accuracy(x, t, **weights)

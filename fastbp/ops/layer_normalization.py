@@ -1,0 +1,234 @@
+"""Layer normalization: the features of each sample to mean 0 and variance 1, whatever the rest of the batch is.
+
+    xn = (x - mean)/sqrt(var + eps);  out = gamma·xn + beta
+
+Jimmy Lei Ba, Jamie Ryan Kiros and Geoffrey Hinton, "Layer Normalization", arXiv:1607.06450. Kernels take rows (N, D).
+Rows are shared among threads; a sum over rows is formed by fixed groups of them, which are added in their order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp.checks import (
+    Array,
+    as_array,
+    empty,
+    from_kernel,
+    not_run,
+    parameter,
+    quotient_dtype,
+    same_shape,
+    to_kernel,
+)
+from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.runtime.groups import groups_of
+from fastbp.runtime.pointers import at
+from fastbp.runtime.sharing import public_kernel, shared_kernel
+from fastbp.runtime.vectors import sum_of, sum_of_products
+
+__all__ = ["LayerNormalization"]
+
+_EPS = 1e-5
+
+
+@shared_kernel
+def _normalize_rows(x, scales, xn, std, out):
+    """xn = (x - mean)/std and out = gamma·xn + beta for each row; scales is (gamma, beta)."""
+    gamma, beta = scales
+    N, D = x.shape
+    share, eps = x.dtype.type(1 / max(D, 1)), x.dtype.type(_EPS)
+    for n in range(N):
+        mean = sum_of((at(x, n * D),), (), D) * share
+        for d in range(D):
+            xn[n, d] = x[n, d] - mean
+        row = at(xn, n * D)
+        std[n] = np.sqrt(sum_of_products((row, row), (), D) * share + eps)
+        for d in range(D):
+            xn[n, d] /= std[n]
+            out[n, d] = gamma[d] * xn[n, d] + beta[d]
+
+
+@twin_of(_normalize_rows)
+def normalize_rows(x: Array, scales: tuple[Array, Array], xn: Array, std: Array, out: Array) -> None:
+    gamma, beta = scales
+    centered = x - np.sum(x, axis=1, keepdims=True) / max(x.shape[1], 1)
+    std[...] = np.sqrt(np.sum(centered**2, axis=1) / max(x.shape[1], 1) + _EPS)
+    xn[...] = centered / std[:, None]
+    out[...] = gamma * xn + beta
+
+
+@shared_kernel
+def _row_normalization_backward(dout, xn, std, scales, dx):
+    """dx = (g - mean of g - xn·mean of g·xn)/std for each row, with g = gamma·dout; scales is (gamma,)."""
+    gamma = scales[0]
+    N, D = xn.shape
+    share = xn.dtype.type(1 / max(D, 1))
+    for n in range(N):
+        for d in range(D):
+            dx[n, d] = gamma[d] * dout[n, d]
+        row = at(dx, n * D)
+        mean = sum_of((row,), (), D) * share
+        along = sum_of_products((row, at(xn, n * D)), (), D) * share
+        for d in range(D):
+            dx[n, d] = (dx[n, d] - mean - xn[n, d] * along) / std[n]
+
+
+@twin_of(_row_normalization_backward)
+def row_normalization_backward(dout: Array, xn: Array, std: Array, scales: tuple[Array], dx: Array) -> None:
+    g, D = scales[0] * dout, max(xn.shape[1], 1)
+    mean, along = (np.sum(each, axis=1, keepdims=True) / D for each in (g, g * xn))
+    dx[...] = (g - mean - xn * along) / std[:, None]
+
+
+@public_kernel
+def _row_normalization_parameters(dout, xn, dgamma, dbeta):
+    """dgamma = sum of dout·xn over the rows, dbeta = sum of dout."""
+    N, D = dout.shape
+    groups, zero = groups_of(N), dout.dtype.type(0)
+    of_gamma, of_beta = np.empty_like(dgamma), np.empty_like(dbeta)
+    dgamma[:], dbeta[:] = zero, zero
+    for group in range(groups):
+        of_gamma[:], of_beta[:] = zero, zero
+        for n in range(N * group // groups, N * (group + 1) // groups):
+            for d in range(D):
+                of_gamma[d] += dout[n, d] * xn[n, d]
+                of_beta[d] += dout[n, d]
+        for d in range(D):
+            dgamma[d] += of_gamma[d]
+            dbeta[d] += of_beta[d]
+
+
+@twin_of(_row_normalization_parameters)
+def row_normalization_parameters(dout: Array, xn: Array, dgamma: Array, dbeta: Array) -> None:
+    np.sum(dout * xn, axis=0, out=dgamma)
+    np.sum(dout, axis=0, out=dbeta)
+
+
+class LayerNormalization:
+    """Layer normalization (arXiv:1607.06450): gamma·(x - mean)/sqrt(var + 1e-5) + beta.
+
+    The mean and the variance (the mean of squares, not the estimate by D - 1) are those of each sample alone, over the
+    last axes of x, which have the shape of gamma. So training and prediction are the same. 1e-5 is what PyTorch adds.
+
+    Parameters
+    ----------
+    gamma, beta : ndarray (D,), or the shape of any number of last axes
+        Kept as given, not copied.
+
+    Attributes
+    ----------
+    gamma, beta : ndarray
+        The very arrays given.
+    dgamma, dbeta : ndarray
+        Gradients by `gamma` and `beta`, new arrays at each `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If gamma and beta are not arrays of real numbers of one shape, with at least one axis.
+
+    Examples
+    --------
+    >>> LayerNormalization(np.ones(2), np.zeros(2)).forward([[1.0, 3.0], [0.0, 200.0]]).round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+
+    parameter_names = ("gamma", "beta")
+
+    def __init__(self, gamma: Array, beta: Array) -> None:
+        self.gamma, self.beta = gamma, beta
+        self._parameters()
+        self.dgamma: Array | None = None
+        self.dbeta: Array | None = None
+        self._forward: tuple[Array, Array, Array, tuple[int, ...]] | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return gamma·(x - mean)/sqrt(var + 1e-5) + beta.
+
+        Parameters
+        ----------
+        x : array_like (..., D)
+            Any number of axes before those of gamma.
+
+        Returns
+        -------
+        ndarray
+            A new array in the shape of x.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not real numbers in such a shape.
+        """
+        gamma, beta = self._parameters()
+        x = as_array("x", x)
+        if x.shape[x.ndim - gamma.ndim :] != gamma.shape or x.ndim < gamma.ndim:
+            raise ValueError(
+                f"x: expected the shape of gamma {gamma.shape} at its end, got shape {x.shape}; "
+                f"reshape x, or make gamma and beta for it"
+            )
+        dtype = quotient_dtype(x, gamma, beta)
+        rows = to_kernel(x, dtype).reshape(_rows(x.shape, gamma))
+        scales = tuple(to_kernel(each, dtype).reshape(-1) for each in (gamma, beta))
+        xn, std, out = empty(rows.shape, dtype), empty(len(rows), dtype), empty(rows.shape, dtype)
+        normalize_rows.of(dtype)(rows, scales, xn, std, out)
+        self._forward = xn, std, gamma, x.shape
+        return from_kernel(out, dtype).reshape(x.shape)
+
+    def backward(self, dout: ArrayLike) -> Array:
+        """Return dx, and set dgamma = sum(dout·xn) and dbeta = sum(dout) over the samples.
+
+        dx = (g - mean(g) - xn·mean(g·xn))/std with g = gamma·dout, and means over the features of each sample.
+
+        Parameters
+        ----------
+        dout : array_like
+            In the shape of x.
+
+        Returns
+        -------
+        ndarray
+            dx, a new array in the shape of x.
+
+        Raises
+        ------
+        RuntimeError
+            Before `forward`.
+        TypeError, ValueError
+            If dout is not real numbers in the shape of x, or gamma was given another shape since.
+        """
+        if self._forward is None:
+            not_run(self)
+        xn, std, gamma, shape = self._forward
+        same_shape("gamma", gamma, shape[len(shape) - gamma.ndim :], "as when forward ran")
+        dout = as_array("dout", dout)
+        same_shape("dout", dout, shape, "as the input")
+        dtype = quotient_dtype(dout, xn, gamma)
+        xn, std, weights = (to_kernel(each, dtype) for each in (xn, std, gamma))
+        rows, weights = to_kernel(dout, dtype).reshape(_rows(shape, gamma)), weights.reshape(-1)
+        dx, dgamma, dbeta = empty(rows.shape, dtype), empty(weights.shape, dtype), empty(weights.shape, dtype)
+        row_normalization_backward.of(dtype)(rows, xn, std, (weights,), dx)
+        row_normalization_parameters.of(dtype)(rows, xn, dgamma, dbeta)
+        self.dgamma, self.dbeta = (from_kernel(each, dtype).reshape(gamma.shape) for each in (dgamma, dbeta))
+        return from_kernel(dx, dtype).reshape(shape)
+
+    def _parameters(self) -> tuple[Array, Array]:
+        gamma, beta = parameter("gamma", self.gamma), parameter("beta", self.beta)
+        if gamma.ndim == 0:
+            raise ValueError("gamma: expected at least 1 dimension, got shape (); make it with np.ones(features)")
+        same_shape("beta", beta, gamma.shape, "as gamma")
+        return gamma, beta
+
+
+def _rows(shape: tuple[int, ...], gamma: Any) -> tuple[int, int]:
+    """The shape (N, D) of x as rows of as many features as gamma has."""
+    return math.prod(shape[: len(shape) - gamma.ndim]), gamma.size
+
+
+layer(LayerRecord(LayerNormalization, arrays=("gamma", "beta")))
