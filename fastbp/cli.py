@@ -1,4 +1,4 @@
-"""The `fastbp` command: train a network on digits, check its gradients, time it, draw graphs, describe the machine."""
+"""The `fastbp` command: train on digits, check gradients, time it, draw graphs, run scripts of the book."""
 
 from __future__ import annotations
 
@@ -106,6 +106,29 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a .svg, .png, .html (with a slider through the steps), .dot or .mmd (default: NAME.svg)",
     )
+
+    running = commands.add_parser(
+        "run",
+        help="run a script of the book, its modules answered by fastbp.book",
+        usage="fastbp run [options] SCRIPT [ARGS ...]\n       fastbp run [--data DIR] --list DIR",
+    )
+    running.set_defaults(run=_run)
+    running.add_argument("--data", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)")
+    running.add_argument("--list", type=Path, metavar="DIR", help="say what each script of a clone needs, and run none")
+    which = running.add_mutually_exclusive_group()
+    which.add_argument("--numpy", action="store_true", help="run it with the book's own modules")
+    which.add_argument(
+        "--compare", action="store_true", help="run it with both, one after the other: times, and what differs"
+    )
+    running.add_argument(
+        "--plots", type=Path, default=Path("plots"), metavar="DIR", help="folder for what it shows (default: plots)"
+    )
+    running.add_argument(
+        "--seed", type=_whole_number(0), metavar="N", help="of np.random (default: none; 0 with --compare)"
+    )
+    running.add_argument("--seconds", type=Path, help=argparse.SUPPRESS)  # where a comparison finds the time
+    running.add_argument("script", type=Path, metavar="SCRIPT", nargs="?", help="in its folder of a clone")
+    running.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="of the script")
 
     describing = commands.add_parser("info", help="print what belongs in a bug report")
     describing.set_defaults(run=_info)
@@ -304,6 +327,42 @@ def _graph(options: argparse.Namespace) -> int:
     figure.draw(path)
     print(f"{figure.title}: saved to {path}")
     return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if (options.script is None) == (options.list is None):
+        raise ValueError("SCRIPT: expected a script, or --list and a clone, got neither or both; give one of them")
+    if options.list is not None:
+        return _list(options.list, options.data)
+    from fastbp.scripts import comparison, pictures, script  # noqa: PLC0415 - training starts sooner without it
+
+    if options.compare:
+        script.check_script(options.script)
+        script.check_data(options.data)
+        more = ["--seed", str(options.seed or 0), *(["--data", str(options.data)] if options.data else [])]
+        found = comparison.compare(options.script, options.arguments, more, options.plots)
+        print("\n".join(found.report()))
+        return 0 if found.is_equal else 1
+    name = f"{options.script.resolve().parent.name}-{options.script.stem}"
+    album = pictures.Album(options.plots.absolute(), name, _complain)
+    status, seconds = script.run(
+        options.script, options.arguments, album, is_numpy=options.numpy, data=options.data, seed=options.seed
+    )
+    if options.seconds is not None:
+        options.seconds.write_text(str(seconds))
+    return status
+
+
+def _list(clone: Path, data: Path | None) -> int:
+    from fastbp.scripts.listing import listed  # noqa: PLC0415
+
+    found = listed(clone, data)
+    width = max(len(needs.script) for needs in found)
+    for needs in found:
+        state = f"missing {', '.join(needs.missing)}" if needs.missing else "ready"
+        by_fastbp = f"; by fastbp: {', '.join(needs.answered)}" if needs.answered else ""
+        print(f"{needs.script:<{width}}  {state:<8}  needs {', '.join(needs.others) or 'nothing'}{by_fastbp}")
+    return 1 if any(needs.missing for needs in found) else 0
 
 
 def _info(_: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from fastbp.checks import Array, network_dtype
 from fastbp.extras import require
 
-__all__ = ["Dataset", "load_digits", "load_mnist", "read_idx", "read_mnist"]
+__all__ = ["Dataset", "load_digits", "load_mnist", "missing_mnist", "read_idx", "read_mnist"]
 
 MNIST_FILES = {
     "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -177,13 +177,32 @@ def read_idx(path: str | Path) -> Array:
     return np.frombuffer(content, np.dtype(np.uint8), offset=start).reshape(shape)
 
 
+def missing_mnist(folder: str | Path | None = None) -> list[str]:
+    """Return the names of MNIST's files that are not in a folder, or not downloaded yet.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Without one the user's cache; without pooch, which downloads into it, nothing is there.
+    """
+    if folder is None:
+        try:
+            folder = _cache()
+        except ImportError:
+            return list(MNIST_FILES)
+    return [name for name in MNIST_FILES if not _choices(Path(folder), name)]
+
+
+def _choices(folder: Path, name: str) -> list[Path]:
+    return [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+
+
 def _found(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder with the MNIST files, got none there; check the path")
     paths = {}
     for name in MNIST_FILES:
-        choices = [folder / name, folder / f"{name}.gz"]
-        present = [path for path in choices if path.is_file()]
+        present = _choices(folder, name)
         if not present:
             raise FileNotFoundError(
                 f"{folder}: expected {name} or {name}.gz, got neither; put the four IDX files there"
@@ -192,10 +211,14 @@ def _found(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def _cache() -> Path:
+    return Path(require("pooch").os_cache("fastbp")) / "mnist"
+
+
 def _downloaded() -> dict[str, Path]:
     pooch = require("pooch")
     pooch.get_logger().setLevel("ERROR")
-    folder = pooch.os_cache("fastbp") / "mnist"
+    folder = _cache()
     return {name: _download(pooch, folder, f"{name}.gz", checksum) for name, checksum in MNIST_FILES.items()}
 
 

@@ -20,10 +20,14 @@ needs_clone = pytest.mark.skipif(
 def own(path: str) -> ModuleType:
     """The book's own module in a file such as `common/layers.py`."""
     sys.path.insert(0, str(CLONE))
+    before = set(sys.modules)
     try:
         spec = importlib.util.spec_from_file_location(f"own_{path[:-3].replace('/', '_')}", CLONE / path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(CLONE))
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in ("common", "dataset"):
+                del sys.modules[name]
     return module

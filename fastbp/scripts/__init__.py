@@ -1,0 +1,1 @@
+"""`fastbp run`: the scripts of the book's repository, unmodified, on compiled kernels."""
