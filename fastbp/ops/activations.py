@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import (
-    Array,
-    as_array,
-    not_run,
-    result_dtype,
-    same_shape,
-)
+from fastbp.checks import Array, as_array, not_run, result_dtype, same_shape
 from fastbp.ops.contract import Activation, LayerRecord, layer
 from fastbp.ops.elementwise import ElementwiseLayer, SameShapeLayer, activation, elementwise
 from fastbp.runtime.elementary import logistic, one, tanh

@@ -11,16 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import (
-    Array,
-    as_array,
-    empty,
-    from_kernel,
-    quotient_dtype,
-    rate,
-    to_kernel,
-    whole_number,
-)
+from fastbp.checks import Array, as_array, empty, from_kernel, quotient_dtype, rate, to_kernel, whole_number
 from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
 from fastbp.ops.elementwise import SameShapeLayer
 from fastbp.ops.state import D_IN, DELTA, DELTA_BEFORE, H_IN, SECOND_WORD, WORD, Z_OUT, activate, apply_slope

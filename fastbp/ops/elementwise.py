@@ -23,7 +23,7 @@ from fastbp.ops.contract import TWINS, Activation, LayerRecord, Twins, layer, re
 from fastbp.ops.memory import axes_in_memory, empty_in, flat
 from fastbp.runtime.elementary import as_like
 from fastbp.runtime.gemm.epilogue import address_of_elementwise
-from fastbp.runtime.jit import function_of_a_number, kernel, named
+from fastbp.runtime.jit import function_of_a_number, inlined_kernel, kernel, named
 from fastbp.runtime.pointers import load, shift, store
 from fastbp.runtime.sharing import shared_kernel
 
@@ -55,8 +55,7 @@ def elementwise(
         Attributes of the layer; at most one.
     """
     value, slope = (function_of_a_number(named(function, name)) for function in (value, slope))
-    make = _kernels_with_setting if settings else _kernels
-    forward, backward, block, beside_block, slope_block = make(name, value, slope)
+    forward, backward, block, beside_block, slope_block = _kernels(name, value, slope, bool(settings))
 
     twins = Twins(forward, _written(twin, forward)), Twins(backward, _written(slope_twin, backward))
     for pair, way in zip(twins, ("forward", "backward"), strict=True):
@@ -97,7 +96,41 @@ def _address_of(block: Any) -> Callable[[DType], int]:
     return lambda dtype: address_of_elementwise(block, dtype)
 
 
-def _kernels(name: str, value: Any, slope: Any) -> tuple[Any, ...]:
+def _kernels(name: str, value: Any, slope: Any, has_setting: bool) -> tuple[Any, ...]:
+    """The kernels forward and backward for arrays, and those for blocks: in place, beside, and of the slope."""
+    if has_setting:
+        passes, of, slope_of = _passes_with_setting(value, slope), value, slope
+    else:
+        passes = _passes(value, slope)
+        of = inlined_kernel(lambda x, _: value(x))
+        slope_of = inlined_kernel(lambda dout, kept, _: slope(dout, kept))
+
+    def block(c, c_row, rows, columns, beside, beside_row, settings):
+        number = as_like(load(c), load(settings))
+        for i in range(rows):
+            row = shift(c, i * c_row)
+            for j in range(columns):
+                store(shift(row, j), of(load(shift(row, j)), number))
+
+    def beside_block(c, c_row, rows, columns, beside, beside_row, settings):
+        number = as_like(load(c), load(settings))
+        for i in range(rows):
+            row, out = shift(c, i * c_row), shift(beside, i * beside_row)
+            for j in range(columns):
+                store(shift(out, j), of(load(shift(row, j)), number))
+
+    def slope_block(c, c_row, rows, columns, beside, beside_row, settings):
+        number = as_like(load(c), load(settings))
+        for i in range(rows):
+            row, kept = shift(c, i * c_row), shift(beside, i * beside_row)
+            for j in range(columns):
+                store(shift(row, j), slope_of(load(shift(row, j)), load(shift(kept, j)), number))
+
+    shared = (shared_kernel(named(function, name)) for function in passes)
+    return *shared, *(kernel(named(function, name)) for function in (block, beside_block, slope_block))
+
+
+def _passes(value: Any, slope: Any) -> tuple[Any, Any]:
     def forward(x, out):
         for i in range(x.size):
             out[i] = value(x[i])
@@ -106,28 +139,10 @@ def _kernels(name: str, value: Any, slope: Any) -> tuple[Any, ...]:
         for i in range(dout.size):
             dx[i] = slope(dout[i], kept[i])
 
-    def block(c, c_row, rows, columns, beside, beside_row, settings):
-        for i in range(rows):
-            row = shift(c, i * c_row)
-            for j in range(columns):
-                store(shift(row, j), value(load(shift(row, j))))
-
-    def beside_block(c, c_row, rows, columns, beside, beside_row, settings):
-        for i in range(rows):
-            row, out = shift(c, i * c_row), shift(beside, i * beside_row)
-            for j in range(columns):
-                store(shift(out, j), value(load(shift(row, j))))
-
-    def slope_block(c, c_row, rows, columns, beside, beside_row, settings):
-        for i in range(rows):
-            row, kept = shift(c, i * c_row), shift(beside, i * beside_row)
-            for j in range(columns):
-                store(shift(row, j), slope(load(shift(row, j)), load(shift(kept, j))))
-
-    return _compiled(name, forward, backward, block, beside_block, slope_block)
+    return forward, backward
 
 
-def _kernels_with_setting(name: str, value: Any, slope: Any) -> tuple[Any, ...]:
+def _passes_with_setting(value: Any, slope: Any) -> tuple[Any, Any]:
     def forward(x, out, setting):
         number = x.dtype.type(setting)
         for i in range(x.size):
@@ -138,33 +153,7 @@ def _kernels_with_setting(name: str, value: Any, slope: Any) -> tuple[Any, ...]:
         for i in range(dout.size):
             dx[i] = slope(dout[i], kept[i], number)
 
-    def block(c, c_row, rows, columns, beside, beside_row, settings):
-        number = as_like(load(c), load(settings))
-        for i in range(rows):
-            row = shift(c, i * c_row)
-            for j in range(columns):
-                store(shift(row, j), value(load(shift(row, j)), number))
-
-    def beside_block(c, c_row, rows, columns, beside, beside_row, settings):
-        number = as_like(load(c), load(settings))
-        for i in range(rows):
-            row, out = shift(c, i * c_row), shift(beside, i * beside_row)
-            for j in range(columns):
-                store(shift(out, j), value(load(shift(row, j)), number))
-
-    def slope_block(c, c_row, rows, columns, beside, beside_row, settings):
-        number = as_like(load(c), load(settings))
-        for i in range(rows):
-            row, kept = shift(c, i * c_row), shift(beside, i * beside_row)
-            for j in range(columns):
-                store(shift(row, j), slope(load(shift(row, j)), load(shift(kept, j)), number))
-
-    return _compiled(name, forward, backward, block, beside_block, slope_block)
-
-
-def _compiled(name: str, forward: Any, backward: Any, *blocks: Any) -> tuple[Any, ...]:
-    shared = (shared_kernel(named(function, name)) for function in (forward, backward))
-    return *shared, *(kernel(named(block, name)) for block in blocks)
+    return forward, backward
 
 
 class SameShapeLayer:

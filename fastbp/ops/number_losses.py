@@ -12,16 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import (
-    Array,
-    DType,
-    as_array,
-    from_kernel,
-    not_run,
-    quotient_dtype,
-    rate,
-    scalar,
-)
+from fastbp.checks import Array, DType, as_array, from_kernel, not_run, quotient_dtype, rate, scalar
 from fastbp.ops.contract import LayerRecord, Loss, Twins, layer, twin_of
 from fastbp.ops.losses import RegressionLoss, dout_of_sum, mean_loss, mean_of, mean_twin, shares_of, weighted
 from fastbp.ops.state import end_of, targets_of

@@ -8,17 +8,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 import numpy as np
 from numba import carray
 
-from fastbp.checks import (
-    FLOAT32,
-    FLOAT64,
-    Array,
-    as_array,
-    rate,
-    result_dtype,
-    same_shape,
-    schedule,
-    to_kernel,
-)
+from fastbp.checks import FLOAT32, FLOAT64, Array, as_array, rate, result_dtype, same_shape, schedule, to_kernel
 from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
 from fastbp.ops.state import coefficient, parameters_of, slot_of
 from fastbp.runtime.jit import kernel

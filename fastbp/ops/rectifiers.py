@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import (
-    Array,
-    as_array,
-    from_kernel,
-    result_dtype,
-)
+from fastbp.checks import Array, as_array, from_kernel, result_dtype
 from fastbp.ops.activations import sigmoid_twin
 from fastbp.ops.contract import Activation, LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import ElementwiseLayer, SameShapeLayer, activation, elementwise

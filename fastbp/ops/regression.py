@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import (
-    Array,
-    as_array,
-    from_kernel,
-    not_run,
-    quotient_dtype,
-    rows,
-    same_shape,
-    scalar,
-    to_kernel,
-)
+from fastbp.checks import Array, as_array, from_kernel, not_run, quotient_dtype, rows, same_shape, scalar, to_kernel
 from fastbp.ops.arithmetic import exp_forward
 from fastbp.ops.contract import LayerRecord, Loss, layer, twin_of
 from fastbp.ops.losses import (

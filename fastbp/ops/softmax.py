@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import (
-    Array,
-    as_array,
-    axis_of,
-    empty,
-    float_dtype,
-    from_kernel,
-    result_dtype,
-    to_kernel,
-)
+from fastbp.checks import Array, as_array, axis_of, empty, float_dtype, from_kernel, result_dtype, to_kernel
 from fastbp.ops.contract import LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import SameShapeLayer
 from fastbp.runtime.elementary import exp, maximum

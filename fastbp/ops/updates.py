@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastbp.checks import (
-    Array,
-)
+from fastbp.checks import Array
 from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
 from fastbp.ops.optimizer import LearningRate, Optimizer, optimizer_of
 from fastbp.ops.state import slot_of

@@ -1,7 +1,8 @@
 """What a product does to a block of its result while that is in the first-level cache.
 
 An epilogue is a machine word: one of the numbers below, or the address of a kernel with the arguments of `elementwise`.
-ReLU and its slope, the commonest, have numbers and need no call for each tile.
+ReLU and its slope, the commonest, have numbers and need no call for each tile: by addresses a step of ten layers,
+20-8-...-8-3 with batch 200, takes 1.04 times as long (float32, one thread; 784-50-10 and wider ones as long).
 """
 
 from __future__ import annotations
