@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastbp import TwoLayerNet, gradient_check
+from fastbp.book import ch07, ch08
 from fastbp.data import load_mnist
 from fastbp.layers import AddLayer, MulLayer, ReLU
 from fastbp.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
@@ -68,3 +69,16 @@ def test_gradient_check_of_the_network_on_three_images(mnist_folder):
     assert report.passed
     limits = {"W1": 1e-12, "b1": 5e-12, "W2": 5e-12, "b2": 5e-10}
     assert {check.name: check.mean < limits[check.name] for check in report.parameters} == dict.fromkeys(limits, True)
+
+
+@pytest.mark.parametrize(
+    ("network", "file", "accuracy"),
+    [(ch07.SimpleConvNet, "ch07_params.pkl", 0.96), (ch08.DeepConvNet, "deep_convnet_params.pkl", 0.9797)],
+)
+def test_the_stored_parameters_hit_as_many_test_images_as_in_the_book(network, file, accuracy, mnist_folder):
+    path = mnist_folder.parent / "book" / file
+    if not path.exists():
+        pytest.skip(f"no {path}, which the book's repository has")
+    trained, data = network(), load_mnist(mnist_folder)
+    trained.load_params(path)
+    assert trained.accuracy(data.x_test.reshape(-1, 1, 28, 28).astype(np.float64), data.t_test) == accuracy
