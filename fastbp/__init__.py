@@ -11,17 +11,22 @@ from fastbp import functions, gradcheck, layers, network, optimizers, reference,
 from fastbp._version import __version__
 from fastbp.gradcheck import gradient_check, numerical_gradient, numerical_gradient_2d
 from fastbp.kernels import get_num_threads, num_threads, set_num_threads
+from fastbp.multi_layer import MultiLayerNet, MultiLayerNetExtend
 from fastbp.network import Sequential, TwoLayerNet
 from fastbp.ops.contract import use_reference
 from fastbp.saving import load, save
 from fastbp.training.fit import Progress, StopTraining
 from fastbp.training.history import History
+from fastbp.training.trainer import Trainer
 
 __all__ = [
     "History",
+    "MultiLayerNet",
+    "MultiLayerNetExtend",
     "Progress",
     "Sequential",
     "StopTraining",
+    "Trainer",
     "TwoLayerNet",
     "__version__",
     "functions",

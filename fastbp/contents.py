@@ -24,6 +24,7 @@ class Stack(Protocol):
 
     layers: OrderedDict[str, Layer]
     last_layer: LossLayer
+    weight_decay_lambda: float
 
     @property
     def params(self) -> MutableMapping[str, Array]:
@@ -94,7 +95,10 @@ def network_contents(network: Stack) -> tuple[dict[str, Array], dict[str, Any]]:
     arrays: dict[str, Array] = {}
     described = [_described(name, layer, names, arrays) for name, layer in network.layers.items()]
     loss = _described("loss", network.last_layer, names, arrays)
-    return arrays, {"network": {"class": type(network).__name__, "layers": described, "loss": loss}}
+    meta: dict[str, Any] = {"class": type(network).__name__, "layers": described, "loss": loss}
+    if network.weight_decay_lambda:
+        meta["weight_decay_lambda"] = network.weight_decay_lambda
+    return arrays, {"network": meta}
 
 
 def layer_from(description: Mapping[str, Any], arrays: Mapping[str, Array]) -> Any:

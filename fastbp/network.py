@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -47,7 +47,7 @@ class Parameters(MutableMapping[str, Array]):
         number = 0
         for layer in layers:
             names = getattr(layer, "parameter_names", ())
-            number += bool(names)
+            number += self.begins_number(names)
             for name in names:
                 self._places[f"{name}{number}"] = layer, name
 
@@ -86,6 +86,10 @@ class Parameters(MutableMapping[str, Array]):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{key}: {value.shape} {value.dtype}" for key, value in self.items())
         return f"Parameters({shapes})"
+
+    def begins_number(self, names: Sequence[str]) -> bool:
+        """Whether a layer with parameters of these names is counted; else it has the number of the one before."""
+        return bool(names)
 
     def decays(self, key: str) -> bool:
         """Whether weight decay applies to a parameter, as the record of its layer says.
@@ -133,6 +137,9 @@ class Sequential:
         Of the last `fit`.
     optimizer : Optimizer or None
         The one that was saved with the network, after `fastbp.load`; for `fit(optimizer=...)`.
+    weight_decay_lambda : float
+        The loss has weight_decay_lambda/2 times the sum of the squares of all weights beside that of the loss layer,
+        and the gradient what belongs to it. 0.0 to begin with; may be set at any time.
 
     Raises
     ------
@@ -141,6 +148,8 @@ class Sequential:
     ValueError
         If there is no layer, or one stands twice in the stack.
     """
+
+    parameters_class: ClassVar[type[Parameters]] = Parameters
 
     def __init__(self, layers: Sequence[Layer] | Mapping[str, Layer], loss: LossLayer) -> None:
         if not isinstance(layers, Mapping | Sequence):
@@ -160,14 +169,19 @@ class Sequential:
         self.last_layer = loss
         self.history = History()
         self.optimizer: Optimizer | None = None
-        self._params = Parameters(list(named.values()))
+        self.weight_decay_lambda = 0.0
+        self._params = self.parameters_class(list(named.values()))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute; the weight decay is checked whenever it is set."""
+        super().__setattr__(name, rate(name, value) if name == "weight_decay_lambda" else value)
 
     @property
     def params(self) -> Parameters:
         """W1, b1, W2, b2 and so on: the layers' own arrays at this moment."""
         layers = list(self.layers.values())
         if layers != self._params.layers:
-            self._params = Parameters(layers)
+            self._params = self.parameters_class(layers)
         return self._params
 
     def own_methods(self) -> list[str]:
@@ -195,7 +209,7 @@ class Sequential:
     def loss(
         self, x: ArrayLike, t: ArrayLike, train_flg: bool = False, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the loss of a batch, as the loss layer defines it.
+        """Return the loss of a batch, as the loss layer defines it, with that of the weight decay.
 
         Parameters
         ----------
@@ -207,7 +221,14 @@ class Sequential:
             A weight for each sample: the loss is sum(w·loss)/sum(w).
         """
         forward: Callable[..., float] = self.last_layer.forward  # a user's own loss may take no weights
-        return forward(self.predict(x, train_flg), t, **where_given(sample_weight))
+        return forward(self.predict(x, train_flg), t, **where_given(sample_weight)) + self.penalty()
+
+    def penalty(self) -> float:
+        """Return the loss of the weight decay, weight_decay_lambda/2 times the sum of the squares of all weights."""
+        if not self.weight_decay_lambda:
+            return 0.0
+        weights = [value for key, value in self.params.items() if self.params.decays(key)]
+        return self.weight_decay_lambda / 2 * sum(float(np.sum(W * W)) for W in weights)
 
     def accuracy(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the share of samples whose largest output is at the class of t.
@@ -267,7 +288,12 @@ class Sequential:
             first.backward_parameters(dout)
         else:
             first.backward(dout)
-        return self.params.gradients()
+        gradients = self.params.gradients()
+        if self.weight_decay_lambda:
+            for key, W in self.params.items():
+                if self.params.decays(key):
+                    gradients[key] = gradients[key] + self.weight_decay_lambda * W
+        return gradients
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
         """Return the gradient by numerical differentiation, which is slow: it takes two losses for each element.

@@ -94,6 +94,7 @@ def network_from(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Sequen
         # Not by the class's own constructor: TwoLayerNet's would draw weights.
         network: Sequential = network_class.__new__(network_class)
         Sequential.__init__(network, layers, layer_from(description["loss"], arrays))
+        network.weight_decay_lambda = description.get("weight_decay_lambda", 0.0)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"meta: expected the whole description of a network, got one that does not fit ({error}); save it again"

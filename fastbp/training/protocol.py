@@ -19,8 +19,11 @@ class Network(Stack, Protocol):
     """What training and its callbacks ask of a network, as `fastbp.Sequential` has it."""
 
     history: History
+    weight_decay_lambda: float
 
     def own_methods(self) -> list[str]: ...
+
+    def penalty(self) -> float: ...
 
     def predict(self, x: ArrayLike, train_flg: bool = False) -> Array: ...
 

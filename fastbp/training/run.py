@@ -306,7 +306,13 @@ class Run(Interruptible):
     def _train(self, trained: plan.Engine, order: Array, sample_shares: Array, first: int, last: int) -> int:
         data = self._x, self._labels, self._targets, self._scale
         results = self.losses, self.hits, self._continues_on_nan
-        return trained.train(data, order, sample_shares, first, last, *results)
+        decay = self.network.weight_decay_lambda
+        if not decay:
+            return trained.train(data, order, sample_shares, first, last, *results)
+        penalties = np.zeros(last)
+        done = trained.train(data, order, sample_shares, first, last, *results, (np.full(last, decay), penalties))
+        self.losses[first : first + done] += penalties[first : first + done]
+        return done
 
     def _step(self, step: int, batch: Array, sample_shares: Array) -> bool:
         """Do a step layer by layer if its loss is finite. Else, and after an error, the layers' state is put back."""
@@ -317,7 +323,7 @@ class Run(Interruptible):
         try:
             with self.interrupts.abandoning():
                 gradients = network.gradient(x, t, **weights)
-            self.losses[step] = network.last_layer.loss
+            self.losses[step] = cast(float, network.last_layer.loss) + network.penalty()
             if self.classifies:
                 self.hits[step] = share_of_hits(cast(Any, network.last_layer).y, t, sample_shares)
             if self._continues_on_nan or np.isfinite(self.losses[step]):
