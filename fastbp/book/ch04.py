@@ -23,6 +23,7 @@ from fastbp.book.functions import (
 )
 from fastbp.book.gradient import numerical_gradient
 from fastbp.book.layers import Affine, Sigmoid
+from fastbp.book.network import predicted_classes
 from fastbp.checks import Array, as_array
 
 __all__ = [
@@ -76,7 +77,7 @@ class TwoLayerNet:
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> Any:
         """Return the share of samples whose most probable class is that of the one-hot rows t."""
-        hits = np.argmax(self.predict(x), axis=1) == np.argmax(t, axis=1)
+        hits = predicted_classes(self.predict, as_array("x", x)) == np.argmax(t, axis=1)
         return np.sum(hits) / float(len(hits))
 
     def numerical_gradient(self, x: ArrayLike, t: ArrayLike) -> dict[str, Array]:
