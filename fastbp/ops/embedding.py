@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp.checks import INTP, Array, as_array, empty, from_kernel, not_run, parameter, result_dtype, to_kernel
+from fastbp.checks import INTP, Array, DType, as_array, empty, from_kernel, not_run, parameter, result_dtype, to_kernel
 from fastbp.checks import same_shape as check_shape
 from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.targets import first_bad_label
 from fastbp.runtime.sharing import public_kernel
 
 __all__ = ["Embedding"]
@@ -22,8 +23,9 @@ __all__ = ["Embedding"]
 def _embedding_forward(x, W, out):
     """out[i] = W[x[i]]."""
     for i in range(x.size):
-        for d in range(W.shape[1]):
-            out[i, d] = W[x[i], d]
+        row, copy = W[x[i]], out[i]  # an index in the inner loop would take 2 to 12 times as long
+        for d in range(row.size):
+            copy[d] = row[d]
 
 
 @twin_of(_embedding_forward)
@@ -36,8 +38,9 @@ def _embedding_backward(dout, x, dW):
     """dW[v] = the sum of dout[i] over all i with x[i] = v, from the first to the last."""
     dW[:] = dW.dtype.type(0)
     for i in range(x.size):
-        for d in range(dW.shape[1]):
-            dW[x[i], d] += dout[i, d]
+        row, given = dW[x[i]], dout[i]
+        for d in range(row.size):
+            row[d] += given[d]
 
 
 @twin_of(_embedding_backward)
@@ -106,8 +109,8 @@ class Embedding:
             If x is not such integers.
         """
         W, x = parameter("W", self.W, 2), as_array("x", x)
-        indices = _checked(x, len(W))
         dtype = result_dtype(W)
+        indices = _checked(x, len(W), dtype)
         out = empty((x.size, W.shape[1]), dtype)
         embedding_forward.of(dtype)(indices, to_kernel(W, dtype), out)
         self._forward = indices, x.shape, W.shape
@@ -145,17 +148,18 @@ class Embedding:
         return np.zeros(shape, dtype)
 
 
-def _checked(x: Array, V: int) -> Array:
-    """The indices, a flat copy, which nobody else can change."""
+def _checked(x: Array, V: int, dtype: DType) -> Array:
+    """The indices for results of a dtype, a flat copy: nobody else can change it after the check."""
     if x.dtype.kind not in "iu" and x.size:
         raise TypeError(f"x: expected integers, the indices of rows of W, got {x.dtype}; convert with x.astype(int)")
-    bad = (x < 0) | (x >= V)
-    if np.any(bad):
+    indices = np.array(x, INTP).reshape(-1)
+    bad = first_bad_label.of(dtype)(indices, V)
+    if bad >= 0:
         raise ValueError(
-            f"x: expected indices from 0 to {V - 1}, as W has {V} rows, got {x[bad][0]}; "
+            f"x: expected indices from 0 to {V - 1}, as W has {V} rows, got {x.reshape(-1)[bad]}; "
             f"make W with a row for each word"
         )
-    return np.array(x, INTP, order="C").reshape(-1)
+    return indices
 
 
 layer(LayerRecord(Embedding, arrays=("W",), decayed=("W",), takes_indices=True))
