@@ -210,7 +210,7 @@ KERNELS = (
     KernelCase("matmul_backward", _matmul_backward),
     KernelCase(
         "normalize_rows",
-        lambda d: (d.normal(d.N, d.M), _scales(d, d.M), d.empty(d.N, d.M), d.empty(d.N), d.empty(d.N, d.M)),
+        lambda d: (d.normal(d.N, d.M), _scales(d, d.M), 1e-5, d.empty(d.N, d.M), d.empty(d.N), d.empty(d.N, d.M)),
     ),
     KernelCase("row_normalization_backward", _row_normalization_backward),
     KernelCase(

@@ -28,7 +28,7 @@ def test_layer_normalization_equals_the_reference(N, shape, axes, dtype, order, 
     rng, shape = np.random.default_rng(seed), (N, *shape)
     x, dout = (np.array(numbers(rng, dtype, shape), order=order) for _ in range(2))
     gamma, beta = (numbers(rng, dtype, shape[1:][-axes:]) for _ in range(2))
-    layer = LayerNormalization(gamma, beta)
+    layer = LayerNormalization(gamma, beta, eps=rng.choice([0.1, 1e-5]).item())
     got = everything(layer, x, dout)
     with use_reference():
         expected = everything(layer, x, dout)
@@ -43,16 +43,25 @@ def test_layer_normalization_equals_the_reference(N, shape, axes, dtype, order, 
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 12), (4, 3, 8), (2, 3, 4, 5)], ids=str)
 @pytest.mark.parametrize("axes", [1, 2])
-def test_layer_normalization_equals_that_of_pytorch(shape, axes, rng):
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_layer_normalization_equals_that_of_pytorch(shape, axes, eps, rng):
     torch = pytest.importorskip("torch")
     inner = shape[-axes:]
     x, dout, gamma, beta = (numbers(rng, "float64", each) for each in (shape, shape, inner, inner))
     given = [torch.tensor(array, requires_grad=True) for array in (x, gamma, beta)]
-    out = torch.nn.functional.layer_norm(given[0], inner, given[1], given[2])
+    out = torch.nn.functional.layer_norm(given[0], inner, given[1], given[2], eps)
     out.backward(torch.tensor(dout))
-    got = everything(LayerNormalization(gamma, beta), x, dout)
+    got = everything(LayerNormalization(gamma, beta, eps), x, dout)
     for mine, theirs in zip(got, (out.detach(), *(each.grad for each in given)), strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-10, atol=1e-11)
+
+
+def test_numbers_that_are_all_alike_become_beta_unless_eps_is_0(rng):
+    beta, x = rng.standard_normal(8), np.full((2, 8), 3.0)
+    layer = LayerNormalization(np.ones(8), beta)
+    np.testing.assert_array_equal(layer.forward(x), [beta, beta])
+    layer.eps = 0
+    assert np.isnan(layer.forward(x)).all()
 
 
 def test_a_sample_does_not_depend_on_the_batch(rng):
@@ -92,6 +101,7 @@ def test_fit_trains_it_and_a_file_holds_it(rng, tmp_path):
     net, x, t = network(), rng.standard_normal((30, 6)), rng.integers(0, 3, 30)
     net.fit(x, t, epochs=3, batch_size=10, optimizer="adam", seed=0)
     assert np.any(net.params["gamma2"] != 1)
+    net.layers["LayerNormalization1"].eps = 0.25
     fastbp.save(net, tmp_path / "net")
     assert_same(fastbp.load(tmp_path / "net").predict(x), net.predict(x))
 
@@ -102,6 +112,12 @@ def test_fit_trains_it_and_a_file_holds_it(rng, tmp_path):
         (lambda: LayerNormalization([1.0], np.zeros(1)), TypeError, "gamma: expected a NumPy array"),
         (lambda: LayerNormalization(np.ones(()), np.zeros(())), ValueError, "gamma: expected at least 1 dimension"),
         (lambda: LayerNormalization(np.ones(2), np.zeros(3)), ValueError, r"beta: expected shape \(2,\), as gamma"),
+        (
+            lambda: LayerNormalization(np.ones(2), np.ones(2), -1),
+            ValueError,
+            "eps: expected a number that is at least 0",
+        ),
+        (lambda: LayerNormalization(np.ones(2), np.ones(2), "0"), TypeError, "eps: expected a number, got str"),
         (lambda: layer_of(2).forward(np.ones((2, 3))), ValueError, r"x: expected the shape of gamma \(2,\) at its end"),
         (lambda: layer_of(2).forward(1.0), ValueError, r"x: expected the shape of gamma \(2,\) at its end"),
         (lambda: layer_of(2, 3).forward(np.ones(3)), ValueError, r"x: expected the shape of gamma \(2, 3\)"),

@@ -22,6 +22,7 @@ from fastbp.checks import (
     not_run,
     parameter,
     quotient_dtype,
+    rate,
     same_shape,
     to_kernel,
 )
@@ -33,31 +34,29 @@ from fastbp.runtime.vectors import sum_of, sum_of_products
 
 __all__ = ["LayerNormalization"]
 
-_EPS = 1e-5
-
 
 @shared_kernel
-def _normalize_rows(x, scales, xn, std, out):
+def _normalize_rows(x, scales, eps, xn, std, out):
     """xn = (x - mean)/std and out = gamma·xn + beta for each row; scales is (gamma, beta)."""
     gamma, beta = scales
     N, D = x.shape
-    share, eps = x.dtype.type(1 / max(D, 1)), x.dtype.type(_EPS)
+    share, least = x.dtype.type(1 / max(D, 1)), x.dtype.type(eps)
     for n in range(N):
         mean = sum_of((at(x, n * D),), (), D) * share
         for d in range(D):
             xn[n, d] = x[n, d] - mean
         row = at(xn, n * D)
-        std[n] = np.sqrt(sum_of_products((row, row), (), D) * share + eps)
+        std[n] = np.sqrt(sum_of_products((row, row), (), D) * share + least)
         for d in range(D):
             xn[n, d] /= std[n]
             out[n, d] = gamma[d] * xn[n, d] + beta[d]
 
 
 @twin_of(_normalize_rows)
-def normalize_rows(x: Array, scales: tuple[Array, Array], xn: Array, std: Array, out: Array) -> None:
+def normalize_rows(x: Array, scales: tuple[Array, Array], eps: float, xn: Array, std: Array, out: Array) -> None:
     gamma, beta = scales
     centered = x - np.sum(x, axis=1, keepdims=True) / max(x.shape[1], 1)
-    std[...] = np.sqrt(np.sum(centered**2, axis=1) / max(x.shape[1], 1) + _EPS)
+    std[...] = np.sqrt(np.sum(centered**2, axis=1) / max(x.shape[1], 1) + eps)
     xn[...] = centered / std[:, None]
     out[...] = gamma * xn + beta
 
@@ -110,27 +109,31 @@ def row_normalization_parameters(dout: Array, xn: Array, dgamma: Array, dbeta: A
 
 
 class LayerNormalization:
-    """Layer normalization (arXiv:1607.06450): gamma·(x - mean)/sqrt(var + 1e-5) + beta.
+    """Layer normalization (arXiv:1607.06450): gamma·(x - mean)/sqrt(var + eps) + beta.
 
     The mean and the variance (the mean of squares, not the estimate by D - 1) are those of each sample alone, over the
-    last axes of x, which have the shape of gamma. So training and prediction are the same. 1e-5 is what PyTorch adds.
+    last axes of x, which have the shape of gamma. So training and prediction are the same.
 
     Parameters
     ----------
     gamma, beta : ndarray (D,), or the shape of any number of last axes
         Kept as given, not copied.
+    eps : float
+        At least 0. The numbers of a sample may all be alike where it is above 0. 1e-5 is what PyTorch adds.
 
     Attributes
     ----------
     gamma, beta : ndarray
         The very arrays given.
+    eps : float
+        May be set at any time.
     dgamma, dbeta : ndarray
         Gradients by `gamma` and `beta`, new arrays at each `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        If gamma and beta are not arrays of real numbers of one shape, with at least one axis.
+        If gamma and beta are not arrays of real numbers of one shape, with at least one axis, or eps is no such number.
 
     Examples
     --------
@@ -141,15 +144,15 @@ class LayerNormalization:
 
     parameter_names = ("gamma", "beta")
 
-    def __init__(self, gamma: Array, beta: Array) -> None:
-        self.gamma, self.beta = gamma, beta
+    def __init__(self, gamma: Array, beta: Array, eps: float = 1e-5) -> None:
+        self.gamma, self.beta, self.eps = gamma, beta, eps
         self._parameters()
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
         self._forward: tuple[Array, Array, Array, tuple[int, ...]] | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        """Return gamma·(x - mean)/sqrt(var + 1e-5) + beta.
+        """Return gamma·(x - mean)/sqrt(var + eps) + beta.
 
         Parameters
         ----------
@@ -166,7 +169,7 @@ class LayerNormalization:
         TypeError, ValueError
             If x is not real numbers in such a shape.
         """
-        gamma, beta = self._parameters()
+        gamma, beta, eps = self._parameters()
         x = as_array("x", x)
         if x.shape[x.ndim - gamma.ndim :] != gamma.shape or x.ndim < gamma.ndim:
             raise ValueError(
@@ -177,7 +180,7 @@ class LayerNormalization:
         rows = to_kernel(x, dtype).reshape(_rows(x.shape, gamma))
         scales = tuple(to_kernel(each, dtype).reshape(-1) for each in (gamma, beta))
         xn, std, out = empty(rows.shape, dtype), empty(len(rows), dtype), empty(rows.shape, dtype)
-        normalize_rows.of(dtype)(rows, scales, xn, std, out)
+        normalize_rows.of(dtype)(rows, scales, eps, xn, std, out)
         self._forward = xn, std, gamma, x.shape
         return from_kernel(out, dtype).reshape(x.shape)
 
@@ -218,12 +221,12 @@ class LayerNormalization:
         self.dgamma, self.dbeta = (from_kernel(each, dtype).reshape(gamma.shape) for each in (dgamma, dbeta))
         return from_kernel(dx, dtype).reshape(shape)
 
-    def _parameters(self) -> tuple[Array, Array]:
+    def _parameters(self) -> tuple[Array, Array, float]:
         gamma, beta = parameter("gamma", self.gamma), parameter("beta", self.beta)
         if gamma.ndim == 0:
             raise ValueError("gamma: expected at least 1 dimension, got shape (); make it with np.ones(features)")
         same_shape("beta", beta, gamma.shape, "as gamma")
-        return gamma, beta
+        return gamma, beta, rate("eps", self.eps)
 
 
 def _rows(shape: tuple[int, ...], gamma: Any) -> tuple[int, int]:
@@ -231,4 +234,4 @@ def _rows(shape: tuple[int, ...], gamma: Any) -> tuple[int, int]:
     return math.prod(shape[: len(shape) - gamma.ndim]), gamma.size
 
 
-layer(LayerRecord(LayerNormalization, arrays=("gamma", "beta")))
+layer(LayerRecord(LayerNormalization, arrays=("gamma", "beta"), settings=("eps",)))
