@@ -16,6 +16,7 @@ from fastbp.layers import (
     CrossEntropyError,
     Identity,
     IdentityWithLoss,
+    MatMul,
     MulLayer,
     ReLU,
     Relu,
@@ -149,6 +150,19 @@ def test_float16_is_computed_in_float32_and_rounded_once(rng):
     x, W = rng.random((2, 500)).astype(np.float16), rng.random((500, 3)).astype(np.float16)
     exact = (x.astype(float) @ W.astype(float)).astype(np.float16)
     np.testing.assert_array_equal(Affine(W, np.zeros(3, np.float16)).forward(x), exact)
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (0, 500), (500, 1), (7, 500)], ids=str)
+@pytest.mark.parametrize("kind", [Affine, MatMul])
+def test_float16_in_columns_gives_the_numbers_of_rows(kind, shape, rng):
+    x, W = rng.random(shape).astype(np.float16), rng.random((shape[1], 3)).astype(np.float16)
+    layer = kind(W) if kind is MatMul else kind(W, np.zeros(3, np.float16))
+    with use_reference():
+        expected = layer.forward(x)
+        gradients = layer.backward(expected), layer.dW
+    assert_same(layer.forward(np.asfortranarray(x)), expected)
+    assert_same(layer.backward(expected), gradients[0])
+    assert_same(layer.dW, gradients[1])
 
 
 def test_affine_sees_updates_of_the_very_arrays_it_was_given(rng):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp.checks import (
+    FLOAT16,
     Array,
     DType,
     as_array,
@@ -472,8 +473,7 @@ def _laid_out(x: Array, dtype: DType) -> Array:
 
     For SimpleConvNet's affine layer, 100×4320×100 in float32, the copy would take as long as the product.
     """
-    columns = x.T
-    if x.dtype is dtype and columns.flags.carray:
+    if x.dtype is dtype and dtype is not FLOAT16 and x.T.flags.carray:
         return x
     return to_kernel(x, dtype)
 
