@@ -51,7 +51,7 @@ def test_matmul_takes_one_sample_and_images(rng):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    st.lists(st.integers(0, 5), min_size=2, max_size=4),
     st.sampled_from(["float32", "int8", ">f8", "bool"]),
     st.sampled_from(["C", "F"]),
 )
@@ -71,6 +71,15 @@ def test_one_axis_is_what_is_left():
     assert Reshape((3, -1)).forward(x).shape == (2, 3, 4)
     assert Reshape(-1).forward(x[:0]).shape == (0, 12)
     assert Reshape([2, 6]).shape == (2, 6)
+
+
+def test_one_sample_goes_through_reshape_and_flatten_as_through_affine(rng):
+    x, layer = rng.random(12), Reshape((3, -1))
+    assert_same(layer.forward(x), x.reshape(3, 4))
+    assert_same(layer.backward(x.reshape(3, 4)), x)
+    assert_same(Flatten().forward(x), x)
+    affine = Affine(rng.random((12, 5)), rng.random(5))
+    np.testing.assert_array_equal(Sequential([Flatten(), affine], SoftmaxWithLoss()).predict(x), affine.forward(x))
 
 
 def network():

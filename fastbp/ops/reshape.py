@@ -47,12 +47,13 @@ class Reshape:
 
         Parameters
         ----------
-        x : array_like (N, ...)
+        x : array_like
+            A batch (N, ...), or one sample (D,), as `Affine` takes it.
 
         Returns
         -------
         ndarray
-            A view of x where its layout and its bytes allow, else a new array.
+            Of that shape, for one sample `shape`; a view of x where its layout and its bytes allow, else a new array.
 
         Raises
         ------
@@ -62,14 +63,15 @@ class Reshape:
         wanted = _checked(self.shape)
         x = as_array("x", x)
         if x.ndim == 0:
-            raise ValueError("x: expected samples (N, ...), got one number; give it as [[x]]")
-        size, known = math.prod(x.shape[1:]), math.prod(axis for axis in wanted if axis != -1)
+            raise ValueError("x: expected samples (N, ...) or one (D,), got one number; give it as [x]")
+        batch, sample = ((), x.shape) if x.ndim == 1 else (x.shape[:1], x.shape[1:])
+        size, known = math.prod(sample), math.prod(axis for axis in wanted if axis != -1)
         if size != known and (-1 not in wanted or known == 0 or size % known):
             raise ValueError(
-                f"x: expected samples (N, ...) that fill the shape {wanted}, got shape {x.shape}, with {size} numbers "
-                f"for each; reshape x, or make the layer for them"
+                f"x: expected samples (N, ...) or one (D,) that fill the shape {wanted}, got shape {x.shape}, with "
+                f"{size} numbers for each; reshape x, or make the layer for them"
             )
-        shape = len(x), *(size // max(known, 1) if axis == -1 else axis for axis in wanted)
+        shape = *batch, *(size // max(known, 1) if axis == -1 else axis for axis in wanted)
         self._shapes = x.shape, shape
         return _as(x, shape)
 
