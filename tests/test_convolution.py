@@ -265,3 +265,11 @@ def test_what_fits_no_layer_is_refused_and_leaves_it_as_it_was(make, rng):
 def test_images_of_other_channels_are_refused(rng):
     with pytest.raises(ValueError, match="x: expected 2 channels, as the filters"):
         convolution(rng).forward(rng.standard_normal((2, 3, 5, 5)))
+
+
+def test_a_shape_that_is_set_after_forward_does_not_count(rng):
+    layer, x = convolution(rng), rng.standard_normal((2, 2, 5, 5))
+    out = layer.forward(x)
+    expected = layer.backward(out)
+    layer.W.shape, x.shape = (2, 27, 1, 1), (10, 10)
+    np.testing.assert_array_equal(layer.backward(out), expected)

@@ -227,7 +227,8 @@ class Convolution:
         convolution_forward.of(dtype)(
             in_kernel_dtype(x, dtype), to_kernel(W, dtype), to_kernel(b, dtype), stride, pad, out
         )
-        self.x, self._forward = x, (x, W, stride, pad, shape)
+        # Views, whose shapes stay if somebody sets that of x or W.
+        self.x, self._forward = x, (x.view(), W.view(), stride, pad, shape)
         return from_kernel(out, dtype)
 
     def backward(self, dout: ArrayLike) -> Array:
