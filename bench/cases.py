@@ -248,6 +248,7 @@ KERNELS = (
     ),
     KernelCase("relu_forward", lambda d: (d.normal(d.N * d.M), d.empty(d.N * d.M), d.mask(d.N * d.M))),
     KernelCase("relu_backward", lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M), d.empty(d.N * d.M))),
+    KernelCase("relu_mask", lambda d: (d.normal(d.N * d.M), d.mask(d.N * d.M))),
     KernelCase("exp_forward", _flat),
     KernelCase("sin_forward", _flat),
     KernelCase("cos_forward", _flat),

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastbp import allocation
+
 Array = NDArray[Any]
 DType = np.dtype[Any]
 
@@ -112,7 +114,7 @@ class _Writeable:
 
 def empty(shape: int | tuple[int, ...], dtype: DType) -> Array:
     """An array for a kernel to write a result of `dtype` to; `from_kernel` makes it the result."""
-    return np.empty(shape, FLOAT32 if dtype is FLOAT16 else dtype)
+    return allocation.empty(shape, FLOAT32 if dtype is FLOAT16 else dtype)
 
 
 def from_kernel(array: Array, dtype: DType) -> Array:

@@ -29,7 +29,7 @@ from fastbp.book.util import col2im, im2col
 from fastbp.checks import Array, as_array, not_run, result_dtype, same_shape
 from fastbp.layers import Affine, Sigmoid
 from fastbp.ops.memory import axes_in_memory, flat
-from fastbp.ops.rectifiers import relu_backward
+from fastbp.ops.rectifiers import relu_mask
 
 __all__ = [
     "Affine",
@@ -79,7 +79,7 @@ class Relu(layers.ReLU):
             raise ValueError("dout: expected an array that can be written to, got a read-only one; pass a copy")
         dtype, axes = result_dtype(dout), axes_in_memory(dout)
         values = flat(dout, dtype, axes)
-        relu_backward.of(dtype)(values, flat(mask, mask.dtype, axes), values)
+        relu_mask.of(dtype)(values, flat(mask, mask.dtype, axes))
         if not np.may_share_memory(values, dout):
             order = dout if axes is None else dout.transpose(axes)
             order[...] = values.reshape(order.shape)

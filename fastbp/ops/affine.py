@@ -22,6 +22,7 @@ from fastbp.checks import (
     to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
+from fastbp.ops.memory import axes_in_memory, empty_in
 from fastbp.ops.state import (
     B_AT,
     B_GIVEN_AT,
@@ -308,7 +309,7 @@ class Affine:
         x, W, shape, dout = _operands(self, dout)
         dtype = result_dtype(x, W, dout)
         x_given, dW, db = _laid_out(x, dtype), empty(W.shape, dtype), empty(W.shape[1:], dtype)
-        dx = np.empty_like(x_given)
+        dx = empty_in(axes_in_memory(x_given), x.shape, dtype)
         affine_backward.of(dtype)(x_given, to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW, db)
         if dx.dtype is not dout.dtype or x.dtype is not W.dtype or dtype.kind != "f":
             dx, dW = from_kernel(dx, result_dtype(dout, W)), from_kernel(dW, result_dtype(x, dout))
@@ -441,7 +442,7 @@ class MatMul:
         x, W, shape, dout = _operands(self, dout)
         dtype = result_dtype(x, W, dout)
         x_given, dW = _laid_out(x, dtype), empty(W.shape, dtype)
-        dx = np.empty_like(x_given)
+        dx = empty_in(axes_in_memory(x_given), x.shape, dtype)
         matmul_backward.of(dtype)(x_given, to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW)
         self.dW = from_kernel(dW, result_dtype(x, dout))
         return from_kernel(dx, result_dtype(dout, W)).reshape(shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.checks import FLOAT16, FLOAT32, Array, DType, whole_number
+from fastbp.checks import FLOAT16, FLOAT32, Array, DType, empty, whole_number
 from fastbp.ops.contract import is_reference
 from fastbp.runtime.lanes.panel import images_to_lanes
 
@@ -45,7 +45,7 @@ def in_kernel_dtype(array: Array, dtype: DType) -> Array:
 def empty_lanes(shape: tuple[int, ...], dtype: DType) -> Array:
     """An array (N, C, H, W) for a kernel to write a result of `dtype` to, whose memory is (C, H, W, N)."""
     N, C, H, W = shape
-    return np.empty((C, H, W, N), FLOAT32 if dtype is FLOAT16 else dtype).transpose(3, 0, 1, 2)
+    return empty((C, H, W, N), dtype).transpose(3, 0, 1, 2)
 
 
 def in_lanes(x: Array) -> Array:
@@ -55,7 +55,7 @@ def in_lanes(x: Array) -> Array:
         return lanes
     if is_reference() or x.dtype.kind != "f":
         return np.ascontiguousarray(lanes)
-    copy = np.empty(lanes.shape, x.dtype)
+    copy = empty(lanes.shape, x.dtype)
     images_to_lanes(words_of(x), copy)
     return copy
 

@@ -18,6 +18,7 @@ from fastbp.checks import (
     Array,
     DType,
     as_array,
+    empty,
     from_kernel,
     not_run,
     parameter,
@@ -300,7 +301,7 @@ class BatchNormalization:
             mean, var = np.empty_like(mean), np.empty_like(var)
             statistics.of(dtype)(samples, mean, var)
         std = np.sqrt(var + mean.dtype.type(_EPS))
-        out = np.empty_like(samples)
+        out = empty(samples.shape, samples.dtype)
         normalize.of(dtype)(samples, mean, std, *scaled, out)
         self._forward = samples, mean, std, gamma, x.shape
         self._is_training = train_flg
@@ -339,7 +340,7 @@ class BatchNormalization:
         dtype = _float(result_dtype(dout, x, gamma))
         samples = _arranged(dout, dtype)
         operands = [to_kernel(each, dtype) for each in (x, mean, std, gamma)]
-        dx, dgamma, dbeta = np.empty_like(samples), np.empty_like(operands[1]), np.empty_like(operands[1])
+        dx, dgamma, dbeta = (empty(each.shape, each.dtype) for each in (samples, operands[1], operands[1]))
         _KERNELS[len(shape)][2].of(dtype)(samples, *operands, dx, dgamma, dbeta)
         if not self._is_training:
             factor = operands[3] / operands[2]
