@@ -244,6 +244,8 @@ def rows(name: str, array: Array) -> Array:
 
 def axis_of(name: str, array: Array, axis: object) -> int:
     """An axis of an array that has at least one, counted from 0."""
+    if axis == -1 and array.ndim:
+        return array.ndim - 1
     if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
         raise TypeError(f"axis: expected an integer, got {type(axis).__name__}; give one such as -1, the last axis")
     if array.ndim == 0:

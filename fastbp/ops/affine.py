@@ -75,7 +75,10 @@ def _gradient_by_input(dout: Array, W: Array, dx: Array) -> None:
 
 def _affine_forward(x: Any, W: Any, b: Any, out: Any) -> None:
     """out = x·W + b."""
-    _product(x, W, b, out, FROM_ROW)
+    if x.flags.c_contiguous:
+        product(x, W, b, out, FROM_ROW)
+    else:
+        product(x.T, W, b, out, FROM_ROW | A_TRANSPOSED)
 
 
 @twin_of(_affine_forward)
@@ -309,7 +312,7 @@ class Affine:
         x, W, shape, dout = _operands(self, dout)
         dtype = result_dtype(x, W, dout)
         x_given, dW, db = _laid_out(x, dtype), empty(W.shape, dtype), empty(W.shape[1:], dtype)
-        dx = empty_in(axes_in_memory(x_given), x.shape, dtype)
+        dx, _ = empty_in(axes_in_memory(x_given), x.shape, dtype)
         affine_backward.of(dtype)(x_given, to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW, db)
         if dx.dtype is not dout.dtype or x.dtype is not W.dtype or dtype.kind != "f":
             dx, dW = from_kernel(dx, result_dtype(dout, W)), from_kernel(dW, result_dtype(x, dout))
@@ -442,7 +445,7 @@ class MatMul:
         x, W, shape, dout = _operands(self, dout)
         dtype = result_dtype(x, W, dout)
         x_given, dW = _laid_out(x, dtype), empty(W.shape, dtype)
-        dx = empty_in(axes_in_memory(x_given), x.shape, dtype)
+        dx, _ = empty_in(axes_in_memory(x_given), x.shape, dtype)
         matmul_backward.of(dtype)(x_given, to_kernel(W, dtype), to_kernel(dout, dtype), dx, dW)
         self.dW = from_kernel(dW, result_dtype(x, dout))
         return from_kernel(dx, result_dtype(dout, W)).reshape(shape)
@@ -474,7 +477,7 @@ def _laid_out(x: Array, dtype: DType) -> Array:
 
     For SimpleConvNet's affine layer, 100×4320×100 in float32, the copy would take as long as the product.
     """
-    if x.dtype is dtype and dtype is not FLOAT16 and x.T.flags.carray:
+    if x.dtype is dtype and dtype is not FLOAT16 and x.flags.farray:
         return x
     return to_kernel(x, dtype)
 

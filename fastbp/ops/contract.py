@@ -275,6 +275,8 @@ def layer(record: LayerRecord) -> LayerRecord:
 
 def state_names(kind: Any) -> tuple[str, ...]:
     """The attributes that training changes in layers of a class, or in those of the one that it is derived from."""
+    if kind in LAYERS:
+        return LAYERS[kind].state
     return next((LAYERS[base].state for base in kind.__mro__ if base in LAYERS), ())
 
 
@@ -314,4 +316,6 @@ def loss_of(loss: object) -> Loss | None:
 def settings_of(record: LayerRecord, layer: Any) -> tuple[float, ...]:
     """The settings of an activation's layer, in the order in which its functions take them."""
     names = record.activation.settings if record.activation is not None else ()
+    if not names:
+        return ()
     return tuple(float(getattr(layer, name)) for name in names)

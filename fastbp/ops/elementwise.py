@@ -216,9 +216,10 @@ class ElementwiseLayer(SameShapeLayer):
 
     record: ClassVar[LayerRecord]
     function: ClassVar[Activation]
+    kept: ClassVar[str]  # the attribute that the slope reads
 
     def __init__(self) -> None:
-        setattr(self, self._kept(), None)
+        setattr(self, self.kept, None)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set an attribute; a setting is checked whenever it is set."""
@@ -228,28 +229,24 @@ class ElementwiseLayer(SameShapeLayer):
         settings = settings_of(self.record, self)
         x = as_array("x", x)
         dtype = float_dtype(result_dtype(x))
-        axes = axes_in_memory(x)
-        out = empty_in(axes, x.shape, dtype)
-        self.function.forward.of(dtype)(flat(x, dtype, axes), flat(out, dtype, axes), *settings)
+        axes = None if x.flags.c_contiguous else axes_in_memory(x)
+        out, elements = empty_in(axes, x.shape, dtype)
+        self.function.forward.of(dtype)(flat(x, dtype, axes), elements, *settings)
         out = from_kernel(out, dtype)
-        setattr(self, self._kept(), x if self.function.reads_input else out)
+        vars(self)[self.kept] = x if self.function.reads_input else out
         return out
 
     def backward(self, dout: ArrayLike) -> Array:
-        dout, kept = self.checked(dout, self._kept())
+        dout, kept = self.checked(dout, self.kept)
         settings = settings_of(self.record, self)
         dtype = float_dtype(result_dtype(dout, kept))
-        axes = axes_in_memory(kept)
-        dx = empty_in(axes, dout.shape, dtype)
-        self.function.backward.of(dtype)(*(flat(array, dtype, axes) for array in (dout, kept, dx)), *settings)
+        axes = None if kept.flags.c_contiguous else axes_in_memory(kept)
+        dx, elements = empty_in(axes, dout.shape, dtype)
+        self.function.backward.of(dtype)(flat(dout, dtype, axes), flat(kept, dtype, axes), elements, *settings)
         return from_kernel(dx, dtype)
-
-    def _kept(self) -> str:
-        """The attribute that the slope reads."""
-        return "x" if self.function.reads_input else "out"
 
 
 def activation(kind: type[ElementwiseLayer], function: Activation) -> None:
     """Register the layer class of an elementwise function."""
-    kind.function = function
+    kind.function, kind.kept = function, "x" if function.reads_input else "out"
     kind.record = layer(LayerRecord(kind, settings=function.settings, activation=function))

@@ -18,13 +18,15 @@ def axes_in_memory(array: Array) -> Axes:
     return axes if array.transpose(axes).flags.c_contiguous else None
 
 
-def empty_in(axes: Axes, shape: tuple[int, ...], dtype: DType) -> Array:
-    """`fastbp.checks.empty`, with the axes in that order in memory."""
+def empty_in(axes: Axes, shape: tuple[int, ...], dtype: DType) -> tuple[Array, Array]:
+    """`fastbp.checks.empty` with the axes in that order, and its elements as a kernel writes them, (size,)."""
     if axes is None:
-        return empty(shape, dtype)
-    return empty(tuple(shape[axis] for axis in axes), dtype).transpose(np.argsort(axes).tolist())
+        out = empty(shape, dtype)
+        return out, out.ravel()
+    memory = empty(tuple(shape[axis] for axis in axes), dtype)
+    return memory.transpose(np.argsort(axes).tolist()), memory.ravel()
 
 
 def flat(array: Array, dtype: DType, axes: Axes) -> Array:
     """The elements as a kernel takes them for results of `dtype`, (size,), with the axes in that order."""
-    return to_kernel(array if axes is None else array.transpose(axes), dtype).reshape(-1)
+    return to_kernel(array if axes is None else array.transpose(axes), dtype).ravel()

@@ -107,18 +107,18 @@ class ReLU(SameShapeLayer):
     def forward(self, x: ArrayLike) -> Array:
         x = as_array("x", x)
         dtype = result_dtype(x)
-        axes = axes_in_memory(x)
-        out, mask = empty_in(axes, x.shape, dtype), empty_in(axes, x.shape, _BOOL)
-        relu_forward.of(dtype)(flat(x, dtype, axes), flat(out, dtype, axes), flat(mask, _BOOL, axes))
+        axes = None if x.flags.c_contiguous else axes_in_memory(x)
+        (out, elements), (mask, masks) = empty_in(axes, x.shape, dtype), empty_in(axes, x.shape, _BOOL)
+        relu_forward.of(dtype)(flat(x, dtype, axes), elements, masks)
         self.mask = mask
         return from_kernel(out, dtype)
 
     def backward(self, dout: ArrayLike) -> Array:
         dout, mask = self.checked(dout, "mask")
         dtype = result_dtype(dout)
-        axes = axes_in_memory(mask)
-        dx = empty_in(axes, dout.shape, dtype)
-        relu_backward.of(dtype)(flat(dout, dtype, axes), flat(mask, mask.dtype, axes), flat(dx, dtype, axes))
+        axes = None if mask.flags.c_contiguous else axes_in_memory(mask)
+        dx, elements = empty_in(axes, dout.shape, dtype)
+        relu_backward.of(dtype)(flat(dout, dtype, axes), flat(mask, mask.dtype, axes), elements)
         return from_kernel(dx, dtype)
 
 

@@ -126,6 +126,8 @@ class Softmax(SameShapeLayer):
 
 def _rows(array: Array, axis: int) -> Array:
     """An array as rows along an axis, (N, C)."""
+    if array.ndim == 2 and axis == 1:
+        return array
     if axis != array.ndim - 1:
         array = np.moveaxis(array, axis, -1)
     return array.reshape(-1, array.shape[-1])
@@ -133,6 +135,8 @@ def _rows(array: Array, axis: int) -> Array:
 
 def _unrowed(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
     """The array of a shape whose `_rows` are these."""
+    if rows.shape == shape and axis == 1:
+        return rows
     if axis == len(shape) - 1:
         return rows.reshape(shape)
     wide = rows.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis])
