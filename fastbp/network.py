@@ -150,6 +150,7 @@ class Sequential:
     """
 
     parameters_class: ClassVar[type[Parameters]] = Parameters
+    weight_decay_lambda: float = 0.0  # of the class, as networks that an earlier version pickled have none
 
     def __init__(self, layers: Sequence[Layer] | Mapping[str, Layer], loss: LossLayer) -> None:
         if not isinstance(layers, Mapping | Sequence):
@@ -169,7 +170,6 @@ class Sequential:
         self.last_layer = loss
         self.history = History()
         self.optimizer: Optimizer | None = None
-        self.weight_decay_lambda = 0.0
         self._params = self.parameters_class(list(named.values()))
 
     def __setattr__(self, name: str, value: object) -> None:

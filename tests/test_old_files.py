@@ -263,6 +263,10 @@ def test_pickled_layers_and_optimizers_come_back():
     today = objects()
     for name, things in loaded.items():
         assert {type(thing) for thing in things} <= {type(thing) for thing in today[name]}
+    for network in loaded["networks"]:
+        x, t = np.ones((2, len(network.params["W1"]))), np.array([0, 1])
+        network.gradient(x, t)
+        assert np.isfinite(network.loss(x, t))
     assert len(loaded["layers"]) == 15
     assert len(loaded["optimizers"]) == 6
     by_class = {type(made): made for made in today["optimizers"]}
