@@ -85,7 +85,7 @@ class MultiLayerNet(_Stack):
         At least 1 each.
     output_size : int
     activation : str
-        The name of an activation, such as "relu", "sigmoid", "tanh" or "gelu".
+        The name of an activation, such as "relu", "sigmoid", "tanh" or "softplus".
     weight_init_std : float or str
         The standard deviation of the normal numbers with which weights start; "relu" or "he" for sqrt(2/D) with D
         inputs, "sigmoid" or "xavier" for sqrt(1/D).

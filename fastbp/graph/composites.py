@@ -118,7 +118,7 @@ class SoftmaxWithLoss(LayerNode):
 
 
 def _of_loss(kind: type) -> None:
-    """Make the node of a loss of `fastbp.layers` that has no class here, huber_with_loss of HuberWithLoss."""
+    """Make the node of a loss of `fastbp.layers` that has no class here, exp_with_loss of ExpWithLoss."""
     name = "_".join(re.findall("[A-Z][a-z]*", kind.__name__)).lower()
     summary = (kind.__doc__ or "").strip().split("\n")[0]
     traits = {"__doc__": summary, "__module__": __name__, "name": name, "symbol": kind.__name__, "layer": kind}
