@@ -45,7 +45,7 @@ def save(network: Stack, path: FilePath, optimizer: Optimizer | None = None) -> 
 
     Parameters
     ----------
-    network : Sequential or TwoLayerNet
+    network : Sequential, or one of fastbp's networks that are derived from it
         Of layers of `fastbp.layers`.
     path : path
         Taken as it is, no suffix is added. The file is replaced at once or stays as it was.
@@ -71,7 +71,7 @@ def network_contents(network: Stack) -> tuple[dict[str, Array], dict[str, Any]]:
 
     Parameters
     ----------
-    network : Sequential or TwoLayerNet
+    network : Sequential, or one of fastbp's networks that are derived from it
 
     Returns
     -------
@@ -87,7 +87,7 @@ def network_contents(network: Stack) -> tuple[dict[str, Array], dict[str, Any]]:
     """
     if type(network) not in NETWORKS.values():
         raise TypeError(
-            f"network: expected a {' or '.join(NETWORKS)}, got {type(network).__name__}; "
+            f"network: expected one of {', '.join(NETWORKS)}, got {type(network).__name__}; "
             f"save its parameters with np.savez(path, **dict(network.params))"
         )
     # By identity, so that one array in two layers is one array again.

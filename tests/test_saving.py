@@ -635,7 +635,10 @@ class OwnNetwork(Sequential):
     [
         (Sequential({"twice": Doubling()}, SoftmaxWithLoss()), "twice: expected a layer of .*, got Doubling"),
         (Sequential([ReLU()], type("OwnLoss", (SoftmaxWithLoss,), {})()), "loss: expected a layer .*, got OwnLoss"),
-        (OwnNetwork([ReLU()], SoftmaxWithLoss()), "network: expected a Sequential or TwoLayerNet, got OwnNetwork"),
+        (
+            OwnNetwork([ReLU()], SoftmaxWithLoss()),
+            "network: expected one of Sequential, TwoLayerNet, .*, got OwnNetwork",
+        ),
     ],
     ids=["layer", "loss", "network"],
 )
