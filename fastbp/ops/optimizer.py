@@ -120,6 +120,7 @@ class Optimizer:
         coefficients, decays = self.coefficients(self.iter), getattr(params, "decays", _is_weight)
         undecayed = (*coefficients[:-1], 0.0) if self.record.decouples else coefficients
         weight_decay = 0.0 if self.record.decouples else self.weight_decay
+        asks = bool(weight_decay) or self.record.decouples
         self._prepare_state(checked)
         self.iter += 1
         for key, _, _ in checked:
@@ -128,7 +129,7 @@ class Optimizer:
             if np.may_share_memory(param, grad):
                 grad = grad.copy()
             param_elements, grad_elements = param.reshape(-1), grad.reshape(-1)
-            is_decayed = decays(key)
+            is_decayed = asks and decays(key)
             if weight_decay and is_decayed:
                 grad_elements = _decayed(param_elements, grad_elements, weight_decay)
             state = [self._flat(name, key, param_elements) for name in self.record.state]
