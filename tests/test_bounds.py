@@ -3,6 +3,8 @@
 What once ended the process runs in a process of its own, so that it fails here as a test does.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,24 @@ def test_what_forward_left_is_checked_where_it_was_replaced(case, other):
         with pytest.raises((TypeError, ValueError)):
             layer.backward(*douts)
         setattr(layer, name, kept)
+    np.testing.assert_equal(layer.backward(*douts), expected)
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+def test_a_shape_that_is_set_between_forward_and_backward_reads_nothing_else(case):
+    draw = Draw("float64", (N, 6, C))
+    layer, inputs, douts = case.layer(draw), case.inputs(draw), case.dout(draw)
+    layer.forward(*inputs)
+    expected = layer.backward(*douts)
+    for array in [*inputs, *vars(layer).values()]:
+        if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.size < 2:
+            continue
+        before = array.shape
+        for shape in ((array.size,), (1, array.size), (array.size, 1)):
+            array.shape = shape
+            with contextlib.suppress(TypeError, ValueError):
+                layer.backward(*douts)
+        array.shape = before
     np.testing.assert_equal(layer.backward(*douts), expected)
 
 

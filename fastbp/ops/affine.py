@@ -459,9 +459,9 @@ def _operands(layer: Any, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...
     if layer._forward is None:
         not_run(layer)
     x, W, shape = layer._forward
-    if x.shape[1] != W.shape[0]:
+    if x.ndim != 2 or W.ndim != 2 or x.shape[1] != W.shape[0]:
         raise ValueError(
-            f"W: expected {x.shape[1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
+            f"W: expected {x.shape[-1]} rows, as when forward ran, got shape {W.shape}; call forward after a reshape"
         )
     dout = as_array("dout", dout)
     out_shape = (len(x), W.shape[1])

@@ -303,7 +303,8 @@ class BatchNormalization:
         std = np.sqrt(var + mean.dtype.type(_EPS))
         out = empty(samples.shape, samples.dtype)
         normalize.of(dtype)(samples, mean, std, *scaled, out)
-        self._forward = samples, mean, std, gamma, x.shape
+        # Views, whose shapes stay if somebody sets that of x or gamma.
+        self._forward = samples.view(), mean.view(), std, gamma.view(), x.shape
         self._is_training = train_flg
         if train_flg and x.size:
             self._move(mean, var)
