@@ -182,14 +182,14 @@ def _normalized(d: Draw, x: Any, axes: int | tuple[int, ...]) -> tuple[Any, ...]
 
 
 def _normalization(d: Draw, x: Any, axes: int | tuple[int, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The arguments of the three kernels of batch normalization."""
+    """The arguments of the four kernels of batch normalization."""
     size = x.shape[1] if axes == 0 else x.shape[0]
     yield "statistics", (x, d.empty(size), d.empty(size))
     yield "normalize", (*_normalized(d, x, axes), *_scales(d, size), 0 * x)
-    yield (
-        "backward",
-        (0.5 * x[::-1].copy(), *_normalized(d, x, axes), d.normal(size), 0 * x, d.empty(size), d.empty(size)),
-    )
+    dout = 0.5 * x[::-1].copy()
+    yield "sums", (dout, *_normalized(d, x, axes), d.empty(size), d.empty(size))
+    count = x.size // max(size, 1)
+    yield "input", (dout, *_normalized(d, x, axes), *(d.normal(size) for _ in range(3)), count, 0 * x)
 
 
 def _row_normalization_backward(d: Draw) -> tuple[Any, ...]:
@@ -221,10 +221,12 @@ KERNELS = (
     KernelCase("embedding_backward", lambda d: (d.normal(d.N, 8), d.labels(), d.empty(d.M, 8))),
     KernelCase("feature_statistics", lambda d: _of_features(d)["statistics"]),
     KernelCase("normalize_features", lambda d: _of_features(d)["normalize"]),
-    KernelCase("feature_normalization_backward", lambda d: _of_features(d)["backward"]),
+    KernelCase("feature_normalization_sums", lambda d: _of_features(d)["sums"]),
+    KernelCase("feature_normalization_input", lambda d: _of_features(d)["input"]),
     KernelCase("channel_statistics", lambda d: _of_channels(d)["statistics"]),
     KernelCase("normalize_channels", lambda d: _of_channels(d)["normalize"]),
-    KernelCase("channel_normalization_backward", lambda d: _of_channels(d)["backward"]),
+    KernelCase("channel_normalization_sums", lambda d: _of_channels(d)["sums"]),
+    KernelCase("channel_normalization_input", lambda d: _of_channels(d)["input"]),
     KernelCase("convolution_forward", _convolution),
     KernelCase("convolution_backward", _convolution_backward),
     KernelCase(

@@ -33,7 +33,7 @@ def samples(dtype=np.float64, count=600, features=40, classes=7):
 
 def engine_of(net, optimizer, batch_size=200, features=40, **settings):
     layers, dtype = list(net.layers.values()), net.params["W1"].dtype
-    engine = Engine(layers, net.last_layer, optimizer, net.params, dtype, features, batch_size, **settings)
+    engine = Engine(layers, net.last_layer, optimizer, net.params, dtype, (features,), batch_size, **settings)
     engine.read()
     return engine
 
@@ -102,7 +102,7 @@ def test_the_penalty_is_that_of_the_parameters_that_decay(monkeypatch):
 
 
 def test_a_layer_with_more_parameters_than_the_plan_has_columns_is_refused(monkeypatch):
-    monkeypatch.setitem(LAYERS, Affine, replace(LAYERS[Affine], arrays=("W", "b", "x")))
+    monkeypatch.setattr(Affine, "parameter_names", ("W", "b", "x"))
     with pytest.raises(ValueError, match="Affine: expected at most 2 parameters, got W, b, x"):
         engine_of(network(), SGD(0.1))
 

@@ -117,7 +117,7 @@ class Fastbp(Peer):
         self.network, self.optimizer = _network(self.task, params), getattr(optimizers, self.task.optimizer)(self.rate)
         self.engine = Engine(
             list(self.network.layers.values()), self.network.last_layer, self.optimizer, self.network.params,
-            self.x.dtype, self.x.shape[1], self.task.batch,
+            self.x.dtype, self.x.shape[1:], self.task.batch,
         )  # fmt: skip
         self.engine.read()
         self.data = self.x, self.t, np.empty((0, self.task.widths[-1]), self.x.dtype), 1.0

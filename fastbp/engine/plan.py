@@ -11,15 +11,15 @@ import numpy as np
 
 from fastbp.checks import Array, DType, same_shape, whole_number
 from fastbp.engine import steps
+from fastbp.engine.table import Table
 from fastbp.engine.thread_choice import choice_for
 from fastbp.ops import state
-from fastbp.ops.contract import LAYERS, OPTIMIZERS, Activation, LayerRecord, Map, settings_of
-from fastbp.ops.state import COEFFICIENTS, COLUMNS, PENALTY, WEIGHT_DECAY
-from fastbp.runtime.gemm import epilogue
+from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, settings_of
+from fastbp.ops.state import COEFFICIENTS, PENALTY, WEIGHT_DECAY
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
+from fastbp.runtime.groups import groups_of
 from fastbp.runtime.threads import most_parts, team
 from fastbp.runtime.threads import start as start_threads
-from fastbp.runtime.vectors import VECTOR_BYTES
 
 _LARGEST_WORD = 2**63 - 1
 
@@ -53,7 +53,7 @@ def own_words(layers: Iterable[Any], loss: Any) -> list[Any]:
         if record is None:
             continue
         if record.map is not None:
-            words.append(record.map.words(layer))
+            words += [record.map.words(layer), record.map.scale(layer)]
         words.append(settings_of(record, layer))
     record = LAYERS.get(type(loss))
     if record is not None and record.loss is not None:
@@ -61,25 +61,8 @@ def own_words(layers: Iterable[Any], loss: Any) -> list[Any]:
     return words
 
 
-def output_size(layers: Iterable[Any], features: int) -> int:
-    """The number of outputs of known layers for samples of `features` numbers.
-
-    Raises
-    ------
-    ValueError
-        If a weight matrix does not fit what comes to it.
-    """
-    size, whose = features, "x: expected samples"
-    for layer in layers:
-        kind = LAYERS[type(layer)].map
-        if kind is not None:
-            size = kind.outputs(layer, size, whose)
-            whose = "layers: expected outputs" if kind.gradient is not None else whose
-    return size
-
-
 class Engine:
-    """Trains the layers of a network on batches of up to `batch_size` samples of `features` numbers.
+    """Trains the layers of a network on batches of up to `batch_size` samples of a shape, (D,) or (C, H, W).
 
     The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
     gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
@@ -94,7 +77,7 @@ class Engine:
         optimizer: Any,
         params: Mapping[str, Array],
         dtype: DType,
-        features: int,
+        shape: Shape,
         batch_size: int,
         *,
         clips: bool = False,
@@ -109,22 +92,22 @@ class Engine:
             raise TypeError(f"loss: expected a loss of fastbp.layers, got {type(loss).__name__}; take one of these")
         eps = float(np.finfo(dtype).eps) if clips else 0.0
         self._losses, self._chosen = record.kernels(loss, eps), None
-        plan = _Plan(layers, features, batch_size, dtype)
+        plan = Table(layers, shape, batch_size, dtype)
         self._places = dict(zip(params, plan.places, strict=True))
-        self._counted = plan.counted
+        self._counted, self._running = plan.counted, plan.running
         network = state.Network(
             multiply=address_of_multiply(dtype),
             loss=0,  # chosen when there are targets
             update=0,
             subtracts=int(self._update.subtracts),
-            layers=plan.table,
-            counters=np.zeros(len(plan.table), np.intp),
+            layers=plan.rows,
+            counters=np.zeros(len(plan.rows), np.intp),
             scales=plan.scales,
             settings=plan.settings,
             params=np.zeros(plan.parameters.size, dtype),
             slots=np.zeros((len(self._update.state), plan.parameters.size), dtype),
             workspace=np.zeros(plan.work.size, dtype),
-            **_memory_of_threads(plan.table, dtype, batch_size),
+            **_memory_of_parts(plan, dtype, batch_size),
             labels=np.zeros(batch_size, np.intp),
             targets_at=plan.targets_at,
             sample_losses=np.zeros(batch_size),
@@ -132,6 +115,12 @@ class Engine:
             loss_settings=np.array([*record.settings(loss, eps), 0.0]),
             loss_scratch=np.zeros((2, batch_size), dtype),
             squares=np.zeros(plan.squares),
+            batch=np.zeros(1, np.intp),
+            work=plan.work_of_sample,
+            is_sliced=int(plan.is_sliced),
+            regions=plan.regions,
+            sums=np.zeros(plan.sums.size, dtype),
+            running=np.zeros(plan.statistics.size, dtype),
         )
         plan.link(network)
         self._network = network._replace(update=state.address_of_update(self._update.step, network))
@@ -166,6 +155,9 @@ class Engine:
         for row, layer, name in self._counted:
             given = whole_number(name, getattr(layer, name), 0, "give a number such as 0", _LARGEST_WORD)
             self._network.counters[row] = given
+        for place, layer, name in self._running:
+            value = getattr(layer, name)
+            self._network.running[place : place + value.size] = value
 
     def write(self) -> None:
         """Give back what `read` took."""
@@ -178,6 +170,9 @@ class Engine:
             setattr(self._optimizer, name, kept)
         for row, layer, name in self._counted:
             setattr(layer, name, int(self._network.counters[row]))
+        for place, layer, name in self._running:
+            value = getattr(layer, name)
+            setattr(layer, name, self._network.running[place : place + value.size].astype(value.dtype))
 
     def write_parameters(self) -> None:
         """Give back the parameters alone."""
@@ -261,138 +256,15 @@ class Engine:
         return given
 
 
-def _memory_of_threads(table: Array, dtype: DType, batch_size: int) -> dict[str, Array]:
-    """Memory for each thread to work in."""
-    parts = most_parts()
-    longest = max(batch_size, int(table[:, [state.D_IN, state.M_OUT]].max()))
-    widest = int(table[:, state.M_OUT].max())
+def _memory_of_parts(table: Table, dtype: DType, batch_size: int) -> dict[str, Array]:
+    """Memory for each part to work in."""
+    parts = max(most_parts(), groups_of.py_func(batch_size))
+    rows = table.rows[table.rows[:, state.W_WIDTH] > 0]
+    in_rows = rows[rows[:, state.LAYOUT] == state.ROWS]
+    longest = max(batch_size, int(in_rows[:, [state.D_IN, state.M_OUT]].max(initial=1)))
+    widest = int(rows[:, [state.W_WIDTH, state.B_SIZE]].max(initial=1))
     chunk = max(state.CHUNK, ROW_GRAIN * widest) + widest + 1
     return {
         "scratch": np.zeros((parts, scratch_for(longest, dtype.itemsize)), dtype),
         "gradients": np.zeros((parts, chunk), dtype),
     }
-
-
-class _Allotment:
-    """Places in a flat array, each at the beginning of a cache line."""
-
-    def __init__(self, dtype: DType) -> None:
-        self._line = VECTOR_BYTES // dtype.itemsize
-        self.size = 0
-
-    def take(self, count: int) -> int:
-        begin = self.size
-        self.size += -(-count // self._line) * self._line
-        return begin
-
-
-class _Plan:
-    """The table of a network, and where in memory everything lies.
-
-    Attributes
-    ----------
-    table : ndarray (rows, COLUMNS)
-    places : list of int
-        Where each parameter begins.
-    counted : list of (int, layer, str)
-        The rows, layers and attributes that count steps.
-    """
-
-    def __init__(self, layers: Iterable[Any], features: int, batch_size: int, dtype: DType) -> None:
-        self._kinds: list[tuple[Map | None, Activation | None]] = []
-        self._names: list[str] = []
-        self.parameters, self.work = _Allotment(np.dtype(np.float64)), _Allotment(dtype)
-        self.places: list[int] = []
-        self.counted: list[tuple[int, Any, str]] = []
-        self._settings: list[float] = []
-        self._scales: list[float] = []
-        self._dtype, self._batch_size = dtype, batch_size
-        rows: list[Array] = []
-        width = features
-        for layer in layers:
-            record = LAYERS[type(layer)]
-            self._names.append(type(layer).__name__)
-            if record.map is None and rows and self._kinds[-1][1] is None:
-                self._activate(rows[-1], record, layer)
-                continue
-            row = np.full(COLUMNS, -1, np.intp)
-            rows.append(row)
-            row[state.D_IN] = width
-            self._kinds.append((record.map, None))
-            self._scales.append(1.0)
-            if record.map is None:
-                row[state.M_OUT] = width
-                self._activate(row, record, layer)
-                continue
-            width = row[state.M_OUT] = record.map.outputs(layer, width, "layers: expected outputs")
-            self._place_parameters(row, record, layer)
-            row[[state.WORD, state.SECOND_WORD]] = record.map.words(layer)
-            self._scales[-1] = record.map.scale(layer)
-            if record.map.counter:
-                self.counted.append((len(rows) - 1, layer, record.map.counter))
-        self.table = np.array(rows)
-        self._place_samples()
-        self._place_squares()
-        self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)
-        # It tells plans of the same sizes apart. Addresses are no part of it: they differ from run to run.
-        self.key = (str(self._names), self.table.tobytes(), self.settings.tobytes())
-
-    def _activate(self, row: Array, record: LayerRecord, layer: Any) -> None:
-        """Let a row end with an activation."""
-        self._kinds[-1] = self._kinds[-1][0], record.activation
-        row[state.SETTINGS_AT] = len(self._settings)
-        self._settings += settings_of(record, layer)
-
-    def _place_parameters(self, row: Array, record: LayerRecord, layer: Any) -> None:
-        columns = (state.W_AT, state.W_GIVEN_AT), (state.B_AT, state.B_GIVEN_AT)
-        if len(record.arrays) > len(columns):
-            raise ValueError(
-                f"{type(layer).__name__}: expected at most {len(columns)} parameters, got {', '.join(record.arrays)}; "
-                f"give fastbp.ops.state columns for more"
-            )
-        for name, (place, given_at) in zip(record.arrays, columns, strict=False):
-            row[place] = self.parameters.take(getattr(layer, name).size)
-            row[given_at] = 0 if name in record.decayed else COEFFICIENTS
-            self.places.append(int(row[place]))
-
-    def _place_samples(self) -> None:
-        """Where activations and deltas lie. Deltas before the first layer with parameters are not formed."""
-        size = self._batch_size
-        with_parameters = [kind is not None and kind.gradient is not None for kind, _ in self._kinds]
-        first = with_parameters.index(True) if any(with_parameters) else 0
-        self.table[0, state.H_IN] = self.work.take(size * int(self.table[0, state.D_IN]))
-        for number, row in enumerate(self.table):
-            if number:
-                row[state.H_IN] = self.table[number - 1, state.H_OUT]
-                if number > first:
-                    row[state.DELTA_BEFORE] = self.table[number - 1, state.DELTA]
-            outputs = size * int(row[state.M_OUT])
-            activation = self._kinds[number][1]
-            row[state.H_OUT] = row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
-            if activation is not None and activation.reads_input:
-                row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
-            row[state.DELTA] = self.work.take(outputs)
-            row[state.SETTINGS_AT] = max(0, row[state.SETTINGS_AT])
-        self.targets_at = self.work.take(size * int(self.table[-1, state.M_OUT]))
-
-    def _place_squares(self) -> None:
-        """Where sums of squares of parameters begin, and how many there are."""
-        is_matrix = self.table[:, state.W_AT] >= 0
-        grains = np.where(is_matrix, -(-self.table[:, state.D_IN] // ROW_GRAIN), 0)
-        grains += self.table[:, state.B_GIVEN_AT] == 0  # one for a b that decays
-        self.table[:, state.SQUARES_AT] = np.cumsum(grains) - grains
-        self.squares = int(grains.sum())
-
-    def link(self, network: state.Network) -> None:
-        """Complete the table: the addresses of kernels."""
-        for row, (kind, activation) in zip(self.table, self._kinds, strict=True):
-            row[[state.FORWARD, state.BACKWARD, state.GRADIENT]] = 0
-            if kind is not None:
-                row[state.FORWARD] = state.address_of_map(kind.forward, network)
-                row[state.BACKWARD] = state.address_of_map(kind.backward, network)
-            if kind is not None and kind.gradient is not None:
-                row[state.GRADIENT] = state.address_of_gradient(kind.gradient, network)
-            row[[state.EPILOGUE, state.SLOPE]] = epilogue.NONE
-            if activation is not None:
-                row[state.EPILOGUE] = epilogue.checked(activation.epilogue(self._dtype))
-                row[state.SLOPE] = epilogue.checked(activation.slope_epilogue(self._dtype))

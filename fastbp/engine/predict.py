@@ -84,8 +84,8 @@ def _predict_block(multiply_at, output_at, table, x, out, hidden, scratch):
         target = at(out, 0) if number == last else at(hidden[number % 2], 0)
         settings = pointer_to(np.float64, layer[SETTINGS_AT])
         product_with_rows(
-            multiply_at, h, layer[D_IN], W, b, target, layer[M_OUT], zero, np.intp(len(x)), layer[EPILOGUE], target,
-            settings, scratch,
+            multiply_at, h, layer[D_IN], W, b, np.intp(1), target, layer[M_OUT], zero, np.intp(len(x)), layer[EPILOGUE],
+            target, settings, scratch,
         )  # fmt: skip
         h = target
     if output_at:

@@ -1,9 +1,12 @@
 """Training steps in compiled code, for any stack of layers: the kernels walk along the table of a network.
 
-A step is two parallel regions, however deep the network. *Rows*: each thread takes a slice of the batch through every
-layer, the loss, and back to the first delta. *Weights*: each thread takes a slice of every weight matrix through
-its gradient and its update. Nothing is summed across threads and nothing is allocated, and the gradient by the
-network's input is not formed. What a layer, a loss and an optimizer do is called by the addresses in the table.
+A step is two parallel regions, however deep the network. *Samples*: each thread takes a part of the batch through every
+layer, the loss, and back to the first delta. *Weights*: each thread takes a slice of every weight matrix through its
+gradient and its update. A layer that needs sums over the whole batch ends a region, forward and backward.
+
+Nothing is allocated, and the gradient by the network's input is not formed. What a layer, a loss and an optimizer do is
+called by the addresses in the table. No bit depends on the number of threads. Where a layer forms sums over samples,
+the parts of the batch are fixed slices (`fastbp.runtime.groups`); else each thread has one, and nothing is summed.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastbp.engine.arrangement import gather, gather_rows
 from fastbp.ops.state import (
     BACKWARD,
     D_IN,
@@ -20,24 +24,29 @@ from fastbp.ops.state import (
     FORWARD,
     GRADIENT,
     H_IN,
+    LAYOUT,
     M_OUT,
     PENALTY,
-    Z_OUT,
-    activate,
+    STATISTICS,
+    SUMS,
     apply_slope,
-    backward,
-    forward,
     gradient,
     loss,
     rows_of,
-    scratch_of,
 )
+from fastbp.ops.state import samples as samples_kernel
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.gemm.tile import ones
+from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel, unlocked_kernel
-from fastbp.runtime.pointers import at, call_at, load, record_pointer, shift, store, view
+from fastbp.runtime.pointers import at, call_at, load, record_pointer, shift, view
 from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.runtime.vectors import sum_in_double
+
+# Columns of the regions of a step. Rows from FORWARD_FROM up to FORWARD_TO, which is not one of them, go forward. Row
+# FORWARD_TO then forms its statistics. Where there is no such row, the loss follows. Rows from BACKWARD_FROM (-1: none)
+# down to BACKWARD_TO go backward. Those up to SUMS_FROM form their sums before that.
+FORWARD_FROM, FORWARD_TO, BACKWARD_FROM, SUMS_FROM, BACKWARD_TO, REGION = range(6)
 
 
 class Data(NamedTuple):
@@ -67,14 +76,18 @@ def run_steps(
         shares = data.sample_shares[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
         count = 1 if len(shares) else N
+        network.batch[0] = N
         for number in range(len(network.layers)):
             network.counters[number] += 1
         # The threads may have been set to more since the scratch for them was made.
-        is_shared = 1 < parts_of(team) <= len(network.scratch) and N * len(network.params) >= WORTH_A_REGION
-        if not is_shared:
-            rows_part(np.intp(0), np.intp(1), network_at, data_at, samples, shares, count)
-        else:
-            in_parallel(team, parts_of(team), rows_part, (network_at, data_at, samples, shares, count))
+        is_shared = 1 < parts_of(team) <= len(network.scratch) and N * network.work >= WORTH_A_REGION
+        parts = groups_of(N) if network.is_sliced else parts_of(team) if is_shared else 1
+        for region in range(len(network.regions)):
+            if is_shared:
+                in_parallel(team, parts, samples_part, (network_at, data_at, region, samples, shares, count))
+            else:
+                for part in range(parts):
+                    samples_part(part, parts, network_at, data_at, region, samples, shares, count)
         step_losses[step] = sum_in_double((at(network.sample_losses, 0),), (), N) / count
         step_hits[step] = sum_in_double((at(network.sample_hits, 0),), (), N) / count
         if not continue_on_nan and not np.isfinite(step_losses[step]):
@@ -92,46 +105,48 @@ def run_steps(
 
 
 @kernel
-def rows_part(part, parts, network_at, data_at, samples, shares, count):
-    """A slice of the batch: forward, loss, deltas."""
+def samples_part(part, parts, network_at, data_at, number, samples, shares, count):
+    """A part of the batch in one region: rows of the table forward, the loss, rows backward."""
     network, data = view(network_at), view(data_at)
-    N = len(samples)
-    i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
+    N, layers, region = len(samples), network.layers, network.regions[number]
+    if network.is_sliced:
+        i0, i1 = N * part // parts, N * (part + 1) // parts
+    else:
+        i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
     if i0 == i1:
         return
-    layers, last = network.layers, len(network.layers) - 1
-    D, chosen = layers[0, D_IN], at(samples, 0)
-    _gather_rows(at(data.x, 0), D, chosen, i0, i1, data.scale, at(network.workspace, layers[0, H_IN]))
-    _gather_targets(network_at, data_at, chosen, i0, i1)
-    scratch = scratch_of(network_at, part)
-    for number in range(last + 1):
-        if layers[number, FORWARD]:
-            call_at(layers[number, FORWARD], forward, (network_at, np.intp(number), i0, i1, scratch))
-        else:
-            _copy_rows(network_at, layers[number, D_IN], layers[number, H_IN], layers[number, Z_OUT], i0, i1)
-            activate(network_at, number, i0, i1)
-    call_at(network.loss, loss, (network_at, np.intp(count), i0, i1))
-    if len(shares):
-        _weigh(network_at, shares, i0, i1)
-    apply_slope(network_at, last, layers[last, DELTA], i0, i1)
-    for number in range(last, 0, -1):
-        before = layers[number, DELTA_BEFORE]
-        if before < 0:
-            return
-        if layers[number, BACKWARD]:
-            call_at(layers[number, BACKWARD], backward, (network_at, np.intp(number), i0, i1, scratch))
-        else:
-            _copy_rows(network_at, layers[number, D_IN], layers[number, DELTA], before, i0, i1)
-            apply_slope(network_at, number - 1, before, i0, i1)
+    if number == 0:
+        chosen = at(samples, 0)
+        gather(data, network.workspace, layers[0, LAYOUT], layers[0, D_IN], chosen, i0, i1, layers[0, H_IN])
+        _gather_targets(network_at, data_at, chosen, i0, i1)
+    for row in range(region[FORWARD_FROM], region[FORWARD_TO]):
+        _call(layers[row, FORWARD], network_at, row, part, i0, i1)
+    if region[FORWARD_TO] < len(layers):
+        _call(layers[region[FORWARD_TO], STATISTICS], network_at, region[FORWARD_TO], part, i0, i1)
+    elif region[FORWARD_FROM] < len(layers):
+        _end(network_at, i0, i1, shares, count)
+    for row in range(region[BACKWARD_FROM], region[BACKWARD_TO] - 1, -1):
+        if layers[row, SUMS] and row <= region[SUMS_FROM]:
+            _call(layers[row, SUMS], network_at, row, part, i0, i1)
+            if layers[row, STATISTICS]:
+                return
+        if layers[row, DELTA_BEFORE] >= 0:
+            _call(layers[row, BACKWARD], network_at, row, part, i0, i1)
 
 
 @kernel
-def _gather_rows(x, D, samples, i0, i1, scale, out):
-    """Rows i0:i1 of out = the rows of x, D wide, that `samples` names there, times `scale`."""
-    for i in range(i0, i1):
-        row, out_row = shift(x, load(shift(samples, i)) * D), shift(out, i * D)
-        for j in range(D):
-            store(shift(out_row, j), load(shift(row, j)) * scale)
+def _call(address, network_at, row, part, i0, i1):
+    call_at(address, samples_kernel, (network_at, np.intp(row), np.intp(part), np.intp(i0), np.intp(i1)))
+
+
+@kernel
+def _end(network_at, i0, i1, shares, count):
+    """The losses of samples i0:i1, and the delta of the last row."""
+    network, last = view(network_at), len(view(network_at).layers) - 1
+    call_at(network.loss, loss, (network_at, np.intp(count), i0, i1))
+    if len(shares):
+        _weigh(network_at, shares, i0, i1)
+    apply_slope(network_at, last, network.layers[last, DELTA], i0, i1)
 
 
 @kernel
@@ -144,15 +159,7 @@ def _gather_targets(network_at, data_at, samples, i0, i1):
             network.labels[i] = load(shift(labels, load(shift(samples, i))))
         return
     targets, C = at(data.targets, 0), network.layers[len(network.layers) - 1, M_OUT]
-    _gather_rows(targets, C, samples, i0, i1, load(ones(targets)), at(network.workspace, network.targets_at))
-
-
-@kernel
-def _copy_rows(network_at, width, source, target, i0, i1):
-    """The map of an activation without a layer before it, forward or backward."""
-    workspace = view(network_at).workspace
-    for k in range(i0 * width, i1 * width):
-        workspace[target + k] = workspace[source + k]
+    gather_rows(targets, C, samples, i0, i1, load(ones(targets)), at(network.workspace, network.targets_at))
 
 
 @kernel

@@ -21,11 +21,12 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
-from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
 from fastbp.ops.memory import axes_in_memory, empty_in
 from fastbp.ops.state import (
     B_AT,
     B_GIVEN_AT,
+    B_SIZE,
     CHUNK,
     D_IN,
     DELTA,
@@ -36,6 +37,7 @@ from fastbp.ops.state import (
     KEPT,
     M_OUT,
     PENALTY,
+    ROWS,
     SETTINGS_AT,
     SLOPE,
     SQUARES_AT,
@@ -134,11 +136,11 @@ def matmul_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array) -> No
 
 
 @kernel
-def product_with_rows(multiply_at, h, D, W, b, z, M, i0, i1, epilogue, out, settings, scratch):
-    """z = h·W + b for rows i0:i1, with an epilogue that may write to `out`. All are C-contiguous."""
+def product_with_rows(multiply_at, h, D, W, b, b_col, z, M, i0, i1, epilogue, out, settings, scratch):
+    """z = h·W + b for rows i0:i1, with an epilogue that may write to `out`. With b_col = 0 all of b is its first."""
     zero, one = np.intp(0), np.intp(1)
     product = Product(
-        a=h, a_row=D, a_col=one, b=W, b_row=M, b_col=one, start=b, start_col=one, sums=b, has_sums=zero,
+        a=h, a_row=D, a_col=one, b=W, b_row=M, b_col=one, start=b, start_col=b_col, sums=b, has_sums=zero,
         c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b, subtracts=zero,
         epilogue=epilogue, beside=out, beside_row=M, settings=settings, scratch=scratch,
     )  # fmt: skip
@@ -146,19 +148,21 @@ def product_with_rows(multiply_at, h, D, W, b, z, M, i0, i1, epilogue, out, sett
 
 
 @kernel
-def _forward(network_at, number, i0, i1, scratch):
+def _forward(network_at, number, part, i0, i1):
     network = view(network_at)
     layer, workspace = network.layers[number], network.workspace
-    W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
+    W, has_b = at(network.params, layer[W_AT]), np.intp(layer[B_SIZE] > 0)
+    b = at(network.params, layer[B_AT]) if has_b else zeros(W)
     h, z, out = at(workspace, layer[H_IN]), at(workspace, layer[Z_OUT]), at(workspace, layer[H_OUT])
     settings = at(network.settings, layer[SETTINGS_AT])
     product_with_rows(
-        network.multiply, h, layer[D_IN], W, b, z, layer[M_OUT], i0, i1, layer[EPILOGUE], out, settings, scratch
-    )
+        network.multiply, h, layer[D_IN], W, b, has_b, z, layer[M_OUT], i0, i1, layer[EPILOGUE], out, settings,
+        scratch_of(network_at, part),
+    )  # fmt: skip
 
 
 @kernel
-def _backward(network_at, number, i0, i1, scratch):
+def _backward(network_at, number, part, i0, i1):
     """The product with Wᵀ, and the slope of the activation before."""
     network = view(network_at)
     layer, before, workspace = network.layers[number], network.layers[number - 1], network.workspace
@@ -168,7 +172,7 @@ def _backward(network_at, number, i0, i1, scratch):
         a=d, a_row=M, a_col=one, b=W, b_row=one, b_col=M, start=zeros(d), start_col=zero, sums=d, has_sums=zero,
         c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M, rate=d, subtracts=zero,
         epilogue=before[SLOPE], beside=at(workspace, before[KEPT]), beside_row=D,
-        settings=at(network.settings, before[SETTINGS_AT]), scratch=scratch,
+        settings=at(network.settings, before[SETTINGS_AT]), scratch=scratch_of(network_at, part),
     )  # fmt: skip
     call_at(network.multiply, multiply, (record_pointer(product),))
 
@@ -198,10 +202,11 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
     dW, db, rate = at(gradients, 0), at(gradients, size), at(gradients, size + M)
     h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
     out = at(network.params, layer[W_AT]) if is_subtracted else shift(dW, -start * M)
+    with_b = np.intp(start == 0 and layer[B_SIZE] > 0)
     gradients[size + M] = coefficient(coefficients, 0)
     product = Product(
         a=h, a_row=one, a_col=D, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
-        sums=db, has_sums=np.intp(start == 0), c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
+        sums=db, has_sums=with_b, c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
         rate=rate, subtracts=np.intp(is_subtracted),
         epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients, scratch=scratch_of(network_at, part),
     )  # fmt: skip
@@ -209,20 +214,24 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
     if not is_subtracted:
         squares_at, given = layer[SQUARES_AT] + start // ROW_GRAIN, shift(coefficients, layer[W_GIVEN_AT])
         update_parameters(network_at, layer[W_AT] + start * M, dW, size, M, squares_at, given)
-    if start == 0:
+    if with_b:
         squares_at, given = layer[SQUARES_AT] + -(-D // ROW_GRAIN), shift(coefficients, layer[B_GIVEN_AT])
         update_parameters(network_at, layer[B_AT], db, M, M, squares_at, given)
 
 
-def _outputs(layer: Any, D: int, whose: str) -> int:
-    W, b = parameter("W", layer.W, 2), parameter("b", layer.b, 1)
-    same_shape("b", b, W.shape[1:], f"one element for each column of W {W.shape}")
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    W, D = parameter("W", layer.W, 2), math.prod(shape)
+    if "b" in layer.parameter_names:
+        same_shape("b", parameter("b", layer.b, 1), W.shape[1:], f"one element for each column of W {W.shape}")
     if W.shape[0] != D:
         raise ValueError(
             f"{whose} of {W.shape[0]} numbers, as the rows of W {W.shape} that take them, got {D}; "
             "give each sample as many, or build the network for them"
         )
-    return int(W.shape[1])
+    return (int(W.shape[1]),)
+
+
+_MAP = Map(_forward, _backward, _gradient, shape=_shape, layout=lambda _: ROWS)
 
 
 class Affine:
@@ -349,14 +358,7 @@ class Affine:
         return W, b
 
 
-layer(
-    LayerRecord(
-        Affine,
-        arrays=("W", "b"),
-        decayed=("W",),
-        map=Map(_forward, _backward, _gradient, outputs=_outputs),
-    )
-)
+layer(LayerRecord(Affine, arrays=("W", "b"), decayed=("W",), map=_MAP))
 
 
 class MatMul:
@@ -451,7 +453,7 @@ class MatMul:
         return from_kernel(dx, result_dtype(dout, W)).reshape(shape)
 
 
-layer(LayerRecord(MatMul, arrays=("W",), decayed=("W",)))
+layer(LayerRecord(MatMul, arrays=("W",), decayed=("W",), map=_MAP))
 
 
 def _operands(layer: Any, dout: ArrayLike) -> tuple[Array, Array, tuple[int, ...], Array]:
@@ -494,5 +496,5 @@ def _as_rows(x: Array, W: Array) -> Array:
 
 
 def _sum_over_batch(db: Array, dout: Array) -> Array:
-    """`db` in the dtype that NumPy's sum over the batch has: no integer narrower than the platform's."""
+    """`db` in the dtype that NumPy's sum over the batch has."""
     return from_kernel(db, result_dtype(dout)) if dout.dtype.kind == "f" else np.sum(dout, axis=0)

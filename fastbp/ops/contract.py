@@ -121,33 +121,57 @@ class Activation:
     leaves_mask: bool = False
 
 
+Shape = tuple[int, ...]
+"""Of one sample: (D,) or (C, H, W)."""
+
+
 @dataclass(frozen=True)
 class Map:
-    """What a layer does to the rows of a batch in training, as kernels that the engine calls by their addresses.
+    """What a layer does to a batch in training, as kernels that the engine calls by their addresses.
 
     Attributes
     ----------
-    forward, backward : kernel
-        With the arguments of `fastbp.ops.state.forward` and `backward`.
+    forward, backward : kernel or None
+        With the arguments of `fastbp.ops.state.samples`, as all but `gradient`; None for a layer that moves nothing.
     gradient : kernel or None
         With the arguments of `fastbp.ops.state.gradient`, for a layer with parameters.
-    outputs : callable
-        outputs(layer, D, whose) is M, the size of an output for inputs of size D. Errors begin with `whose`.
+    sums : kernel or None
+        In the backward pass, before `backward`: sums over a slice of the batch.
+    statistics : kernel or None
+        The same in the forward pass, for a layer that needs sums over the whole batch before `forward`, and its `sums`
+        over the whole batch before `backward`.
+    shape : callable
+        shape(layer, shape, whose) is the shape of a sample of the output for that of the input. Errors begin with
+        `whose`.
+    layout : callable
+        layout(shape) is `fastbp.ops.state.ROWS` or `LANES` for the input of a shape; None: either.
     words : callable
-        words(layer) are two machine words of the layer's own.
+        words(layer) are up to `fastbp.ops.state.WORDS` machine words of the layer's own.
     scale : callable
         scale(layer) is a number of the layer's own.
+    memory : callable
+        memory(layer, shape, out_shape) is how many numbers of each sample the layer keeps for `backward`.
+    sums_size : callable
+        sums_size(layer, shape) is how many numbers the sums of a slice are.
     counter : str
         An attribute that counts the steps of training; none: "".
+    running : tuple of str
+        Attributes that are running statistics, as many numbers as the sample has channels.
     """
 
-    forward: Any
-    backward: Any
+    forward: Any = None
+    backward: Any = None
     gradient: Any = None
-    outputs: Callable[[Any, int, str], int] = lambda _, D, whose: D  # noqa: ARG005
-    words: Callable[[Any], tuple[int, int]] = lambda _: (0, 0)
+    sums: Any = None
+    statistics: Any = None
+    shape: Callable[[Any, Shape, str], Shape] = lambda _, shape, whose: shape  # noqa: ARG005
+    layout: Callable[[Shape], int | None] = lambda _: None
+    words: Callable[[Any], tuple[int, ...]] = lambda _: ()
     scale: Callable[[Any], float] = lambda _: 1.0
+    memory: Callable[[Any, Shape, Shape], int] = lambda layer, shape, out: 0  # noqa: ARG005
+    sums_size: Callable[[Any, Shape], int] = lambda layer, shape: 0  # noqa: ARG005
     counter: str = ""
+    running: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

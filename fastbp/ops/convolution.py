@@ -15,10 +15,34 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp.checks import Array, as_array, from_kernel, not_run, parameter, result_dtype, same_shape, to_kernel
-from fastbp.ops.contract import LayerRecord, layer, twin_of
-from fastbp.ops.images import empty_lanes, images, in_kernel_dtype, output_size, steps, words_of
-from fastbp.runtime.lanes.correlation import correlations
-from fastbp.runtime.lanes.filters import filter_gradient
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, output_size, steps, words_of
+from fastbp.ops.state import (
+    B_AT,
+    DELTA,
+    DELTA_BEFORE,
+    H_IN,
+    IN_C,
+    IN_H,
+    IN_W,
+    LANES,
+    OUT_C,
+    OUT_H,
+    OUT_W,
+    W_AT,
+    WORD,
+    Z_OUT,
+    activate,
+    apply_slope,
+    sums_of,
+    update_by_sums,
+)
+from fastbp.runtime.gemm.tile import zeros
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.lanes.correlation import convolution_of, correlate_alone, correlation, phase_of, phases
+from fastbp.runtime.lanes.filters import filter_gradient, filter_sums
+from fastbp.runtime.lanes.panel import slice_of
+from fastbp.runtime.pointers import at, record_pointer, view
 
 __all__ = ["Convolution"]
 
@@ -38,7 +62,7 @@ def _convolution_forward(x: Any, W: Any, b: Any, stride: int, pad: int, out: Any
         F, FH, FW, stride, 1, -pad, -pad, 0, OH, 0, OW,
         _address(out), out_f, out_y, out_x,
     )  # fmt: skip
-    correlations(np.array([words]), lanes[:0, 0, 0, 0])
+    correlation(np.array(words), lanes[:0, 0, 0, 0])
 
 
 @twin_of(_convolution_forward)
@@ -50,7 +74,8 @@ def convolution_forward(x: Array, W: Array, b: Array, stride: int, pad: int, out
 
 def _convolution_backward(x: Any, W: Any, dout: Any, stride: int, pad: int, dx: Any, dW: Any, db: Any) -> None:
     """dx, dW and db, each as the chain rule has it."""
-    correlations(np.array([*_phases(W, dout, stride, pad, dx)], np.int64).reshape(-1, 31), dx.transpose()[0, 0, 0, :0])
+    words = np.array((*words_of(dout), *words_of(dx), len(dx), _address(W), *W.shape[2:], stride, pad))
+    phases(words, dx.transpose()[0, 0, 0, :0])
     _convolution_backward_parameters(x, dout, stride, pad, dW, db)
 
 
@@ -96,40 +121,55 @@ def _windows(
             yield (slice(None), slice(None), i, j), padded[:, :, lines, columns]
 
 
-def _phases(W: Array, dout: Array, stride: int, pad: int, dx: Array) -> Iterator[tuple[int, ...]]:
-    """The correlations that give dx: one for the pixels (y, x) of each remainder of y + pad and x + pad by stride.
+@kernel
+def _forward(network_at, number, part, i0, i1):
+    """Images of a slice, convolved."""
+    network = view(network_at)
+    layer, workspace, S = network.layers[number], network.workspace, i1 - i0
+    x = slice_of(at(workspace, layer[H_IN]), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
+    out = slice_of(at(workspace, layer[Z_OUT]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
+    FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
+    correlate_alone(record_pointer(convolution_of(x, S, W, b, layer[OUT_C], FH, FW, stride, pad, out)))
+    activate(network_at, number, i0, i1)
 
-    Only every stride-th place of the filter meets such pixels. Pixels that none meets get 0, from a filter of none.
-    """
-    N, C, H, width = dx.shape
-    _, _, FH, FW = W.shape
-    item, nothing = dx.itemsize, _NOTHING[dx.itemsize]
-    dx_c, dx_y, dx_x = (step // item for step in dx.strides[1:])
+
+@kernel
+def _sums(network_at, number, part, i0, i1):
+    """dW and db of a slice."""
+    network = view(network_at)
+    layer, workspace, S = network.layers[number], network.workspace, i1 - i0
+    x = slice_of(at(workspace, layer[H_IN]), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
+    dout = slice_of(at(workspace, layer[DELTA]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
+    filter_sums(x, dout, S, FH, FW, stride, pad, sums_of(network_at, number, part))
+
+
+@kernel
+def _backward(network_at, number, part, i0, i1):
+    """dx of a slice, times the slope of the activation before."""
+    network = view(network_at)
+    layer, workspace, S = network.layers[number], network.workspace, i1 - i0
+    before = layer[DELTA_BEFORE]
+    dx = slice_of(at(workspace, before), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
+    dout = slice_of(at(workspace, layer[DELTA]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    W, nothing = at(network.params, layer[W_AT]), zeros(dx.at)
+    FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
     for i in range(stride):
         for j in range(stride):
-            y0, y1 = _places(i, H, stride, pad)
-            x0, x1 = _places(j, width, stride, pad)
-            U, V = len(range(i, FH, stride)), len(range(j, FW, stride))
-            if y0 == y1 or x0 == x1 or dx.size == 0:
-                continue
-            if U == 0 or V == 0:
-                dx[:, :, (i - pad) % stride :: stride, (j - pad) % stride :: stride] = 0
-                continue
-            yield (
-                *words_of(dout), N,
-                _address(W) + (i * FW + j) * item, FH * FW, C * FH * FW, stride * FW, stride,
-                _address(nothing), 0,
-                C, U, V, 1, -1, 0, 0, y0, y1, x0, x1,
-                _address(dx) + ((i - pad) * dx_y + (j - pad) * dx_x) * item, dx_c, stride * dx_y, stride * dx_x,
-            )  # fmt: skip
+            correlate_alone(record_pointer(phase_of(dout, S, W, FH, FW, stride, pad, nothing, dx, i, j)))
+    apply_slope(network_at, number - 1, before, i0, i1)
 
 
-def _places(remainder: int, size: int, stride: int, pad: int) -> tuple[int, int]:
-    """The range of q for which pixel q·stride + remainder - pad lies in the image."""
-    return -((remainder - pad) // stride), -((remainder - pad - size) // stride)
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    W, _, stride, pad = layer._parameters()
+    shape = images_of_shape(shape, whose, W.shape[1])
+    return (W.shape[0], *(output_size(shape[k], W.shape[k + 1], stride, pad, "filters") for k in (1, 2)))
 
 
-_NOTHING: dict[int, Array] = {4: np.zeros(1, np.float32), 8: np.zeros(1)}
+def _words(layer: Any) -> tuple[int, ...]:
+    W, _, stride, pad = layer._parameters()
+    return *W.shape[2:], stride, pad
 
 
 def _address(array: Array) -> int:
@@ -311,7 +351,24 @@ class Convolution:
         self.db = from_kernel(db, dtype) if dtype.kind == "f" else np.sum(dout, axis=(0, 2, 3))
 
 
-layer(LayerRecord(Convolution, arrays=("W", "b"), settings=("stride", "pad"), decayed=("W",)))
+layer(
+    LayerRecord(
+        Convolution,
+        arrays=("W", "b"),
+        settings=("stride", "pad"),
+        decayed=("W",),
+        map=Map(
+            _forward,
+            _backward,
+            update_by_sums,
+            sums=_sums,
+            shape=_shape,
+            layout=lambda _: LANES,
+            words=_words,
+            sums_size=lambda layer, _: layer.W.size + layer.b.size,
+        ),
+    )
+)
 
 
 def _parameter_gradients(W: Array, dtype: Any) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from fastbp.checks import Array, as_array, empty, from_kernel, quotient_dtype, rate, to_kernel, whole_number
 from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
 from fastbp.ops.elementwise import SameShapeLayer
-from fastbp.ops.state import D_IN, DELTA, DELTA_BEFORE, H_IN, SECOND_WORD, WORD, Z_OUT, activate, apply_slope
+from fastbp.ops.state import D_IN, DELTA, DELTA_BEFORE, H_IN, LANES, LAYOUT, WORD, Z_OUT, activate, apply_slope
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import view
 from fastbp.runtime.sharing import public_kernel
@@ -101,13 +101,13 @@ def _mix_twin(z: Array) -> Array:
 
 
 @kernel
-def _forward(network_at, number, i0, i1, scratch):
+def _forward(network_at, number, part, i0, i1):
     _drop(network_at, number, view(network_at).layers[number, H_IN], view(network_at).layers[number, Z_OUT], i0, i1)
     activate(network_at, number, i0, i1)
 
 
 @kernel
-def _backward(network_at, number, i0, i1, scratch):
+def _backward(network_at, number, part, i0, i1):
     before = view(network_at).layers[number, DELTA_BEFORE]
     _drop(network_at, number, view(network_at).layers[number, DELTA], before, i0, i1)
     apply_slope(network_at, number - 1, before, i0, i1)
@@ -118,10 +118,19 @@ def _drop(network_at, number, source, target, i0, i1):
     """Rows i0:i1 of what begins at `source` in the workspace, dropped on the way to `target`."""
     network = view(network_at)
     layer, workspace = network.layers[number], network.workspace
-    width, step, scale = layer[D_IN], network.counters[number] - 1, network.scales[number]
-    for k in range(i0 * width, i1 * width):
-        kept = is_kept(layer[WORD], step, k, layer[SECOND_WORD])
-        workspace[target + k] = workspace[source + k] * scale if kept else workspace.dtype.type(0)
+    D, step, scale = layer[D_IN], network.counters[number] - 1, network.scales[number]
+    seed, threshold, zero = layer[WORD], layer[WORD + 1], workspace.dtype.type(0)
+    if layer[LAYOUT] == LANES:
+        S = i1 - i0
+        for d in range(D):
+            for n in range(S):
+                k = i0 * D + d * S + n
+                kept = is_kept(seed, step, (i0 + n) * D + d, threshold)
+                workspace[target + k] = workspace[source + k] * scale if kept else zero
+        return
+    for k in range(i0 * D, i1 * D):
+        kept = is_kept(seed, step, k, threshold)
+        workspace[target + k] = workspace[source + k] * scale if kept else zero
 
 
 class Dropout(SameShapeLayer):

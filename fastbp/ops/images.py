@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastbp.checks import FLOAT16, FLOAT32, Array, DType, empty, whole_number
-from fastbp.ops.contract import is_reference
+from fastbp.ops.contract import Shape, is_reference
 from fastbp.runtime.lanes.panel import images_to_lanes
 
 
@@ -17,6 +17,17 @@ def images(name: str, x: Array) -> Array:
             f"reshape {name} to four axes, one image to (1, C, H, W)"
         )
     return x
+
+
+def images_of_shape(shape: Shape, whose: str, channels: int | None = None) -> Shape:
+    """The shape of a sample, if it is an image (C, H, W) of so many channels."""
+    if len(shape) != 3 or channels not in (None, shape[0]):
+        expected = "(N, C, H, W)" if channels is None else f"of {channels} channels (N, {channels}, H, W)"
+        given = ", ".join(("N", *map(str, shape)))
+        raise ValueError(
+            f"{whose} that are images {expected}, got ({given}); reshape them, as Reshape((C, H, W)) does in a network"
+        )
+    return shape
 
 
 def steps(name: str, value: object, least: int) -> int:

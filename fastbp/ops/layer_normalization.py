@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import carray
 from numpy.typing import ArrayLike
 
 from fastbp.checks import (
@@ -26,9 +27,27 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
-from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.state import (
+    B_AT,
+    D_IN,
+    DELTA,
+    DELTA_BEFORE,
+    H_IN,
+    MEMORY_AT,
+    ROWS,
+    W_AT,
+    W_ROWS,
+    W_WIDTH,
+    Z_OUT,
+    activate,
+    apply_slope,
+    sums_of,
+    update_by_sums,
+)
 from fastbp.runtime.groups import groups_of
-from fastbp.runtime.pointers import at
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import at, shift, view
 from fastbp.runtime.sharing import public_kernel, shared_kernel
 from fastbp.runtime.vectors import sum_of, sum_of_products
 
@@ -234,4 +253,93 @@ def _rows(shape: tuple[int, ...], gamma: Any) -> tuple[int, int]:
     return math.prod(shape[: len(shape) - gamma.ndim]), gamma.size
 
 
-layer(LayerRecord(LayerNormalization, arrays=("gamma", "beta"), settings=("eps",)))
+_normalize, _input = _normalize_rows.kernel, _row_normalization_backward.kernel
+_parameters = _row_normalization_parameters.kernel
+
+# In training by the engine. A slice keeps xn, and the std of each row, in the memory of its samples.
+
+
+@kernel
+def _slice(network_at, number, begin, i0, i1):
+    """Samples i0:i1 of what begins at `begin` in the workspace, as rows of as many features as gamma has."""
+    network = view(network_at)
+    layer = network.layers[number]
+    features = layer[W_ROWS] * layer[W_WIDTH]
+    rows = (i1 - i0) * (layer[D_IN] // features)
+    return carray(at(network.workspace, begin + i0 * layer[D_IN]), (rows, features))
+
+
+@kernel
+def _kept(network_at, number, i0, i1):
+    """xn and std of samples i0:i1."""
+    network = view(network_at)
+    layer = network.layers[number]
+    size, features = layer[D_IN], layer[W_ROWS] * layer[W_WIDTH]
+    xn = at(network.workspace, layer[MEMORY_AT] + i0 * (size + size // features))
+    rows = (i1 - i0) * (size // features)
+    return carray(xn, (rows, features)), carray(shift(xn, rows * features), rows)
+
+
+@kernel
+def _scales(network_at, number):
+    """gamma and beta."""
+    network = view(network_at)
+    layer = network.layers[number]
+    features = layer[W_ROWS] * layer[W_WIDTH]
+    return carray(at(network.params, layer[W_AT]), features), carray(at(network.params, layer[B_AT]), features)
+
+
+@kernel
+def _forward(network_at, number, part, i0, i1):
+    network = view(network_at)
+    layer, (xn, std) = network.layers[number], _kept(network_at, number, i0, i1)
+    x, out = _slice(network_at, number, layer[H_IN], i0, i1), _slice(network_at, number, layer[Z_OUT], i0, i1)
+    _normalize(x, _scales(network_at, number), network.scales[number], xn, std, out)
+    activate(network_at, number, i0, i1)
+
+
+@kernel
+def _sums(network_at, number, part, i0, i1):
+    layer, (xn, _) = view(network_at).layers[number], _kept(network_at, number, i0, i1)
+    dout, features = _slice(network_at, number, layer[DELTA], i0, i1), layer[W_ROWS] * layer[W_WIDTH]
+    dgamma = sums_of(network_at, number, part)
+    _parameters(dout, xn, carray(dgamma, features), carray(shift(dgamma, features), features))
+
+
+@kernel
+def _backward(network_at, number, part, i0, i1):
+    layer, (xn, std) = view(network_at).layers[number], _kept(network_at, number, i0, i1)
+    before, (gamma, _) = layer[DELTA_BEFORE], _scales(network_at, number)
+    dout, dx = _slice(network_at, number, layer[DELTA], i0, i1), _slice(network_at, number, before, i0, i1)
+    _input(dout, xn, std, (gamma,), dx)
+    apply_slope(network_at, number - 1, before, i0, i1)
+
+
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    gamma, _, _ = layer._parameters()
+    if gamma.size == 0 or shape[len(shape) - gamma.ndim :] != gamma.shape or len(shape) < gamma.ndim:
+        raise ValueError(
+            f"{whose} with the shape of gamma {gamma.shape} at their end, got {shape}; "
+            f"reshape them, or make gamma and beta for them"
+        )
+    return shape
+
+
+layer(
+    LayerRecord(
+        LayerNormalization,
+        arrays=("gamma", "beta"),
+        settings=("eps",),
+        map=Map(
+            _forward,
+            _backward,
+            update_by_sums,
+            sums=_sums,
+            shape=_shape,
+            layout=lambda _: ROWS,
+            scale=lambda layer: layer._parameters()[2],
+            memory=lambda layer, shape, _: math.prod(shape) // layer.gamma.size * (layer.gamma.size + 1),
+            sums_size=lambda layer, _: 2 * layer.gamma.size,
+        ),
+    )
+)

@@ -5,13 +5,15 @@
 The mean and the variance are those of the batch in training, and running ones at prediction. Sergey Ioffe and Christian
 Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift", ICML 2015.
 
-The kernels for samples take rows (N, D), those for images the samples side by side in memory, (C, H, W, N). A sum over
-the batch is formed by fixed groups of samples, which are added in their order.
+The kernels are in `fastbp.ops.batch_statistics`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import carray
 from numpy.typing import ArrayLike
 
 from fastbp.checks import (
@@ -27,181 +29,46 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
-from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.batch_statistics import (
+    channel_normalization_input,
+    channel_normalization_sums,
+    channel_statistics,
+    feature_normalization_input,
+    feature_normalization_sums,
+    feature_statistics,
+    normalize_channels,
+    normalize_features,
+)
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer
 from fastbp.ops.images import in_kernel_dtype, in_lanes
+from fastbp.ops.state import (
+    B_AT,
+    D_IN,
+    DELTA,
+    DELTA_BEFORE,
+    H_IN,
+    IN_C,
+    IN_H,
+    IN_W,
+    LANES,
+    LAYOUT,
+    RUNNING_AT,
+    W_AT,
+    Z_OUT,
+    activate,
+    add_slices,
+    apply_slope,
+    rows_of,
+    slice_at,
+    sums_of,
+    update_by_sums,
+)
+from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.sharing import public_kernel, shared_kernel
+from fastbp.runtime.pointers import at, shift, view
 
 __all__ = ["BatchNormalization"]
-
-
-@public_kernel
-def _feature_statistics(x, mean, var):
-    """The mean and the variance of each column of x (N, D), 0 where N is 0."""
-    N, D = x.shape
-    groups, part, zero = groups_of(N), np.empty_like(mean), x.dtype.type(0)
-    mean[:], var[:] = zero, zero
-    for group in range(groups):
-        part[:] = zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
-            for d in range(D):
-                part[d] += x[n, d]
-        for d in range(D):
-            mean[d] += part[d]
-    scale = x.dtype.type(1 / max(N, 1))
-    for d in range(D):
-        mean[d] *= scale
-    for group in range(groups):
-        part[:] = zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
-            for d in range(D):
-                part[d] += (x[n, d] - mean[d]) * (x[n, d] - mean[d])
-        for d in range(D):
-            var[d] += part[d]
-    for d in range(D):
-        var[d] *= scale
-
-
-@twin_of(_feature_statistics)
-def feature_statistics(x: Array, mean: Array, var: Array) -> None:
-    mean[...] = x.mean(axis=0) if len(x) else 0
-    var[...] = np.mean((x - mean) ** 2, axis=0) if len(x) else 0
-
-
-@public_kernel
-def _normalize_features(x, mean, std, gamma, beta, out):
-    """out = gamma·(x - mean)/std + beta."""
-    for n in range(x.shape[0]):
-        for d in range(x.shape[1]):
-            out[n, d] = gamma[d] * ((x[n, d] - mean[d]) / std[d]) + beta[d]
-
-
-@twin_of(_normalize_features)
-def normalize_features(x: Array, mean: Array, std: Array, gamma: Array, beta: Array, out: Array) -> None:
-    out[...] = gamma * ((x - mean) / std) + beta
-
-
-@public_kernel
-def _feature_normalization_backward(dout, x, mean, std, gamma, dx, dgamma, dbeta):
-    """dbeta = sum of dout, dgamma = sum of dout·xn, dx = gamma/std·(dout - dbeta/N - xn·dgamma/N)."""
-    N, D = x.shape
-    groups, zero = groups_of(N), x.dtype.type(0)
-    part_beta, part_gamma = np.empty_like(dbeta), np.empty_like(dgamma)
-    dbeta[:], dgamma[:] = zero, zero
-    for group in range(groups):
-        part_beta[:], part_gamma[:] = zero, zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
-            for d in range(D):
-                part_beta[d] += dout[n, d]
-                part_gamma[d] += dout[n, d] * ((x[n, d] - mean[d]) / std[d])
-        for d in range(D):
-            dbeta[d] += part_beta[d]
-            dgamma[d] += part_gamma[d]
-    scale = x.dtype.type(1 / max(N, 1))
-    for n in range(N):
-        for d in range(D):
-            xn = (x[n, d] - mean[d]) / std[d]
-            dx[n, d] = gamma[d] / std[d] * (dout[n, d] - dbeta[d] * scale - xn * (dgamma[d] * scale))
-
-
-@twin_of(_feature_normalization_backward)
-def feature_normalization_backward(
-    dout: Array, x: Array, mean: Array, std: Array, gamma: Array, dx: Array, dgamma: Array, dbeta: Array
-) -> None:
-    xn = (x - mean) / std
-    dbeta[...] = np.sum(dout, axis=0)
-    dgamma[...] = np.sum(dout * xn, axis=0)
-    dx[...] = gamma / std * (dout - dbeta / len(x) - xn * (dgamma / len(x))) if len(x) else 0
-
-
-@shared_kernel
-def _channel_statistics(x, mean, var):
-    """The mean and the variance of each channel of x (C, H, W, N), 0 where there is no pixel."""
-    C, H, W, N = x.shape
-    sums, zero, scale = np.empty(N, x.dtype), x.dtype.type(0), x.dtype.type(1 / max(H * W * N, 1))
-    for c in range(C):
-        sums[:] = zero
-        for y in range(H):
-            for q in range(W):
-                for n in range(N):
-                    sums[n] += x[c, y, q, n]
-        mean[c] = sum_by_groups(sums) * scale
-        sums[:] = zero
-        for y in range(H):
-            for q in range(W):
-                for n in range(N):
-                    sums[n] += (x[c, y, q, n] - mean[c]) * (x[c, y, q, n] - mean[c])
-        var[c] = sum_by_groups(sums) * scale
-
-
-@kernel
-def sum_by_groups(values):
-    """The sum of a number for each sample: each group from its first to its last, then the groups."""
-    N, groups, total = values.size, groups_of(values.size), values.dtype.type(0)
-    for group in range(groups):
-        part = values.dtype.type(0)
-        for n in range(N * group // groups, N * (group + 1) // groups):
-            part += values[n]
-        total += part
-    return total
-
-
-@twin_of(_channel_statistics)
-def channel_statistics(x: Array, mean: Array, var: Array) -> None:
-    pixels = x.reshape(len(x), -1)
-    mean[...] = pixels.mean(axis=1) if pixels.size else 0
-    var[...] = np.mean((pixels - mean[:, None]) ** 2, axis=1) if pixels.size else 0
-
-
-@shared_kernel
-def _normalize_channels(x, mean, std, gamma, beta, out):
-    """out = gamma·(x - mean)/std + beta, for x (C, H, W, N)."""
-    for c in range(len(x)):
-        pixels, results = x[c].reshape(-1), out[c].reshape(-1)
-        for i in range(pixels.size):
-            results[i] = gamma[c] * ((pixels[i] - mean[c]) / std[c]) + beta[c]
-
-
-@twin_of(_normalize_channels)
-def normalize_channels(x: Array, mean: Array, std: Array, gamma: Array, beta: Array, out: Array) -> None:
-    mean, std, gamma, beta = (each[:, None, None, None] for each in (mean, std, gamma, beta))
-    out[...] = gamma * ((x - mean) / std) + beta
-
-
-@shared_kernel
-def _channel_normalization_backward(dout, x, mean, std, gamma, dx, dgamma, dbeta):
-    """As for features, with the sums over all pixels of a channel, for x (C, H, W, N)."""
-    C, H, W, N = x.shape
-    of_beta, of_gamma = np.empty(N, x.dtype), np.empty(N, x.dtype)
-    zero, scale = x.dtype.type(0), x.dtype.type(1 / max(H * W * N, 1))
-    for c in range(C):
-        of_beta[:], of_gamma[:] = zero, zero
-        for y in range(H):
-            for q in range(W):
-                for n in range(N):
-                    of_beta[n] += dout[c, y, q, n]
-                    of_gamma[n] += dout[c, y, q, n] * ((x[c, y, q, n] - mean[c]) / std[c])
-        dbeta[c], dgamma[c] = sum_by_groups(of_beta), sum_by_groups(of_gamma)
-        factor, of_dout, of_xn = gamma[c] / std[c], dbeta[c] * scale, dgamma[c] * scale
-        for y in range(H):
-            for q in range(W):
-                for n in range(N):
-                    xn = (x[c, y, q, n] - mean[c]) / std[c]
-                    dx[c, y, q, n] = factor * (dout[c, y, q, n] - of_dout - xn * of_xn)
-
-
-@twin_of(_channel_normalization_backward)
-def channel_normalization_backward(
-    dout: Array, x: Array, mean: Array, std: Array, gamma: Array, dx: Array, dgamma: Array, dbeta: Array
-) -> None:
-    shape, count = (-1, 1, 1, 1), x[0].size if len(x) else 0
-    xn = (x - mean.reshape(shape)) / std.reshape(shape)
-    dbeta[...] = np.sum(dout, axis=(1, 2, 3))
-    dgamma[...] = np.sum(dout * xn, axis=(1, 2, 3))
-    if count:
-        means = dbeta.reshape(shape) / count, dgamma.reshape(shape) / count
-        dx[...] = (gamma / std).reshape(shape) * (dout - means[0] - xn * means[1])
 
 
 class BatchNormalization:
@@ -295,7 +162,7 @@ class BatchNormalization:
         self._check(x, gamma)
         dtype = _float(result_dtype(x, gamma, beta))
         samples, scaled = _arranged(x, dtype), (to_kernel(each, dtype) for each in (gamma, beta))
-        statistics, normalize, _ = _KERNELS[x.ndim]
+        statistics, normalize, _, _ = _KERNELS[x.ndim]
         mean, var = to_kernel(running_mean, dtype), to_kernel(running_var, dtype)
         if train_flg:
             mean, var = np.empty_like(mean), np.empty_like(var)
@@ -342,7 +209,9 @@ class BatchNormalization:
         samples = _arranged(dout, dtype)
         operands = [to_kernel(each, dtype) for each in (x, mean, std, gamma)]
         dx, dgamma, dbeta = (empty(each.shape, each.dtype) for each in (samples, operands[1], operands[1]))
-        _KERNELS[len(shape)][2].of(dtype)(samples, *operands, dx, dgamma, dbeta)
+        _, _, sums, by_input = _KERNELS[len(shape)]
+        sums.of(dtype)(samples, *operands[:3], dgamma, dbeta)
+        by_input.of(dtype)(samples, *operands, dgamma, dbeta, x.size // max(len(mean), 1), dx)
         if not self._is_training:
             factor = operands[3] / operands[2]
             dx = samples * (factor if len(shape) == _ROWS else factor[:, None, None, None])
@@ -377,8 +246,8 @@ _EPS = 1e-6  # the book's 10e-7
 _ROWS = 2
 
 _KERNELS = {
-    _ROWS: (feature_statistics, normalize_features, feature_normalization_backward),
-    4: (channel_statistics, normalize_channels, channel_normalization_backward),
+    _ROWS: (feature_statistics, normalize_features, feature_normalization_sums, feature_normalization_input),
+    4: (channel_statistics, normalize_channels, channel_normalization_sums, channel_normalization_input),
 }
 
 
@@ -400,6 +269,159 @@ def _restored(arranged: Array, ndim: int) -> Array:
     return arranged if ndim == _ROWS else arranged.transpose(3, 0, 1, 2)
 
 
+_feature_statistics, _normalize_features, _feature_normalization_sums, _feature_normalization_input = (
+    twins.kernel.kernel for twins in _KERNELS[_ROWS]
+)
+_channel_statistics, _normalize_channels, _channel_normalization_sums, _channel_normalization_input = (
+    twins.kernel.kernel for twins in _KERNELS[4]
+)
+
+# In training by the engine. The sums of a slice are dgamma and dbeta of the slice, and its mean and variance. Then come
+# mean and standard deviation of the batch, and dgamma and dbeta of the batch, which each slice finds for itself.
+_OF_SLICE, _OF_BATCH, _GRADIENTS, _SUMS = 2, 4, 6, 8
+
+
+@kernel
+def _pair(network_at, number, part, place):
+    """Two of the sums of a slice, from number `place` on, for each channel."""
+    C = view(network_at).layers[number, IN_C]
+    first = shift(sums_of(network_at, number, part), place * C)
+    return carray(first, C), carray(shift(first, C), C)
+
+
+@kernel
+def _vector(values, begin, like):
+    """As many values from `begin` on as there are in `like`."""
+    return carray(at(values, begin), len(like))
+
+
+@kernel
+def _images(network_at, number, begin, i0, i1):
+    """Samples in lanes of what begins at `begin` in the workspace."""
+    layer = view(network_at).layers[number]
+    return slice_at(network_at, begin, layer[IN_C], layer[IN_H], layer[IN_W], i0, i1)
+
+
+@kernel
+def _rows(network_at, number, begin, i0, i1):
+    network = view(network_at)
+    return rows_of(network.workspace, begin, network.layers[number, D_IN], i0, i1)
+
+
+@kernel
+def _statistics_of_slice(network_at, number, part, i0, i1):
+    layer, (mean, var) = view(network_at).layers[number], _pair(network_at, number, part, _OF_SLICE)
+    if layer[LAYOUT] == LANES:
+        _channel_statistics(_images(network_at, number, layer[H_IN], i0, i1), mean, var)
+    else:
+        _feature_statistics(_rows(network_at, number, layer[H_IN], i0, i1), mean, var)
+
+
+@kernel
+def _statistics_of_batch(network_at, number, mean, var):
+    """The mean and the variance of the batch from those of its slices.
+
+    The variance is the mean of the slices' variances and of the squared distances of their means from that of the
+    batch: Tony F. Chan, Gene H. Golub and Randall J. LeVeque, "Algorithms for Computing the Sample Variance", 1983.
+    """
+    N = view(network_at).batch[0]
+    slices, zero = groups_of(N), mean.dtype.type(0)
+    mean[:], var[:] = zero, zero
+    for part in range(slices):
+        share = mean.dtype.type(((part + 1) * N // slices - part * N // slices) / N)
+        means, _ = _pair(network_at, number, part, _OF_SLICE)
+        for c in range(len(mean)):
+            mean[c] += share * means[c]
+    for part in range(slices):
+        share = mean.dtype.type(((part + 1) * N // slices - part * N // slices) / N)
+        means, variances = _pair(network_at, number, part, _OF_SLICE)
+        for c in range(len(mean)):
+            distance = means[c] - mean[c]
+            var[c] += share * (variances[c] + distance * distance)
+
+
+@kernel
+def _forward(network_at, number, part, i0, i1):
+    network = view(network_at)
+    layer, (mean, std) = network.layers[number], _pair(network_at, number, part, _OF_BATCH)
+    gamma, beta = _vector(network.params, layer[W_AT], mean), _vector(network.params, layer[B_AT], mean)
+    _statistics_of_batch(network_at, number, mean, std)
+    for c in range(len(std)):
+        std[c] = np.sqrt(std[c] + std.dtype.type(_EPS))
+    if layer[LAYOUT] == LANES:
+        x = _images(network_at, number, layer[H_IN], i0, i1)
+        out = _images(network_at, number, layer[Z_OUT], i0, i1)
+        _normalize_channels(x, mean, std, gamma, beta, out)
+    else:
+        x = _rows(network_at, number, layer[H_IN], i0, i1)
+        out = _rows(network_at, number, layer[Z_OUT], i0, i1)
+        _normalize_features(x, mean, std, gamma, beta, out)
+    activate(network_at, number, i0, i1)
+
+
+@kernel
+def _sums(network_at, number, part, i0, i1):
+    layer, (mean, std) = view(network_at).layers[number], _pair(network_at, number, part, _OF_BATCH)
+    dgamma, dbeta = _pair(network_at, number, part, 0)
+    if layer[LAYOUT] == LANES:
+        dout = _images(network_at, number, layer[DELTA], i0, i1)
+        x = _images(network_at, number, layer[H_IN], i0, i1)
+        _channel_normalization_sums(dout, x, mean, std, dgamma, dbeta)
+    else:
+        dout = _rows(network_at, number, layer[DELTA], i0, i1)
+        x = _rows(network_at, number, layer[H_IN], i0, i1)
+        _feature_normalization_sums(dout, x, mean, std, dgamma, dbeta)
+
+
+@kernel
+def _backward(network_at, number, part, i0, i1):
+    network = view(network_at)
+    layer, (mean, std) = network.layers[number], _pair(network_at, number, part, _OF_BATCH)
+    gamma, (dgamma, dbeta) = _vector(network.params, layer[W_AT], mean), _pair(network_at, number, part, _GRADIENTS)
+    slices, count = groups_of(network.batch[0]), network.batch[0] * layer[IN_H] * layer[IN_W]
+    add_slices(network_at, number, slices, 0, 2 * len(mean), at(dgamma, 0))
+    if layer[LAYOUT] == LANES:
+        dout = _images(network_at, number, layer[DELTA], i0, i1)
+        x = _images(network_at, number, layer[H_IN], i0, i1)
+        dx = _images(network_at, number, layer[DELTA_BEFORE], i0, i1)
+        _channel_normalization_input(dout, x, mean, std, gamma, dgamma, dbeta, count, dx)
+    else:
+        dout = _rows(network_at, number, layer[DELTA], i0, i1)
+        x = _rows(network_at, number, layer[H_IN], i0, i1)
+        dx = _rows(network_at, number, layer[DELTA_BEFORE], i0, i1)
+        _feature_normalization_input(dout, x, mean, std, gamma, dgamma, dbeta, count, dx)
+    apply_slope(network_at, number - 1, layer[DELTA_BEFORE], i0, i1)
+
+
+@kernel
+def _gradient(network_at, number, part, parts, N, coefficients):
+    """The update of gamma and beta; whoever has their first element lets the batch into the running statistics."""
+    network = view(network_at)
+    layer, (mean, var) = network.layers[number], _pair(network_at, number, 0, _OF_BATCH)
+    update_by_sums(network_at, number, part, parts, N, coefficients)
+    if boundary(len(mean), ROW_GRAIN, part, parts) > 0 or boundary(len(mean), ROW_GRAIN, part + 1, parts) == 0:
+        return
+    _statistics_of_batch(network_at, number, mean, var)
+    one = mean.dtype.type(1)
+    old = network.scales[number] if network.counters[number] > 1 else mean.dtype.type(0)
+    running_mean = _vector(network.running, layer[RUNNING_AT], mean)
+    running_var = _vector(network.running, layer[RUNNING_AT] + len(mean), mean)
+    for c in range(len(mean)):
+        running_mean[c] = old * running_mean[c] + (one - old) * mean[c]
+        running_var[c] = old * running_var[c] + (one - old) * var[c]
+
+
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    gamma, _, _, _ = layer._parameters()
+    if len(shape) not in (1, 3) or shape[0] != len(gamma):
+        given = ", ".join(("N", *map(str, shape)))
+        raise ValueError(
+            f"{whose} (N, {len(gamma)}) or images (N, {len(gamma)}, H, W), as gamma has {len(gamma)} numbers, "
+            f"got ({given}); reshape them, or make gamma and beta for them"
+        )
+    return shape
+
+
 layer(
     LayerRecord(
         BatchNormalization,
@@ -407,5 +429,18 @@ layer(
         settings=("momentum",),
         counters=("step",),
         state=("running_mean", "running_var", "step"),
+        map=Map(
+            _forward,
+            _backward,
+            _gradient,
+            sums=_sums,
+            statistics=_statistics_of_slice,
+            shape=_shape,
+            layout=lambda shape: LANES if len(shape) == 3 else None,
+            scale=lambda layer: layer.momentum,
+            sums_size=lambda layer, _: _SUMS * len(layer.gamma),
+            counter="step",
+            running=("running_mean", "running_var"),
+        ),
     )
 )

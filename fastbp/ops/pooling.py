@@ -5,7 +5,9 @@ The kernels take images with the samples side by side in memory, (C, H, W, N), a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,8 +24,28 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
-from fastbp.ops.contract import LayerRecord, layer, twin_of
-from fastbp.ops.images import empty_lanes, images, in_kernel_dtype, in_lanes, output_size, steps
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, in_lanes, output_size, steps
+from fastbp.ops.state import (
+    DELTA,
+    DELTA_BEFORE,
+    H_IN,
+    IN_C,
+    IN_H,
+    IN_W,
+    LANES,
+    MEMORY_AT,
+    OUT_C,
+    OUT_H,
+    OUT_W,
+    WORD,
+    Z_OUT,
+    activate,
+    apply_slope,
+    slice_at,
+)
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import view
 from fastbp.runtime.sharing import shared_kernel
 
 __all__ = ["Pooling"]
@@ -59,7 +81,7 @@ def _max_pooling_forward(x, pool_h, pool_w, stride, pad, out, place):
                             number[n] = this if is_larger else number[n]
                         first = False
                 for n in range(N):
-                    place[c, y, q, n] = int(number[n])
+                    place[c, y, q, n] = place.dtype.type(number[n])
 
 
 @twin_of(_max_pooling_forward)
@@ -87,7 +109,7 @@ def _max_pooling_backward(dout, place, pool_h, pool_w, stride, pad, dx):
                         line, column = y * stride + i - pad, q * stride + j - pad
                         if line < 0 or line >= dx.shape[1] or column < 0 or column >= dx.shape[2]:
                             continue
-                        pixels, number = dx[c, line, column], i * pool_w + j
+                        pixels, number = dx[c, line, column], place.dtype.type(i * pool_w + j)
                         for n in range(N):
                             pixels[n] += dout[c, y, q, n] if place[c, y, q, n] == number else zero
 
@@ -298,4 +320,58 @@ def _lanes(x: Array, dtype: DType) -> Array:
     return to_kernel(in_lanes(in_kernel_dtype(x, dtype)), dtype)
 
 
-layer(LayerRecord(Pooling, settings=("pool_h", "pool_w", "stride", "pad", "mode")))
+_max_forward, _max_backward = _max_pooling_forward.kernel, _max_pooling_backward.kernel
+_average_forward, _average_backward = _average_pooling_forward.kernel, _average_pooling_backward.kernel
+
+
+@kernel
+def _forward(network_at, number, part, i0, i1):
+    layer = view(network_at).layers[number]
+    OC, OH, OW = layer[OUT_C], layer[OUT_H], layer[OUT_W]
+    x = slice_at(network_at, layer[H_IN], layer[IN_C], layer[IN_H], layer[IN_W], i0, i1)
+    out = slice_at(network_at, layer[Z_OUT], OC, OH, OW, i0, i1)
+    pool_h, pool_w, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
+    if layer[WORD + 4]:
+        place = slice_at(network_at, layer[MEMORY_AT], OC, OH, OW, i0, i1)
+        _max_forward(x, pool_h, pool_w, stride, pad, out, place)
+    else:
+        _average_forward(x, pool_h, pool_w, stride, pad, out)
+    activate(network_at, number, i0, i1)
+
+
+@kernel
+def _backward(network_at, number, part, i0, i1):
+    layer = view(network_at).layers[number]
+    before, OC, OH, OW = layer[DELTA_BEFORE], layer[OUT_C], layer[OUT_H], layer[OUT_W]
+    dx = slice_at(network_at, before, layer[IN_C], layer[IN_H], layer[IN_W], i0, i1)
+    dout = slice_at(network_at, layer[DELTA], OC, OH, OW, i0, i1)
+    pool_h, pool_w, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
+    if layer[WORD + 4]:
+        place = slice_at(network_at, layer[MEMORY_AT], OC, OH, OW, i0, i1)
+        _max_backward(dout, place, pool_h, pool_w, stride, pad, dx)
+    else:
+        _average_backward(dout, pool_h, pool_w, stride, pad, dx)
+    apply_slope(network_at, number - 1, before, i0, i1)
+
+
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    height, width, stride, pad = layer._settings()
+    channels, *size = images_of_shape(shape, whose)
+    sizes = zip(size, (height, width), strict=True)
+    return channels, *(output_size(pixels, window, stride, pad, "a window") for pixels, window in sizes)
+
+
+layer(
+    LayerRecord(
+        Pooling,
+        settings=("pool_h", "pool_w", "stride", "pad", "mode"),
+        map=Map(
+            _forward,
+            _backward,
+            shape=_shape,
+            layout=lambda _: LANES,
+            words=lambda layer: (*layer._settings(), int(layer.mode == "max")),
+            memory=lambda layer, _, out: math.prod(out) if layer.mode == "max" else 0,
+        ),
+    )
+)

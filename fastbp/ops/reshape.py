@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from fastbp.checks import Array, as_array, not_run, result_dtype, same_shape, whole_number
-from fastbp.ops.contract import LayerRecord, layer
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer
 
 __all__ = ["Flatten", "Reshape"]
 
@@ -65,13 +66,14 @@ class Reshape:
         if x.ndim == 0:
             raise ValueError("x: expected samples (N, ...) or one (D,), got one number; give it as [x]")
         batch, sample = ((), x.shape) if x.ndim == 1 else (x.shape[:1], x.shape[1:])
-        size, known = math.prod(sample), math.prod(axis for axis in wanted if axis != -1)
-        if size != known and (-1 not in wanted or known == 0 or size % known):
+        size = math.prod(sample)
+        filled = _filled(wanted, size)
+        if filled is None:
             raise ValueError(
                 f"x: expected samples (N, ...) or one (D,) that fill the shape {wanted}, got shape {x.shape}, with "
                 f"{size} numbers for each; reshape x, or make the layer for them"
             )
-        shape = *batch, *(size // max(known, 1) if axis == -1 else axis for axis in wanted)
+        shape = *batch, *filled
         self._shapes = x.shape, shape
         return _as(x, shape)
 
@@ -132,9 +134,25 @@ def _checked(shape: object) -> tuple[int, ...]:
     return axes
 
 
+def _filled(wanted: tuple[int, ...], size: int) -> tuple[int, ...] | None:
+    """`wanted` with a number in the place of -1, for samples of `size` numbers; None where they do not fill it."""
+    known = math.prod(axis for axis in wanted if axis != -1)
+    if size != known and (-1 not in wanted or known == 0 or size % known):
+        return None
+    return tuple(size // max(known, 1) if axis == -1 else axis for axis in wanted)
+
+
 def _as(array: Array, shape: tuple[int, ...]) -> Array:
     return array.astype(result_dtype(array), copy=False).reshape(shape)
 
 
-layer(LayerRecord(Reshape, settings=("shape",)))
-layer(LayerRecord(Flatten))
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    wanted, size = _checked(layer.shape), math.prod(shape)
+    after = _filled(wanted, size)
+    if after is None:
+        raise ValueError(f"{whose} that fill the shape {wanted}, got {size} numbers for each; make the layer for them")
+    return after
+
+
+layer(LayerRecord(Reshape, settings=("shape",), map=Map(shape=_shape)))
+layer(LayerRecord(Flatten, map=Map(shape=_shape)))

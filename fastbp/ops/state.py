@@ -11,20 +11,35 @@ from typing import Any, NamedTuple
 
 from numba import carray, typeof, types
 
+from fastbp.runtime.elementary import zero
 from fastbp.runtime.gemm.epilogue import finish
-from fastbp.runtime.gemm.multiply import ROW_GRAIN
+from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
+from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, shift, view
+from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, shift, store, view
 from fastbp.runtime.vectors import REGISTER_BYTES, sum_of_products
 
-# Columns of the table. Addresses of kernels: of the map forward, backward and of its gradient (0: none); words for
+# Columns of the table. Addresses of kernels (0: none): of the map forward and backward, of the gradient of its
+# parameters, of its sums over a slice of the batch, and of those that it needs before it can go forward. Words for
 # epilogues: of the activation and its slope, and where the activation's settings begin. The sizes, D in and M out.
-FORWARD, BACKWARD, GRADIENT, EPILOGUE, SLOPE, SETTINGS_AT, D_IN, M_OUT = range(8)
+FORWARD, BACKWARD, GRADIENT, SUMS, STATISTICS, EPILOGUE, SLOPE, SETTINGS_AT, D_IN, M_OUT = range(10)
 # Where W and b begin among the parameters. Where h_in, z, h_out, what the slope reads (z or h_out), the delta and the
 # delta of the row before (-1: not formed) begin in the workspace. Where sums of squares of W begin.
-W_AT, B_AT, H_IN, Z_OUT, H_OUT, KEPT, DELTA, DELTA_BEFORE, SQUARES_AT = range(8, 17)
-# Two words of the layer's own. Where the coefficients for W and for b begin in those of a step.
-WORD, SECOND_WORD, W_GIVEN_AT, B_GIVEN_AT, COLUMNS = range(17, 22)
+W_AT, B_AT, H_IN, Z_OUT, H_OUT, KEPT, DELTA, DELTA_BEFORE, SQUARES_AT = range(10, 19)
+# Where the coefficients for W and for b begin in those of a step. Rows of W, their width, and the size of b.
+W_GIVEN_AT, B_GIVEN_AT, W_ROWS, W_WIDTH, B_SIZE = range(19, 24)
+# What lies side by side in memory (below). Where the layer keeps numbers of each sample, in the workspace; where its
+# sums begin, and how many there are for a slice; where its running statistics begin.
+LAYOUT, MEMORY_AT, SUMS_AT, SUMS_SIZE, RUNNING_AT = range(24, 29)
+# Channels, height and width of a sample in and out; (D, 1, 1) where it is no image.
+IN_C, IN_H, IN_W, OUT_C, OUT_H, OUT_W = range(29, 35)
+# Words of the layer's own begin at WORD.
+WORD, WORDS = 35, 5
+COLUMNS = WORD + WORDS
+
+# Layouts. ROWS: the features of a sample, (N, D). LANES: the samples of a slice of the batch, (D, S) for each slice.
+# Rows or slices lie one after the other, so samples i0:i1 begin at element i0·D in either.
+ROWS, LANES = range(2)
 
 # Columns of the coefficients of a step: what the optimizer takes, of which it says how many; then what is added to the
 # gradient, WEIGHT_DECAY·W, and PENALTY·W, which also adds PENALTY/2·ΣW² to the objective. There are two such rows for a
@@ -59,16 +74,21 @@ class Network(NamedTuple):
     loss_settings: Any  # float64
     loss_scratch: Any  # (2, N), of the parameters' dtype
     squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
+    batch: Any  # (1,) of intp: samples of the batch
+    work: Any  # multiply-adds of a sample
+    is_sliced: Any  # 1 where threads take the fixed slices of the batch, `fastbp.runtime.groups`, else 0
+    regions: Any  # (·, REGION) of intp: the parallel regions of a step, see `fastbp.engine.steps`
+    sums: Any  # of each slice: sums over its samples
+    running: Any  # running statistics
 
 
 @kernel
-def forward(network_at, number, i0, i1, scratch):
-    """What each map does forward: z and h_out of rows i0:i1 of a layer. `scratch` is for a product."""
+def samples(network_at, number, part, i0, i1):
+    """What each map does with samples i0:i1 of the batch, which are part number `part`.
 
-
-@kernel
-def backward(network_at, number, i0, i1, scratch):
-    """What each map does backward: the delta of the row before, for rows i0:i1 of the batch."""
+    Forward: z and h_out. Backward: the delta of the row before. Its `statistics` are sums over the samples that it
+    needs before it goes forward, its `sums` are those of its gradient, before it goes backward.
+    """
 
 
 @kernel
@@ -95,14 +115,14 @@ def predict(out, N, C, scratch):
 
 
 def address_of_map(function: Any, network: Network) -> int:
-    """The address of a kernel like `forward` or `backward`."""
-    element = types.CPointer(typeof(network.params.dtype.type(0)))
-    return _address_of(function, network, (types.intp, types.intp, types.intp, element))
+    """The address of a kernel like `samples`; 0 for None."""
+    return 0 if function is None else _address_of(function, network, (types.intp,) * 4)
 
 
 def address_of_gradient(function: Any, network: Network) -> int:
-    """The address of a kernel like `gradient`."""
-    return _address_of(function, network, (*(types.intp,) * 4, types.CPointer(types.float64)))
+    """The address of a kernel like `gradient`; 0 for None."""
+    arguments = *(types.intp,) * 4, types.CPointer(types.float64)
+    return 0 if function is None else _address_of(function, network, arguments)
 
 
 def address_of_loss(function: Any, network: Network) -> int:
@@ -134,6 +154,12 @@ _addresses: dict[tuple[Any, Any], int] = {}
 def rows_of(workspace, begin, width, i0, i1):
     """Rows i0:i1 of what lies in the workspace from `begin` on, `width` wide."""
     return carray(at(workspace, begin + i0 * width), (i1 - i0, width))
+
+
+@kernel
+def slice_at(network_at, begin, C, H, W, i0, i1):
+    """Samples i0:i1 of what lies in lanes in the workspace from `begin` on, as (C, H, W, S)."""
+    return carray(at(view(network_at).workspace, begin + i0 * C * H * W), (C, H, W, i1 - i0))
 
 
 @kernel
@@ -174,6 +200,45 @@ def update_parameters(network_at, begin, grad, size, width, squares_at, coeffici
                 rows, count = at(W, row), min(ROW_GRAIN * width, size - row)
                 network.squares[squares_at + row // (ROW_GRAIN * width)] = sum_of_products((rows, rows), (), count)
     call_at(network.update, update, (network_at, begin, grad, size, coefficients))
+
+
+@kernel
+def sums_of(network_at, number, part):
+    """Pointer to the sums of a slice."""
+    network = view(network_at)
+    return at(network.sums, network.layers[number, SUMS_AT] + part * network.layers[number, SUMS_SIZE])
+
+
+@kernel
+def update_by_sums(network_at, number, part, parts, N, coefficients):
+    """`gradient` where each slice has left its share of dW, and of db after it, at the beginning of its sums.
+
+    The shares are added in the order of the slices.
+    """
+    network = view(network_at)
+    layer, dW = network.layers[number], at(network.gradients[part], 0)
+    rows, width, size, slices = layer[W_ROWS], layer[W_WIDTH], layer[W_ROWS] * layer[W_WIDTH], groups_of(N)
+    i0, i1 = boundary(rows, ROW_GRAIN, part, parts), boundary(rows, ROW_GRAIN, part + 1, parts)
+    W_given, b_given = shift(coefficients, layer[W_GIVEN_AT]), shift(coefficients, layer[B_GIVEN_AT])
+    count = max(ROW_GRAIN, CHUNK // width // ROW_GRAIN * ROW_GRAIN)
+    for start in range(i0, i1, count):
+        begin, end = start * width, min(start + count, i1) * width
+        add_slices(network_at, number, slices, begin, end - begin, dW)
+        squares_at = layer[SQUARES_AT] + start // ROW_GRAIN
+        update_parameters(network_at, layer[W_AT] + begin, dW, end - begin, width, squares_at, W_given)
+    if i0 == 0 and i1 > 0:
+        count, squares_at = layer[B_SIZE], layer[SQUARES_AT] + (rows + ROW_GRAIN - 1) // ROW_GRAIN
+        add_slices(network_at, number, slices, size, count, dW)
+        update_parameters(network_at, layer[B_AT], dW, count, count, squares_at, b_given)
+
+
+@kernel
+def add_slices(network_at, number, slices, begin, count, out):
+    """out = the sum over slices of `count` of their sums, from number `begin` on."""
+    for part in range(slices):
+        given = shift(sums_of(network_at, number, part), begin)
+        for i in range(count):
+            store(shift(out, i), load(shift(given, i)) + (load(shift(out, i)) if part else zero(load(out))))
 
 
 @kernel

@@ -72,7 +72,7 @@ def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size
         optimizer,
         network.params,
         W.dtype,
-        len(W),
+        (len(W),),
         batch_size,
         clips=True,
         threads=_openmp_effective_n_threads(),  # joblib and threadpoolctl set this

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
+from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, copy_line, images_of, line_size, slack
 from fastbp.runtime.lanes.tile import SHAPES, correlation_tile
@@ -75,49 +76,127 @@ class Correlation(NamedTuple):
     out_x: Any
 
 
-def correlations(words: Any, like: Any) -> None:
-    """Compute correlations one after the other, on several threads where that pays.
+def correlation(words: Any, like: Any) -> None:
+    """Compute a correlation, on several threads where that pays.
 
     Parameters
     ----------
-    words : ndarray (count, 31) of int64
-        The fields of a `Correlation` each, with addresses for pointers and the fields of its `images` in their place.
+    words : ndarray (31,) of int64
+        The fields of a `Correlation`, with addresses for pointers and the fields of its `images` in their place.
     like : ndarray
         Of the dtype of all arrays, float32 or float64.
     """
-    if not _correlations(threads.TEAM, words, like):
+    if not _correlation(threads.TEAM, words, like):
         threads.start()
-        _correlations(threads.TEAM, words, like)
+        _correlation(threads.TEAM, words, like)
 
 
 @kernel
-def _correlations(team, words, like):
+def _correlation(team, words, like):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
-    team_size, is_long, done = parts_of(team), False, True
-    for number in range(len(words)):
-        is_long = is_long or _multiply_adds(words[number]) >= threads.WORTH_A_REGION
+    is_long, done = _multiply_adds(words) >= threads.WORTH_A_REGION, True
+    correlation_at = record_pointer(_described(words, like))
     gil = release_gil(is_long)
-    for number in range(len(words)):
-        pointer = record_pointer(_correlation(words[number], like))
-        c = view(pointer)
-        shape = _shape_for(c.maps)
-        filters = allocate(c.out, (c.maps + _HEIGHTS[shape]) * c.images.C * c.U * c.V)
-        _order_filters(c, _HEIGHTS[shape], filters)
-        slices = max(1, (c.N + SLICE - 1) // SLICE)
-        is_shared = is_long and team_size > 1
-        blocks = min(c.y1 - c.y0, (PARTS_OF_A_THREAD * team_size + slices - 1) // slices) if is_shared else 1
-        if is_shared:
-            done = in_parallel(team, blocks * slices, correlate, (pointer, blocks, shape, filters)) and done
-        else:
-            for part in range(slices):
-                correlate(part, slices, pointer, blocks, shape, filters)
-        release(filters)
+    if is_long and parts_of(team) > 1:
+        done = _correlate_together(team, correlation_at)
+    else:
+        correlate_alone(correlation_at)
     take_gil(gil)
     return done
 
 
 @kernel
-def _correlation(words, like):
+def _correlate_together(team, correlation_at):
+    """Compute a correlation by parts that threads claim; returns whether there are threads."""
+    c = view(correlation_at)
+    shape = _shape_for(c.maps)
+    filters = allocate(c.out, (c.maps + _HEIGHTS[shape]) * c.images.C * c.U * c.V)
+    _order_filters(c, _HEIGHTS[shape], filters)
+    slices = max(1, (c.N + SLICE - 1) // SLICE)
+    blocks = min(c.y1 - c.y0, (PARTS_OF_A_THREAD * parts_of(team) + slices - 1) // slices)
+    done = in_parallel(team, blocks * slices, correlate, (correlation_at, blocks, shape, filters))
+    release(filters)
+    return done
+
+
+@kernel
+def correlate_alone(correlation_at):
+    """Compute a correlation in this thread."""
+    noinline()  # convolutions forward and backward would each compile it
+    c = view(correlation_at)
+    shape = _shape_for(c.maps)
+    filters = allocate(c.out, (c.maps + _HEIGHTS[shape]) * c.images.C * c.U * c.V)
+    _order_filters(c, _HEIGHTS[shape], filters)
+    slices = max(1, (c.N + SLICE - 1) // SLICE)
+    for part in range(slices):
+        correlate(part, slices, correlation_at, np.intp(1), shape, filters)
+    release(filters)
+
+
+@kernel
+def convolution_of(images, N, W, b, F, FH, FW, stride, pad, out):
+    """The correlation of images with filters W (F, C, FH, FW) that is a convolution forward; `out` are images, too."""
+    zero, one = np.intp(0), np.intp(1)
+    return Correlation(
+        images, N, W, images.C * FH * FW, FH * FW, FW, one, b, one, F, FH, FW, stride, one, -pad, -pad,
+        zero, out.H, zero, out.W, out.at, out.c, out.h, out.w,
+    )  # fmt: skip
+
+
+@kernel
+def phase_of(dout, N, W, FH, FW, stride, pad, nothing, dx, i, j):
+    """The correlation that gives the pixels (y, x) of dx with y + pad = i and x + pad = j modulo the stride.
+
+    Only every stride-th place of the filters W meets such pixels. Pixels that none meets are 0. `nothing` points to 0.
+    """
+    zero, one = np.intp(0), np.intp(1)
+    y0, y1 = -((i - pad) // stride), -((i - pad - dx.H) // stride)
+    x0, x1 = -((j - pad) // stride), -((j - pad - dx.W) // stride)
+    U, V = max(zero, (FH - i + stride - 1) // stride), max(zero, (FW - j + stride - 1) // stride)
+    pixels = shift(dx.at, (i - pad) * dx.h + (j - pad) * dx.w)
+    return Correlation(
+        dout, N, shift(W, i * FW + j), FH * FW, dx.C * FH * FW, stride * FW, stride, nothing, zero, dx.C, U, V,
+        one, -one, zero, zero, y0, y1, x0, x1, pixels, dx.c, stride * dx.h, stride * dx.w,
+    )  # fmt: skip
+
+
+def phases(words: Any, like: Any) -> None:
+    """Compute the gradient of a convolution by its input, on several threads where that pays.
+
+    Parameters
+    ----------
+    words : ndarray (22,) of int64
+        The fields of dout and of dx as `Images`, with addresses for pointers; samples, the address of the filters,
+        their height and width, stride and pad.
+    like : ndarray
+        Of the dtype of all arrays, float32 or float64.
+    """
+    if not _phases(threads.TEAM, words, like):
+        threads.start()
+        _phases(threads.TEAM, words, like)
+
+
+@kernel
+def _phases(team, words, like):
+    """Returns whether it was done: not where threads that it would be worth are not there yet."""
+    pointer, done, stride = at(like, 0), True, words[20]
+    dout, dx = images_of(words, pointer), images_of(words[8:], pointer)
+    W, nothing = located(pointer, words[17]), zeros(pointer)
+    is_long = words[16] * dout.C * dx.C * words[18] * words[19] * dout.H * dout.W >= threads.WORTH_A_REGION
+    gil = release_gil(is_long)
+    for i in range(stride):
+        for j in range(stride):
+            phase = phase_of(dout, words[16], W, words[18], words[19], stride, words[21], nothing, dx, i, j)
+            if is_long and parts_of(team) > 1:
+                done = _correlate_together(team, record_pointer(phase)) and done
+            else:
+                correlate_alone(record_pointer(phase))
+    take_gil(gil)
+    return done
+
+
+@kernel
+def _described(words, like):
     """The correlation that words describe; elements are as in `like`."""
     pointer = at(like, 0)
     return Correlation(

@@ -103,6 +103,23 @@ def _filter_gradient(team, words, total):
 
 
 @kernel
+def filter_sums(images, dout, N, FH, FW, stride, pad, total):
+    """dW (F, C, FH, FW) and then db of some samples, formed in this thread."""
+    noinline()
+    F, K = dout.C, images.C * FH * FW
+    height = _height_for(F)
+    tiles = (F + height - 1) // height * ((K + PLACES - 1) // PLACES)
+    size = tiles * tile_sums(total, height) + F
+    sums = allocate(total, size)
+    gradient = record_pointer(FilterGradient(images, dout, N, FH, FW, stride, pad, height, sums, size))
+    sum_group(np.intp(0), np.intp(1), gradient)
+    _in_order(sums, F, K, height, tile_sums(total, height), total)
+    for f in range(F):
+        store(shift(total, F * K + f), load(shift(sums, size - F + f)))
+    release(sums)
+
+
+@kernel
 def _height_for(F):
     """The height with the fewest rows to spare."""
     best, fewest = GRADIENT_HEIGHTS[0], F + GRADIENT_HEIGHTS[0]

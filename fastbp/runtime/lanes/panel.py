@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.jit import kernel, noinline
@@ -42,6 +44,12 @@ class Columns(NamedTuple):
 def images_of(words, like):
     """The images that words describe: an address and the further fields; elements are as at `like`."""
     return Images(located(like, words[0]), words[1], words[2], words[3], words[4], words[5], words[6], words[7])
+
+
+@kernel
+def slice_of(memory, i0, S, C, H, W):
+    """Images i0:i0 + S of memory that has the samples of a slice side by side, (C, H, W, S)."""
+    return Images(shift(memory, i0 * C * H * W), np.intp(1), H * W * S, W * S, S, C, H, W)
 
 
 @kernel

@@ -1,0 +1,119 @@
+"""How samples come into the workspace, and from one layout to the other.
+
+A network that begins with images takes a batch straight into lanes. Between a layer that takes lanes and one that takes
+rows stands a row of the table that moves nothing but elements.
+"""
+
+from __future__ import annotations
+
+from fastbp.ops.contract import Map
+from fastbp.ops.state import (
+    D_IN,
+    DELTA,
+    DELTA_BEFORE,
+    H_IN,
+    LANES,
+    LAYOUT,
+    Z_OUT,
+    activate,
+    apply_slope,
+)
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import at, load, shift, store, view
+
+
+@kernel
+def gather_rows(x, D, samples, i0, i1, scale, out):
+    """Rows i0:i1 of out = the rows of x, D wide, that `samples` names there, times `scale`."""
+    for i in range(i0, i1):
+        row, out_row = shift(x, load(shift(samples, i)) * D), shift(out, i * D)
+        for j in range(D):
+            store(shift(out_row, j), load(shift(row, j)) * scale)
+
+
+@kernel
+def gather_lanes(x, D, samples, i0, i1, scale, out):
+    """The same for a slice i0:i1, with its samples side by side: (D, S) from element i0·D of out on."""
+    S = i1 - i0
+    for n in range(S):
+        row, lane = shift(x, load(shift(samples, i0 + n)) * D), shift(out, i0 * D + n)
+        for d in range(D):
+            store(shift(lane, d * S), load(shift(row, d)) * scale)
+
+
+@kernel
+def turn(source, lines, width, target):
+    """target (width, lines) = source (lines, width), turned. Blocks stay in the first-level cache."""
+    for first in range(0, lines, _BLOCK):
+        for begin in range(0, width, _BLOCK):
+            for i in range(first, min(first + _BLOCK, lines)):
+                for j in range(begin, min(begin + _BLOCK, width)):
+                    store(shift(target, j * lines + i), load(shift(source, i * width + j)))
+
+
+_BLOCK = 32
+
+
+@kernel
+def _turn_samples(network_at, number, source, target, i0, i1, to_lanes):
+    network = view(network_at)
+    D, S = network.layers[number, D_IN], i1 - i0
+    given, turned = at(network.workspace, source + i0 * D), at(network.workspace, target + i0 * D)
+    if to_lanes:
+        turn(given, S, D, turned)
+    else:
+        turn(given, D, S, turned)
+
+
+@kernel
+def _forward(network_at, number, part, i0, i1):
+    layer = view(network_at).layers[number]
+    _turn_samples(network_at, number, layer[H_IN], layer[Z_OUT], i0, i1, layer[LAYOUT] != LANES)
+    activate(network_at, number, i0, i1)
+
+
+@kernel
+def _backward(network_at, number, part, i0, i1):
+    layer = view(network_at).layers[number]
+    _turn_samples(network_at, number, layer[DELTA], layer[DELTA_BEFORE], i0, i1, layer[LAYOUT] == LANES)
+    apply_slope(network_at, number - 1, layer[DELTA_BEFORE], i0, i1)
+
+
+@kernel
+def _copy(network_at, number, source, target, i0, i1):
+    network = view(network_at)
+    D = network.layers[number, D_IN]
+    given, copied = at(network.workspace, source), at(network.workspace, target)
+    for k in range(i0 * D, i1 * D):
+        store(shift(copied, k), load(shift(given, k)))
+
+
+@kernel
+def _copy_forward(network_at, number, part, i0, i1):
+    layer = view(network_at).layers[number]
+    _copy(network_at, number, layer[H_IN], layer[Z_OUT], i0, i1)
+    activate(network_at, number, i0, i1)
+
+
+@kernel
+def _copy_backward(network_at, number, part, i0, i1):
+    layer = view(network_at).layers[number]
+    _copy(network_at, number, layer[DELTA], layer[DELTA_BEFORE], i0, i1)
+    apply_slope(network_at, number - 1, layer[DELTA_BEFORE], i0, i1)
+
+
+# The map of an activation without a layer before it.
+COPY = Map(_copy_forward, _copy_backward)
+
+# LAYOUT of its row is that of its input; the output has the other one.
+TURN = Map(_forward, _backward)
+
+
+@kernel
+def gather(data, workspace, layout, D, samples, i0, i1, begin):
+    """Samples i0:i1 of a batch, as the first row of the table takes them."""
+    out = at(workspace, begin)
+    if layout == LANES:
+        gather_lanes(at(data.x, 0), D, samples, i0, i1, data.scale, out)
+    else:
+        gather_rows(at(data.x, 0), D, samples, i0, i1, data.scale, out)

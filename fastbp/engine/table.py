@@ -1,0 +1,259 @@
+"""The table of a network: its layers in rows of machine words, and where in memory everything lies.
+
+A row is a map and the activation after it. A layer takes its samples in rows, in lanes, or in either (`Map.layout`).
+Where two layers do not agree, a row between them turns the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastbp.checks import Array, DType
+from fastbp.engine.arrangement import COPY, TURN
+from fastbp.engine.steps import BACKWARD_FROM, BACKWARD_TO, FORWARD_FROM, FORWARD_TO, REGION, SUMS_FROM
+from fastbp.ops import state
+from fastbp.ops.contract import LAYERS, Activation, LayerRecord, Map, Shape, settings_of
+from fastbp.ops.state import COEFFICIENTS, COLUMNS, LANES, ROWS
+from fastbp.runtime.gemm import epilogue
+from fastbp.runtime.gemm.multiply import ROW_GRAIN
+from fastbp.runtime.groups import groups_of
+from fastbp.runtime.vectors import VECTOR_BYTES
+
+
+class Mapped(NamedTuple):
+    """A layer with a map, and the shapes of a sample that it takes and gives."""
+
+    layer: Any
+    record: LayerRecord
+    shape: Shape
+    out: Shape
+
+
+def mapped(layers: Iterable[Any], shape: Shape) -> Iterator[Mapped]:
+    """Known layers with the shapes of a sample between them, checked.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not fit what comes to it.
+    """
+    whose = "x: expected samples"
+    for layer in layers:
+        record = LAYERS[type(layer)]
+        out = shape if record.map is None else record.map.shape(layer, shape, whose)
+        yield Mapped(layer, record, shape, out)
+        shape = out
+        if record.map is not None and record.map.gradient is not None:
+            whose = "layers: expected outputs"
+
+
+def output_shape(layers: Iterable[Any], shape: Shape) -> Shape:
+    """The shape of a sample of the outputs of known layers for that of the inputs."""
+    for each in mapped(layers, shape):
+        shape = each.out
+    return shape
+
+
+class _Allotment:
+    """Places in a flat array, each at the beginning of a cache line."""
+
+    def __init__(self, dtype: DType) -> None:
+        self._line = VECTOR_BYTES // dtype.itemsize
+        self.size = 0
+
+    def take(self, count: int) -> int:
+        begin = self.size
+        self.size += -(-count // self._line) * self._line
+        return begin
+
+
+class Table:
+    """The table of a network.
+
+    Attributes
+    ----------
+    rows : ndarray (rows, COLUMNS)
+    places : list of int
+        Where each parameter begins.
+    counted : list of (int, layer, str)
+        The rows, layers and attributes that count steps.
+    running : list of (int, layer, str)
+        Where running statistics begin, and the layers and attributes.
+    is_sliced : bool
+        Whether a layer takes lanes, or forms sums over samples.
+    work_of_sample : int
+        Multiply-adds, about.
+    regions : ndarray (·, REGION)
+    """
+
+    def __init__(self, layers: Iterable[Any], shape: Shape, batch_size: int, dtype: DType) -> None:
+        self.parameters, self.work = _Allotment(np.dtype(np.float64)), _Allotment(dtype)
+        self.sums, self.statistics = _Allotment(dtype), _Allotment(dtype)
+        self.places: list[int] = []
+        self.counted: list[tuple[int, Any, str]] = []
+        self.running: list[tuple[int, Any, str]] = []
+        self._kinds: list[tuple[Map, Activation | None]] = []
+        self._names: list[str] = []
+        self._settings: list[float] = []
+        self._scales: list[float] = []
+        self._dtype, self._batch_size = dtype, batch_size
+        self._rows: list[Array] = []
+        self._lay_out([*mapped(layers, shape)])
+        self.rows = np.array(self._rows)
+        self._place_samples()
+        self._place_squares()
+        is_lane = bool(np.any(self.rows[:, state.LAYOUT] == LANES))
+        self.is_sliced = is_lane or any(kind.sums is not None for kind, _ in self._kinds)
+        self.work_of_sample = self._work()
+        self.regions = self._regions()
+        self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)
+        # It tells plans of the same sizes apart. Addresses are no part of it: they differ from run to run.
+        self.key = (str(self._names), self.rows.tobytes(), self.settings.tobytes())
+
+    def _lay_out(self, layers: list[Mapped]) -> None:
+        """A row for each map, and for each turn between two of them."""
+        wanted = [None if each.record.map is None else each.record.map.layout(each.shape) for each in layers]
+        layout = next((each for each in wanted if each is not None), ROWS)
+        for each, wish in zip(layers, wanted, strict=True):
+            self._names.append(type(each.layer).__name__)
+            if wish not in (None, layout):
+                self._add(TURN, each.shape, each.shape, layout)
+                layout = wish
+            if each.record.map is None:
+                if not self._rows or self._kinds[-1][1] is not None:
+                    self._add(COPY, each.shape, each.shape, layout)
+                self._activate(each)
+            elif each.record.map.forward is not None:
+                self._add(each.record.map, each.shape, each.out, layout)
+                self._describe(each, each.record.map)
+        if not self._rows:
+            self._add(COPY, layers[-1].out, layers[-1].out, layout)
+        if layout == LANES:
+            self._add(TURN, layers[-1].out, layers[-1].out, layout)
+
+    def _add(self, kind: Map, shape: Shape, out: Shape, layout: int) -> None:
+        row = np.full(COLUMNS, -1, np.intp)
+        row[[state.D_IN, state.M_OUT, state.LAYOUT]] = math.prod(shape), math.prod(out), layout
+        row[[state.IN_C, state.IN_H, state.IN_W]] = _image(shape)
+        row[[state.OUT_C, state.OUT_H, state.OUT_W]] = _image(out)
+        row[[state.W_ROWS, state.W_WIDTH, state.B_SIZE, state.SUMS_SIZE]] = 0
+        self._rows.append(row)
+        self._kinds.append((kind, None))
+        self._scales.append(1.0)
+
+    def _activate(self, each: Mapped) -> None:
+        """Let the last row end with an activation."""
+        self._kinds[-1] = self._kinds[-1][0], each.record.activation
+        self._rows[-1][state.SETTINGS_AT] = len(self._settings)
+        self._settings += settings_of(each.record, each.layer)
+
+    def _describe(self, each: Mapped, kind: Map) -> None:
+        """What the last row has of its layer."""
+        row, layer = self._rows[-1], each.layer
+        self._place_parameters(row, each.record, layer)
+        words = kind.words(layer)
+        row[state.WORD : state.WORD + len(words)] = words
+        self._scales[-1] = kind.scale(layer)
+        row[state.MEMORY_AT] = self.work.take(self._batch_size * kind.memory(layer, each.shape, each.out))
+        row[state.SUMS_SIZE] = kind.sums_size(layer, each.shape)
+        row[state.SUMS_AT] = self.sums.take(int(row[state.SUMS_SIZE]) * groups_of.py_func(self._batch_size))
+        if kind.counter:
+            self.counted.append((len(self._rows) - 1, layer, kind.counter))
+        values = sum(getattr(layer, name).size for name in kind.running)
+        row[state.RUNNING_AT] = place = self.statistics.take(values)
+        for name in kind.running:
+            self.running.append((place, layer, name))
+            place += getattr(layer, name).size
+
+    def _place_parameters(self, row: Array, record: LayerRecord, layer: Any) -> None:
+        columns = (state.W_AT, state.W_GIVEN_AT), (state.B_AT, state.B_GIVEN_AT)
+        names = getattr(layer, "parameter_names", ())
+        if len(names) > len(columns):
+            raise ValueError(
+                f"{type(layer).__name__}: expected at most {len(columns)} parameters, got {', '.join(names)}; "
+                f"give fastbp.ops.state columns for more"
+            )
+        for name, (place, given_at) in zip(names, columns, strict=False):
+            value = getattr(layer, name)
+            row[place] = self.parameters.take(value.size)
+            row[given_at] = 0 if name in record.decayed else COEFFICIENTS
+            self.places.append(int(row[place]))
+            if place == state.W_AT:
+                row[[state.W_ROWS, state.W_WIDTH]] = len(value), math.prod(value.shape[1:])
+            else:
+                row[state.B_SIZE] = value.size
+
+    def _place_samples(self) -> None:
+        """Where activations and deltas lie. Deltas before the first layer with parameters are not formed."""
+        size, first = self._batch_size, self._first_with_parameters()
+        self.rows[0, state.H_IN] = self.work.take(size * int(self.rows[0, state.D_IN]))
+        for number, row in enumerate(self.rows):
+            if number:
+                row[state.H_IN] = self.rows[number - 1, state.H_OUT]
+                if number > first:
+                    row[state.DELTA_BEFORE] = self.rows[number - 1, state.DELTA]
+            outputs = size * int(row[state.M_OUT])
+            activation = self._kinds[number][1]
+            row[state.H_OUT] = row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
+            if activation is not None and activation.reads_input:
+                row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
+            row[state.DELTA] = self.work.take(outputs)
+            row[state.SETTINGS_AT] = max(0, row[state.SETTINGS_AT])
+        self.targets_at = self.work.take(size * int(self.rows[-1, state.M_OUT]))
+
+    def _first_with_parameters(self) -> int:
+        with_parameters = [kind.gradient is not None for kind, _ in self._kinds]
+        return with_parameters.index(True) if any(with_parameters) else 0
+
+    def _place_squares(self) -> None:
+        """Where sums of squares of parameters begin, and how many there are."""
+        grains = -(-self.rows[:, state.W_ROWS] // ROW_GRAIN)
+        grains += self.rows[:, state.B_GIVEN_AT] == 0  # one for a b that decays
+        self.rows[:, state.SQUARES_AT] = np.cumsum(grains) - grains
+        self.squares = int(grains.sum())
+
+    def _work(self) -> int:
+        """Multiply-adds of a sample forward, about: each parameter counts for each place of the output."""
+        places = self.rows[:, state.OUT_H] * self.rows[:, state.OUT_W]
+        parameters = self.rows[:, state.W_ROWS] * self.rows[:, state.W_WIDTH] + self.rows[:, state.B_SIZE]
+        return int(np.sum(places * parameters))
+
+    def _regions(self) -> Array:
+        """The parallel regions of the samples of a step. A layer with statistics ends one, forward and backward."""
+        last, first = len(self.rows) - 1, self._first_with_parameters()
+        whole = [number for number, (kind, _) in enumerate(self._kinds) if kind.statistics is not None]
+        regions = np.full((1 + len(whole), REGION), -1, np.intp)
+        regions[:, FORWARD_FROM], regions[:, FORWARD_TO] = [0, *whole], [*whole, last + 1]
+        regions[:, BACKWARD_TO] = 0
+        behind = [number for number in reversed(whole) if number > first]
+        back = np.full((len(behind), REGION), last + 1, np.intp)
+        regions = np.concatenate([regions, back])
+        begin = len(whole)
+        regions[begin:, BACKWARD_FROM] = [last, *behind]
+        regions[begin:, SUMS_FROM] = [last, *(number - 1 for number in behind)]
+        regions[begin:, BACKWARD_TO] = [*behind, first]
+        return regions
+
+    def link(self, network: state.Network) -> None:
+        """Complete the table: the addresses of kernels."""
+        for row, (kind, activation) in zip(self.rows, self._kinds, strict=True):
+            for column, function in (
+                (state.FORWARD, kind.forward),
+                (state.BACKWARD, kind.backward),
+                (state.SUMS, kind.sums),
+                (state.STATISTICS, kind.statistics),
+            ):
+                row[column] = state.address_of_map(function, network)
+            row[state.GRADIENT] = state.address_of_gradient(kind.gradient, network)
+            row[[state.EPILOGUE, state.SLOPE]] = epilogue.NONE
+            if activation is not None:
+                row[state.EPILOGUE] = epilogue.checked(activation.epilogue(self._dtype))
+                row[state.SLOPE] = epilogue.checked(activation.slope_epilogue(self._dtype))
+
+
+def _image(shape: Shape) -> Shape:
+    return shape if len(shape) == 3 else (math.prod(shape), 1, 1)

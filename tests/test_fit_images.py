@@ -1,0 +1,247 @@
+"""`fit` and the loop of gradients and updates train any convolutional network alike, on any number of threads."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, note, settings
+from hypothesis import strategies as st
+
+from fastbp import Sequential, num_threads
+from fastbp.layers import (
+    GELU,
+    Affine,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    IdentityWithLoss,
+    LayerNormalization,
+    MatMul,
+    Pooling,
+    ReLU,
+    Reshape,
+    SoftmaxWithLoss,
+    Tanh,
+)
+from fastbp.ops.contract import ACTIVATIONS
+from fastbp.optimizers import OPTIMIZERS, Adam
+
+CLASSES = 3
+STEPS = 50
+
+
+def drawn(rng, *shape):
+    return rng.standard_normal(shape) / max(1.0, np.prod(shape[1:])) ** 0.5
+
+
+def convolution(FN, FH, FW, stride, pad):
+    def make(rng, shape):
+        if len(shape) != 3 or shape[1] + 2 * pad < FH or shape[2] + 2 * pad < FW:
+            return None
+        return Convolution(drawn(rng, FN, shape[0], FH, FW), 0.1 * drawn(rng, FN), stride, pad)
+
+    return make
+
+
+def pooling(pool_h, pool_w, stride, pad, mode):
+    pad = min(pad, pool_h - 1, pool_w - 1)
+
+    def make(rng, shape):
+        if len(shape) != 3 or shape[1] + 2 * pad < pool_h or shape[2] + 2 * pad < pool_w:
+            return None
+        return Pooling(pool_h, pool_w, stride, pad, mode)
+
+    return make
+
+
+def affine(M):
+    return lambda rng, shape: Affine(drawn(rng, M, int(np.prod(shape))).T.copy(), 0.1 * drawn(rng, M))
+
+
+def matmul(M):
+    return lambda rng, shape: MatMul(drawn(rng, M, int(np.prod(shape))).T.copy())
+
+
+def batch_normalization(momentum):
+    return lambda rng, shape: BatchNormalization(1 + drawn(rng, shape[0]), drawn(rng, shape[0]), momentum)
+
+
+def layer_normalization(axes):
+    return lambda rng, shape: LayerNormalization(1 + drawn(rng, *shape[-axes:]), drawn(rng, *shape[-axes:]))
+
+
+def dropout(ratio, seed):
+    return lambda rng, shape: Dropout(ratio, seed)
+
+
+def other(kind):
+    return lambda rng, shape: kind()
+
+
+def turned(rng, shape):
+    return Reshape(shape[::-1])
+
+
+def layers():
+    """Functions that make a layer for samples of a shape; None where there is none."""
+    few = st.integers(1, 3)
+    return st.one_of(
+        st.builds(convolution, st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), few, st.integers(0, 3)),
+        st.builds(convolution, st.integers(1, 9), few, few, st.just(1), st.integers(0, 2)),
+        st.builds(pooling, few, few, few, st.integers(0, 1), st.sampled_from(["max", "average"])),
+        st.builds(affine, st.integers(1, 20)),
+        st.builds(matmul, st.integers(1, 20)),
+        st.builds(batch_normalization, st.sampled_from([0.0, 0.9])),
+        st.builds(layer_normalization, few),
+        st.builds(dropout, st.floats(0, 0.6), st.integers(0, 2**63 - 1)),
+        st.builds(other, st.sampled_from([Flatten, *(record.layer for record in ACTIVATIONS.values())])),
+        st.just(turned),
+    )
+
+
+@st.composite
+def cases(draw):
+    """A function that makes the network, one that makes the optimizer, and the arguments of `fit`."""
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(3, 9), st.integers(3, 9)))
+    parts, weight_seed = draw(st.lists(layers(), min_size=1, max_size=6)), draw(st.integers(0, 2**32))
+    loss = draw(st.sampled_from([SoftmaxWithLoss, IdentityWithLoss]))
+    batch_size = draw(st.one_of(st.integers(1, 60), st.integers(48, 60)))
+    samples = draw(st.integers(batch_size, 2 * batch_size))
+    data_seed, is_weighted = draw(st.tuples(st.integers(0, 2**32), st.booleans()))
+    kind, rate, decay = draw(
+        st.tuples(st.sampled_from(OPTIMIZERS), st.floats(1e-4, 5e-3), st.sampled_from([0.0, 0.01]))
+    )
+
+    def data():
+        rng = np.random.default_rng(data_seed)
+        t = rng.integers(0, CLASSES, samples) if loss is SoftmaxWithLoss else rng.standard_normal((samples, CLASSES))
+        weights = rng.random(samples) + 0.1 if is_weighted else None
+        x = rng.standard_normal((samples, *shape))
+        return {"x": x, "t": t, "batch_size": batch_size, "sample_weight": weights}
+
+    def network():
+        rng, stack = np.random.default_rng(weight_seed), []
+        for part in (*parts, affine(CLASSES)):
+            layer = part(rng, run(stack, np.zeros((2, *shape))).shape[1:])
+            if layer is not None:
+                stack.append(layer)
+        stack = [layer for layer in stack if reset(layer)]
+        return Sequential(stack, loss())
+
+    # A bias before a normalization has the gradient 0, up to rounding, which 1/eps would make larger.
+    more = {"eps": 1e-2} if "eps" in kind().setting_names() else {}
+    return network, lambda: kind(rate, weight_decay=decay, **more), data
+
+
+def run(stack, x):
+    for layer in stack:
+        x = layer.forward(x)
+    return x
+
+
+def described(layer):
+    shapes = [np.shape(getattr(layer, name)) for name in getattr(layer, "parameter_names", ())]
+    numbers = {name: value for name, value in vars(layer).items() if isinstance(value, int | float | str)}
+    return type(layer).__name__, *shapes[:1], numbers
+
+
+def reset(layer):
+    """Undo what finding the shapes changed."""
+    if isinstance(layer, Dropout | BatchNormalization):
+        layer.step = 0
+    return True
+
+
+def looped(network, optimizer, x, t, batch_size, sample_weight):
+    """Losses of STEPS steps, as `fit` draws their batches."""
+    rng, losses = np.random.default_rng(0), []
+    while True:
+        order = rng.permutation(len(x))
+        for start in range(0, len(x), batch_size):
+            batch = order[start : start + batch_size]
+            given = {} if sample_weight is None else {"sample_weight": sample_weight[batch]}
+            optimizer.update(network.params, network.gradient(x[batch], t[batch], **given))
+            losses.append(network.last_layer.loss)
+        if len(losses) >= STEPS:
+            return losses
+
+
+def fitted(network, optimizer, arguments, threads=1, epochs=None):
+    """Losses of the steps."""
+    steps = -(-len(arguments["x"]) // arguments["batch_size"])
+    with num_threads(threads), warnings.catch_warnings():
+        warnings.simplefilter("error")  # no network of these is trained layer by layer
+        network.fit(**arguments, epochs=epochs or -(-STEPS // steps), optimizer=optimizer, seed=0, record_steps=True)
+    return network.history.steps
+
+
+def arrays(network, optimizer):
+    """All that training changes."""
+    found = dict(network.params)
+    for name in optimizer.state_names():
+        found |= {(name, key): value for key, value in (getattr(optimizer, name) or {}).items()}
+    for key, layer in network.layers.items():
+        for name in ("step", "running_mean", "running_var"):
+            if hasattr(layer, name):
+                found[key, name] = np.array(getattr(layer, name))
+    return found
+
+
+def assert_alike(got, expected, tolerance):
+    assert got.keys() == expected.keys()
+    for key, value in got.items():
+        assert value.shape == expected[key].shape, key
+        assert value.dtype == expected[key].dtype, key
+        largest = np.max(np.abs(expected[key]), initial=1.0)
+        np.testing.assert_allclose(value, expected[key], rtol=0, atol=tolerance * largest, err_msg=str(key))
+
+
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@given(case=cases())
+def test_fit_and_the_loop_train_any_network_alike(case):
+    make_network, make_optimizer, make_data = case
+    expected, optimizer, arguments = make_network(), make_optimizer(), make_data()
+    note(f"{[described(layer) for layer in expected.layers.values()]}, x {arguments['x'].shape}, {optimizer}")
+    losses = looped(expected, optimizer, **arguments)
+    assume(np.all(np.isfinite(losses)) and max(losses) < 1e3)
+    trained, its_optimizer = make_network(), make_optimizer()
+    its_losses = fitted(trained, its_optimizer, arguments)
+    assert_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), 1e-10)
+    np.testing.assert_allclose(its_losses, losses, rtol=1e-10, atol=1e-10)
+
+
+def deep_network(dtype):
+    rng = np.random.default_rng(0)
+    given = (
+        convolution(12, 3, 3, 1, 1), other(ReLU), convolution(8, 3, 3, 2, 1), batch_normalization(0.9), other(Tanh),
+        pooling(2, 2, 1, 1, "max"), dropout(0.2, 3), layer_normalization(3), pooling(2, 2, 2, 0, "average"),
+        affine(40), batch_normalization(0.9), other(GELU), affine(CLASSES),
+    )  # fmt: skip
+    shape, stack = (2, 12, 12), []
+    for part in given:
+        layer = part(rng, shape)
+        for name in getattr(layer, "parameter_names", ()):
+            setattr(layer, name, getattr(layer, name).astype(dtype))
+        if isinstance(layer, BatchNormalization):
+            layer.running_mean, layer.running_var = (np.zeros_like(layer.beta), np.ones_like(layer.beta))
+        stack.append(layer)
+        shape = run([layer], np.zeros((2, *shape), dtype)).shape[1:]
+    return Sequential([layer for layer in stack if reset(layer)], SoftmaxWithLoss())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch_size", [23, 100, 111])
+def test_no_bit_depends_on_the_number_of_threads(dtype, batch_size):
+    rng = np.random.default_rng(1)
+    x, t = (
+        rng.standard_normal((4 * batch_size + 7, 2, 12, 12)).astype(dtype),
+        rng.integers(0, CLASSES, 4 * batch_size + 7),
+    )
+    found = []
+    for threads in (1, 2, 3, 7):
+        network, optimizer = deep_network(dtype), Adam()
+        losses = fitted(network, optimizer, {"x": x, "t": t, "batch_size": batch_size}, threads, epochs=1)
+        found.append({**arrays(network, optimizer), "losses": np.array(losses)})
+    for others in found[1:]:
+        assert_alike(others, found[0], 0.0)
