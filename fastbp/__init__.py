@@ -9,6 +9,7 @@ from types import ModuleType
 
 from fastbp import functions, gradcheck, layers, network, optimizers, reference, saving
 from fastbp._version import __version__
+from fastbp.convolutional import DeepConvNet, LeNet, SimpleConvNet
 from fastbp.gradcheck import gradient_check, numerical_gradient, numerical_gradient_2d
 from fastbp.kernels import get_num_threads, num_threads, set_num_threads
 from fastbp.multi_layer import MultiLayerNet, MultiLayerNetExtend
@@ -20,11 +21,14 @@ from fastbp.training.history import History
 from fastbp.training.trainer import Trainer
 
 __all__ = [
+    "DeepConvNet",
     "History",
+    "LeNet",
     "MultiLayerNet",
     "MultiLayerNetExtend",
     "Progress",
     "Sequential",
+    "SimpleConvNet",
     "StopTraining",
     "Trainer",
     "TwoLayerNet",

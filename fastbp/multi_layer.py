@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbp import contents
-from fastbp.checks import Array, DType, generator, network_dtype, rate, whole_number
-from fastbp.layers import Affine, BatchNormalization, Dropout, Layer, SoftmaxWithLoss
+from fastbp.checks import rate, whole_number
+from fastbp.initialization import NewLayers
+from fastbp.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from fastbp.network import Parameters, Sequential
 from fastbp.ops.contract import ACTIVATIONS
 
@@ -57,19 +58,17 @@ class _Stack(Sequential):
             raise ValueError(
                 f"activation: expected one of {', '.join(activations)}, got {activation!r}; choose one of these"
             )
-        dtype = network_dtype(dtype)
-        rng = None if seed is None else generator(seed)
+        new = NewLayers(dtype, seed)
         layers: OrderedDict[str, Layer] = OrderedDict()
         for number, (D, M) in enumerate(pairwise(sizes), 1):
-            layers[f"Affine{number}"] = Affine(_weights(D, M, weight_init_std, dtype, rng), np.zeros(M, dtype))
+            layers[f"Affine{number}"] = new.affine(D, M, _deviation(weight_init_std, D))
             if number == len(sizes) - 1:
                 break
             if is_normalized:
-                layers[f"BatchNorm{number}"] = BatchNormalization(np.ones(M, dtype), np.zeros(M, dtype))
+                layers[f"BatchNorm{number}"] = BatchNormalization(np.ones(M, new.dtype), np.zeros(M, new.dtype))
             layers[f"Activation_function{number}"] = activations[activation]()
             if dropout_ratio is not None:
-                own = None if rng is None else int(rng.integers(0, 2**63 - 1))
-                layers[f"Dropout{number}"] = Dropout(dropout_ratio, own)
+                layers[f"Dropout{number}"] = new.dropout(dropout_ratio)
         super().__init__(layers, SoftmaxWithLoss())
         self.weight_decay_lambda = weight_decay_lambda
 
@@ -177,13 +176,12 @@ class MultiLayerNetExtend(_Stack):
         )
 
 
-def _weights(D: int, M: int, std: float | str, dtype: DType, rng: np.random.Generator | None) -> Array:
-    if isinstance(std, str):
-        if std.lower() not in _VARIANCES:
-            raise ValueError(
-                f"weight_init_std: expected a number or one of {', '.join(_VARIANCES)}, got {std!r}; give one of these"
-            )
-        std = (_VARIANCES[std.lower()] / D) ** 0.5
-    normal: Any = np.random.standard_normal if rng is None else rng.standard_normal
-    W: Array = (rate("weight_init_std", std) * normal((D, M))).astype(dtype)
-    return W
+def _deviation(std: float | str, D: int) -> float:
+    """The standard deviation of weights with D inputs."""
+    if not isinstance(std, str):
+        return rate("weight_init_std", std)
+    if std.lower() not in _VARIANCES:
+        raise ValueError(
+            f"weight_init_std: expected a number or one of {', '.join(_VARIANCES)}, got {std!r}; give one of these"
+        )
+    return math.sqrt(_VARIANCES[std.lower()] / D)

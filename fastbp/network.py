@@ -14,15 +14,14 @@ from fastbp.checks import (
     Array,
     as_array,
     float_dtype,
-    generator,
-    network_dtype,
     rate,
     rows,
     sample_weights,
     whole_number,
 )
 from fastbp.gradcheck import numerical_gradient
-from fastbp.layers import Affine, Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.initialization import NewLayers
+from fastbp.layers import Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
 from fastbp.ops.contract import LAYERS, set_state, state_names, state_of
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import target
@@ -358,17 +357,11 @@ class TwoLayerNet(Sequential):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
         for name, size in sizes.items():
             whole_number(name, size, 1, "give the number of neurons")
-        dtype, deviation = network_dtype(dtype), rate("weight_init_std", weight_init_std)
-        normal = np.random.standard_normal if seed is None else generator(seed).standard_normal
-
-        def affine(rows: int, columns: int) -> Affine:
-            W = (deviation * normal((rows, columns))).astype(dtype)
-            return Affine(W, np.zeros(columns, dtype))
-
+        new, deviation = NewLayers(dtype, seed), rate("weight_init_std", weight_init_std)
         layers: OrderedDict[str, Layer] = OrderedDict()
-        layers["Affine1"] = affine(input_size, hidden_size)
+        layers["Affine1"] = new.affine(input_size, hidden_size, deviation)
         layers["Relu1"] = ReLU()
-        layers["Affine2"] = affine(hidden_size, output_size)
+        layers["Affine2"] = new.affine(hidden_size, output_size, deviation)
         super().__init__(layers, SoftmaxWithLoss())
 
     @property

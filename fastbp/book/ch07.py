@@ -18,10 +18,9 @@ from fastbp.book.layers import Affine, Convolution, Pooling, Relu
 from fastbp.book.network import ImageNetwork
 from fastbp.book.util import conv_output_size
 from fastbp.checks import Array
+from fastbp.convolutional import SIMPLE_FILTERS
 
 __all__ = ["OrderedDict", "SimpleConvNet", "numerical_gradient", "os", "pickle", "sys", *layers.__all__]  # noqa: PLE0604
-
-_FILTERS = {"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1}
 
 
 class SimpleConvNet(ImageNetwork):
@@ -41,7 +40,7 @@ class SimpleConvNet(ImageNetwork):
     def __init__(
         self,
         input_dim: tuple[int, int, int] = (1, 28, 28),
-        conv_param: Mapping[str, int] = _FILTERS,
+        conv_param: Mapping[str, int] = SIMPLE_FILTERS,
         hidden_size: int = 100,
         output_size: int = 10,
         weight_init_std: float = 0.01,

@@ -16,12 +16,9 @@ from fastbp.book.layers import *  # noqa: F403
 from fastbp.book.layers import Affine, Convolution, Dropout, Pooling, Relu
 from fastbp.book.network import ImageNetwork
 from fastbp.checks import Array
+from fastbp.convolutional import DEEP_FILTERS
 
 __all__ = ["DeepConvNet", "OrderedDict", "os", "pickle", "sys", *layers.__all__]  # noqa: PLE0604 - a list of strings
-
-
-def _filters(filter_num: int, pad: int = 1) -> dict[str, int]:
-    return {"filter_num": filter_num, "filter_size": 3, "pad": pad, "stride": 1}
 
 
 _PIXELS = 64 * 4 * 4  # that the last pooling leaves of an image of 28×28
@@ -49,12 +46,12 @@ class DeepConvNet(ImageNetwork):
     def __init__(
         self,
         input_dim: tuple[int, int, int] = (1, 28, 28),
-        conv_param_1: Mapping[str, int] = _filters(16),
-        conv_param_2: Mapping[str, int] = _filters(16),
-        conv_param_3: Mapping[str, int] = _filters(32),
-        conv_param_4: Mapping[str, int] = _filters(32, pad=2),
-        conv_param_5: Mapping[str, int] = _filters(64),
-        conv_param_6: Mapping[str, int] = _filters(64),
+        conv_param_1: Mapping[str, int] = DEEP_FILTERS[0],
+        conv_param_2: Mapping[str, int] = DEEP_FILTERS[1],
+        conv_param_3: Mapping[str, int] = DEEP_FILTERS[2],
+        conv_param_4: Mapping[str, int] = DEEP_FILTERS[3],
+        conv_param_5: Mapping[str, int] = DEEP_FILTERS[4],
+        conv_param_6: Mapping[str, int] = DEEP_FILTERS[5],
         hidden_size: int = 50,
         output_size: int = 10,
     ) -> None:
