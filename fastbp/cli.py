@@ -19,14 +19,13 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from fastbp import kernels
+from fastbp import demonstrations, kernels, optimizers
 from fastbp._version import __version__
 from fastbp.data import Dataset, load_digits, load_mnist
 from fastbp.extras import require
 from fastbp.gradcheck import gradient_check
-from fastbp.network import TwoLayerNet
+from fastbp.network import Sequential, TwoLayerNet
 from fastbp.ops.contract import use_reference
-from fastbp.optimizers import SGD
 from fastbp.training.display import Bar
 from fastbp.training.fit import Progress, StopTraining
 from fastbp.training.history import History, check_picture
@@ -66,22 +65,45 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    training = commands.add_parser("train", help="train a two-layer network on images of digits")
+    training = commands.add_parser("train", help="train a network on images of digits")
     training.set_defaults(run=_train)
     training.add_argument("--data", choices=["digits", "mnist"], default="digits", help="8×8 or 28×28 images")
     training.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)"
     )
-    training.add_argument("--epochs", type=_whole_number(1), default=30, metavar="N", help="(default: 30)")
+    training.add_argument(
+        "--network",
+        choices=demonstrations.NETWORKS,
+        default="two-layer",
+        help="the book's, or LeNet-5 (default: two-layer)",
+    )
+    training.add_argument(
+        "--epochs", type=_whole_number(1), metavar="N", help=f"(default: {demonstrations.defaults('epochs')})"
+    )
     training.add_argument("--batch-size", type=_whole_number(1), default=100, metavar="N", help="(default: 100)")
-    training.add_argument("--lr", type=_rate, default=0.3, metavar="RATE", help="of SGD (default: 0.3)")
-    training.add_argument("--dtype", choices=["float32", "float64"], default="float64")
+    training.add_argument(
+        "--optimizer",
+        choices=[kind.__name__.lower() for kind in optimizers.OPTIMIZERS],
+        help=f"(default: {demonstrations.defaults('optimizer')})",
+    )
+    training.add_argument(
+        "--lr",
+        type=_rate,
+        metavar="RATE",
+        help=f"(default: {demonstrations.defaults('lr')}; that of a given optimizer)",
+    )
+    training.add_argument(
+        "--dtype", choices=["float32", "float64"], help=f"(default: {demonstrations.defaults('dtype')})"
+    )
     training.add_argument(
         "--seed", type=_whole_number(0), default=0, metavar="N", help="of the weights and the order of the images"
     )
     training.add_argument("--impl", choices=["fastbp", "numpy"], default="fastbp", help="compiled or plain NumPy")
     training.add_argument(
-        "--compare", action="store_true", help="train with plain NumPy as well, and compare times and weights"
+        "--compare",
+        action="store_true",
+        help="train with plain NumPy as well, which takes minutes for images of 28×28 and a convolutional network; "
+        "compare times and weights",
     )
     training.add_argument("--plot", type=Path, metavar="FILE", help="save the learning curves as a picture")
 
@@ -155,11 +177,13 @@ def _rate(text: str) -> float:
 def _train(options: argparse.Namespace) -> int:
     if options.plot:
         _check_plot(options.plot)
+    _complete(options)
     data = _data(options)
     network = _network(options, data)
     print(
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
-        f"network {data.x_train.shape[1]}-50-10, {options.dtype}, {options.impl}"
+        f"network {_short(options, data)}, {options.dtype}, {options.impl}\n"
+        f"{demonstrations.layers(network)}; {options.optimizer}, rate {options.lr:g}"
     )
     steps = -(-len(data.x_train) // options.batch_size)
     curves, is_interrupted = History(), False
@@ -167,7 +191,7 @@ def _train(options: argparse.Namespace) -> int:
     with implementation, Bar(steps * options.epochs, unit="step", leave=False) as bar:
 
         def on_epoch(progress: Progress) -> None:
-            train, test = network.accuracy(data.x_train, data.t_train), network.accuracy(data.x_test, data.t_test)
+            train, test = (demonstrations.accuracy(network, *each) for each in demonstrations.pairs(data))
             curves.append(epoch=progress.epoch, loss=progress.loss, accuracy=train, val_accuracy=test)
             bar.print(
                 f"epoch {progress.epoch:>{len(str(options.epochs))}}/{options.epochs}  loss {progress.loss:.4f}  "
@@ -188,7 +212,7 @@ def _train(options: argparse.Namespace) -> int:
         _compare(options, data, network)
     if options.plot and len(curves):
         figure = curves.plot()
-        figure.suptitle(f"{data.name}, {data.x_train.shape[1]}-50-10")
+        figure.suptitle(f"{data.name}, {_short(options, data)}")
         figure.savefig(options.plot)
         print(f"learning curves saved to {options.plot}")
     if is_interrupted:
@@ -204,10 +228,26 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _fit(options: argparse.Namespace, data: Dataset, network: TwoLayerNet, **callbacks: Any) -> None:
-    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "optimizer": SGD(options.lr)}
+def _complete(options: argparse.Namespace) -> None:
+    """Enter the defaults of the network for the options that were not given."""
+    trained = demonstrations.NETWORKS[options.network]
+    options.epochs, options.dtype = options.epochs or trained.epochs, options.dtype or trained.dtype
+    if options.optimizer is None:
+        options.optimizer, options.lr = trained.optimizer, options.lr or trained.lr
+    options.lr = options.lr or optimizers.optimizer(options.optimizer).current_lr
+
+
+def _fit(options: argparse.Namespace, data: Dataset, network: Sequential, **callbacks: Any) -> None:
+    optimizer = optimizers.optimizer(options.optimizer)
+    optimizer.lr = options.lr
+    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "optimizer": optimizer}
     settings |= {"seed": options.seed, "on_nan": "ignore", "verbose": False}
     network.fit(data.x_train, data.t_train, **settings, **callbacks)
+
+
+def _short(options: argparse.Namespace, data: Dataset) -> str:
+    """The network in a word."""
+    return options.network if data.x_train.ndim > 2 else f"{data.x_train.shape[1]}-50-10"
 
 
 def _summarize(history: History, images: int) -> None:
@@ -219,7 +259,7 @@ def _summarize(history: History, images: int) -> None:
     print(f"{seconds.sum():.2f} s in training, {rate:,.0f} images/s after the first epoch")
 
 
-def _compare(options: argparse.Namespace, data: Dataset, network: TwoLayerNet) -> None:
+def _compare(options: argparse.Namespace, data: Dataset, network: Sequential) -> None:
     """Train a network on plain NumPy as `network` was trained, and print the times and how far the weights differ."""
     twin = _network(options, data)
     with use_reference():
@@ -234,16 +274,18 @@ def _compare(options: argparse.Namespace, data: Dataset, network: TwoLayerNet) -
 
 def _data(options: argparse.Namespace) -> Dataset:
     if options.data == "mnist":
-        return load_mnist(options.data_dir, options.dtype)
-    if options.data_dir:
+        data = load_mnist(options.data_dir, options.dtype)
+    elif options.data_dir:
         raise ValueError(
             "--data-dir: expected together with --data mnist, got --data digits; the digits need no folder"
         )
-    return load_digits(options.dtype)
+    else:
+        data = load_digits(options.dtype)
+    return demonstrations.as_taken(options.network, data)
 
 
-def _network(options: argparse.Namespace, data: Dataset) -> TwoLayerNet:
-    return TwoLayerNet(data.x_train.shape[1], 50, 10, dtype=options.dtype, seed=options.seed)
+def _network(options: argparse.Namespace, data: Dataset) -> Sequential:
+    return demonstrations.network(options.network, data, options.dtype, options.seed)
 
 
 def _check_plot(path: Path) -> None:

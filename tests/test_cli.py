@@ -32,7 +32,10 @@ def accuracies(printed):
 def test_train_on_digits_reaches_093(capsys):
     status, out, err = run(capsys, "train")
     assert (status, err) == (0, "")
-    assert out.startswith("digits: 1,438 images to train, 359 to test; network 64-50-10, float64, fastbp\n")
+    assert out.startswith(
+        "digits: 1,438 images to train, 359 to test; network 64-50-10, float64, fastbp\n"
+        "Affine1 64×50, Relu1, Affine2 50×10: 3,760 parameters; sgd, rate 0.3\n"
+    )
     assert out.count("epoch") == 31
     assert accuracies(out)[-1] >= 0.93
 
@@ -40,7 +43,7 @@ def test_train_on_digits_reaches_093(capsys):
 def test_train_on_the_reference_prints_the_same_numbers(capsys):
     compiled = run(capsys, "train", "--epochs", "3", "--seed", "5")[1]
     numpy = run(capsys, "train", "--epochs", "3", "--seed", "5", "--impl", "numpy")[1]
-    assert compiled.splitlines()[1:4] == numpy.splitlines()[1:4]
+    assert compiled.splitlines()[1:5] == numpy.splitlines()[1:5]
     assert "numpy" in numpy.splitlines()[0]
 
 
@@ -54,6 +57,54 @@ def test_train_in_float32(capsys):
     status, out, _ = run(capsys, "train", "--epochs", "2", "--dtype", "float32", "--batch-size", "32", "--lr", "0.2")
     assert status == 0
     assert "float32" in out
+
+
+WITHOUT_ENGINE = pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
+
+
+@WITHOUT_ENGINE
+@pytest.mark.parametrize(("network", "least"), [("simple-conv", 0.9), ("deep-conv", 0.93)])
+def test_train_a_convolutional_network_on_digits(network, least, capsys):
+    status, out, err = run(capsys, "train", "--network", network)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"digits: 1,438 images to train, 359 to test; network {network}, float32, fastbp\nConv1 ")
+    assert "parameters; adam, rate 0.001\n" in out
+    assert len(accuracies(out)) == 20
+    assert accuracies(out)[-1] >= least
+
+
+@WITHOUT_ENGINE
+def test_train_a_convolutional_network_compared_with_numpy(capsys, tmp_path):
+    options = "--network", "simple-conv", "--epochs", "2", "--dtype", "float64", "--plot", str(tmp_path / "curves.png")
+    status, out, _ = run(capsys, "train", "--compare", *options)
+    assert status == 0
+    found = re.search(r"NumPy took \d+\.\d\d s in training, [\d.]+ times fastbp's .*weights (\S+)\n", out)
+    assert float(found[1]) < 1e-12
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@WITHOUT_ENGINE
+def test_train_le_net_on_mnist_files(capsys, mnist_folder):
+    status, out, _ = run(
+        capsys, "train", "--network", "lenet", "--data", "mnist", "--data-dir", str(mnist_folder), "--epochs", "1"
+    )
+    assert status == 0
+    assert "Conv1 6×1×5×5, Relu1, Pool1, Conv2 16×6×5×5, Relu2, Pool2, Affine1 400×120, Relu3, " in out
+    assert "61,706 parameters; adam, rate 0.001" in out
+    assert accuracies(out)[0] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--optimizer", "adam"], "adam, rate 0.001"),
+        (["--optimizer", "momentum", "--lr", "0.05"], "momentum, rate 0.05"),
+        (["--lr", "0.05"], "sgd, rate 0.05"),
+    ],
+)
+def test_the_rate_is_the_given_one_or_the_optimizers_own(options, says, capsys):
+    out = run(capsys, "train", "--epochs", "1", *options)[1]
+    assert f"3,760 parameters; {says}\n" in out
 
 
 def test_train_on_mnist_files(capsys, mnist_folder):
@@ -108,6 +159,7 @@ def test_info_names_what_a_bug_report_needs(capsys):
     [
         (["train", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere: expected a folder"),
         (["train", "--data-dir", "/tmp"], "--data-dir: expected together with --data mnist"),
+        (["train", "--network", "lenet"], "--network: expected one for images of 8×8 pixels, got lenet, which needs"),
         (["train", "--plot", "curves.xyz"], "--plot: expected a file ending in one of"),
         (["train", "--plot", "/nowhere/curves.png"], "--plot: expected a folder /nowhere"),
     ],
@@ -131,6 +183,8 @@ def test_a_mistake_is_one_clear_line(capsys, arguments, says):
         (["train", "--lr", "fast"], "expected a number greater than 0, got 'fast'"),
         (["train", "--seed", "-1"], "expected a whole number, at least 0, got '-1'"),
         (["train", "--data", "cats"], "invalid choice"),
+        (["train", "--network", "cats"], "invalid choice"),
+        (["train", "--optimizer", "cats"], "invalid choice"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(capsys, arguments, says):
@@ -138,6 +192,18 @@ def test_a_bad_option_is_one_clear_line(capsys, arguments, says):
         main(arguments)
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_images_that_are_not_square_are_one_clear_line(capsys, tmp_path):
+    for split in ("train", "t10k"):
+        (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(
+            bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, *range(6)])
+        )
+        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5]))
+    data = "--data", "mnist", "--data-dir", str(tmp_path)
+    status, out, err = run(capsys, "train", "--network", "lenet", *data)
+    assert (status, out) == (2, "")
+    assert "expected square images for --network lenet, got images of 6 pixels; choose --network two-layer" in err
 
 
 def test_a_truncated_file_is_one_clear_line(capsys, tmp_path):
