@@ -118,24 +118,59 @@ class SoftmaxWithLoss:
         return dx / len(self.t)
 
 
-class TwoLayerNet:
-    """The network on the layer classes of a module, so that one import decides which."""
+class SGD:
+    def __init__(self, lr):
+        self.lr = lr
 
-    def __init__(self, params, layers, activation="Relu"):
-        self.params = {key: value.copy() for key, value in params.items()}
-        self.first = layers.Affine(self.params["W1"], self.params["b1"])
-        self.second = layers.Affine(self.params["W2"], self.params["b2"])
-        self.layers = [self.first, getattr(layers, activation)(), self.second]
-        self.last = layers.SoftmaxWithLoss()
+    def update(self, params, grads):
+        for key in params:
+            params[key] -= self.lr * grads[key]
 
-    def step(self, x, t, lr=0.1):
+
+class Adam:
+    def __init__(self, lr):
+        self.lr, self.steps = lr, 0
+        self.m, self.v = {}, {}
+
+    def update(self, params, grads):
+        self.steps += 1
+        lr = self.lr * np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+        for key, grad in grads.items():
+            m, v = (state.setdefault(key, np.zeros_like(grad)) for state in (self.m, self.v))
+            m += 0.1 * (grad - m)
+            v += 0.001 * (grad**2 - v)
+            params[key] -= lr * m / (np.sqrt(v) + 1e-7)
+
+
+class Network:
+    """A stack of the layer classes of a module, so that one import decides which."""
+
+    def __init__(self, layers, last, optimizer=None):
+        self.layers, self.last = layers, last
+        self.optimizer = optimizer or SGD(0.1)
+        self.trained = [layer for layer in layers if hasattr(layer, "W")]
+        self.params = {
+            f"{name}{number}": getattr(layer, name) for number, layer in enumerate(self.trained, 1) for name in "Wb"
+        }
+
+    def gradient(self, x, t):
         for layer in self.layers:
             x = layer.forward(x)
         self.last.forward(x, t)
         dout = self.last.backward()
         for layer in reversed(self.layers):
             dout = layer.backward(dout)
-        first, second = self.first, self.second
-        gradients = {"W1": first.dW, "b1": first.db, "W2": second.dW, "b2": second.db}
-        for key, value in gradients.items():
-            self.params[key] -= lr * value
+        return {
+            f"{name}{number}": getattr(layer, f"d{name}")
+            for number, layer in enumerate(self.trained, 1)
+            for name in "Wb"
+        }
+
+    def step(self, x, t):
+        self.optimizer.update(self.params, self.gradient(x, t))
+
+
+class TwoLayerNet(Network):
+    def __init__(self, params, layers):
+        W1, b1, W2, b2 = (params[key].copy() for key in ("W1", "b1", "W2", "b2"))
+        super().__init__([layers.Affine(W1, b1), layers.Relu(), layers.Affine(W2, b2)], layers.SoftmaxWithLoss())

@@ -37,11 +37,11 @@ from bench import mixed, processes
 from bench.sklearn import bundled, classifiers
 from bench.table import Ratio, Table, digits, print_machine
 from fastbp import num_threads
-from fastbp.benchmark import peers
+from fastbp.benchmark import peers, tasks
 from fastbp.benchmark.measure import samples
 
-TASK = peers.Task((784, 50, 10), 100)
-LARGE = peers.Task((784, 1024, 10), 1024, samples=4096)
+TASK = tasks.Task((784, 50, 10), 100)
+LARGE = tasks.Task((784, 1024, 10), 1024, samples=4096)
 ROUNDS = 12
 SECONDS = 10  # for a row; after two rounds none begins later
 LAST = 160  # seconds after which no row begins
@@ -139,9 +139,9 @@ def _on_all_threads(function: Callable[[], object]) -> Callable[[], object]:
 
 
 @functools.cache
-def epochs(task: peers.Task) -> Functions:
+def epochs(task: tasks.Task) -> Functions:
     """An epoch by column; the first call of each compiles it."""
-    data = peers.noise(task)
+    data = tasks.noise(task)
     own = {name: peers.Fastbp(task, *data) for name in ("fastbp", mixed.ONE, "all threads")}
     functions: Functions = {
         "fastbp": functools.partial(own["fastbp"].epochs, 1),
@@ -276,7 +276,7 @@ def _in_a_process(before: list[str], first: str) -> Seconds:
     code = f"""{first}
 import json
 from bench import busy
-from fastbp.benchmark.peers import Task
+from fastbp.benchmark.tasks import Task
 busy.ROUNDS, busy.SECONDS, busy.PAUSE = {ROUNDS}, {SECONDS}, {PAUSE}
 print(json.dumps(busy.in_turns(busy.epochs({TASK!r}))))
 """
@@ -386,7 +386,7 @@ def search() -> Iterator[Row]:
 
 def threads() -> Iterator[Row]:
     """Two fits with one kernel thread each."""
-    pair = [peers.Fastbp(TASK, *peers.noise(TASK)) for _ in range(2)]
+    pair = [peers.Fastbp(TASK, *tasks.noise(TASK)) for _ in range(2)]
 
     def fit(peer: peers.Fastbp) -> None:
         peer.epochs(FIT_EPOCHS)
@@ -404,7 +404,7 @@ def threads() -> Iterator[Row]:
 
 def counting() -> Iterator[Row]:
     """How fast a Python thread counts; it shares a core where the kernel has a thread for each core."""
-    peer = peers.Fastbp(LARGE, *peers.noise(LARGE))
+    peer = peers.Fastbp(LARGE, *tasks.noise(LARGE))
     (x, t), *_ = peer.batches
 
     def by_layers() -> None:

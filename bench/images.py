@@ -16,12 +16,14 @@ import sys
 
 import numpy as np
 
+import fastbp
 from fastbp import layers
+from fastbp.optimizers import SGD, Adam
 
-from . import book
+from . import book, flops
 from .cases import DTYPES
 from .processes import run
-from .suite import IMPLEMENTATIONS, Ratio, Time, in_turns, missing_from, threads
+from .suite import IMPLEMENTATIONS, Limit, Ratio, Time, in_turns, missing_from, threads
 from .table import Table, duration, print_machine
 from .tree import measure, peak
 
@@ -68,17 +70,43 @@ _DEEP = (
 )
 NETWORKS = {
     "SimpleConvNet": (((30, 1, 5, 0), None), (4320, 100, 10)),
+    "LeNet-5": (((6, 1, 5, 2), None, (16, 6, 5, 0), None), (400, 120, 84, 10)),
     "DeepConvNet": (_DEEP, (1024, 50, 10)),
 }
+# The name of an epoch of `fit`: the class of the network, and its optimizer.
+EPOCHS = {
+    "SimpleConvNet, SGD": ("SimpleConvNet", SGD),
+    "LeNet-5, SGD": ("LeNet", SGD),
+    "DeepConvNet, Adam": ("DeepConvNet", Adam),
+}
+BATCHES = 5
 
 
 def setup_cache():
-    found = {}
+    found, least = {}, {}
     for n in THREADS:
         cases = {(name, dtype, n): functools.partial(gradient, name, dtype) for name in NETWORKS for dtype in DTYPES}
         with threads(n):
             found |= in_turns(cases, rounds=3)
-    return found
+        cases = {(name, dtype, n): functools.partial(epoch, name, dtype) for name in EPOCHS for dtype in DTYPES}
+        with threads(n):
+            found |= in_turns(cases, rounds=7)
+        for name, dtype in itertools.product(EPOCHS, DTYPES):
+            filters, widths = NETWORKS[name.partition(",")[0]]
+            operations = flops.of_training_on_images(28, filters, widths, BATCHES * BATCH)
+            least[name, dtype, n] = operations / peak.multiply_add_peak(dtype, n)
+    return {**found, "least": least}
+
+
+def epoch(name, dtype):
+    """One epoch of `fit`; the twins in NumPy would take minutes."""
+    kind, optimizer = EPOCHS[name]
+    missing_from(fastbp, kind)
+    rng = np.random.default_rng(0)
+    x, t = rng.random((BATCHES * BATCH, 1, 28, 28)).astype(dtype), rng.integers(0, 10, BATCHES * BATCH)
+    fit = getattr(fastbp, kind)(dtype=dtype, seed=0).fit
+    settings = {"epochs": 1, "batch_size": BATCH, "optimizer": optimizer(1e-3), "seed": 0, "verbose": False}
+    return {"fastbp": functools.partial(fit, x, t, **settings)}
 
 
 def gradient(name, dtype):
@@ -113,6 +141,20 @@ class ImagesRatios(Ratio):
     """That gradient against one on plain NumPy, by matrices of windows."""
 
     params = (tuple(NETWORKS), DTYPES, THREADS)
+    param_names = ("network", "dtype", "threads")
+
+
+class ImagesEpochs(Time):
+    """An epoch of `fit`."""
+
+    params = (tuple(EPOCHS), DTYPES, THREADS, IMPLEMENTATIONS[:1])
+    param_names = ("network", "dtype", "threads", "impl")
+
+
+class ImagesLimits(Limit):
+    """An epoch of `fit` against the multiply-add peak of as many cores."""
+
+    params = (tuple(EPOCHS), DTYPES, THREADS)
     param_names = ("network", "dtype", "threads")
 
 

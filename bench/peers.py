@@ -1,7 +1,8 @@
 """Steps and epochs of training against other libraries: `python -m bench.peers [--rows TEXT] [--as-users]`.
 
 The table has the peers of `fastbp bench` (`fastbp.benchmark.peers`) and two more: the book's classes, and torch.compile
-of a network with its loss. It has more networks. An epoch has 10,000 images of MNIST. Each library runs on two threads,
+of a network with its loss. It has more networks. An epoch has 10,000 images of MNIST; the run of LeNet-5 trains on
+60,000, each of them six times, and is fastbp's alone. Each library runs on two threads,
 after a pause in which the threads of the library before go to sleep. With `--as-users` there are no pauses, every call
 counts, and each library chooses its threads, as in a program that uses all of them.
 """
@@ -11,16 +12,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import math
 import statistics
 from typing import Any
 
 from bench import book, mnist
 from bench.suite import threads
 from bench.table import Table, duration, print_machine
-from fastbp import get_num_threads
+from fastbp import DeepConvNet, LeNet, SimpleConvNet, get_num_threads, layers
 from fastbp.benchmark import peers
 from fastbp.benchmark.peak import multiply_add_peak
-from fastbp.benchmark.peers import Peer, Task
+from fastbp.benchmark.peers import Peer
+from fastbp.benchmark.tasks import Task, noise, parameters
 
 THREADS = 2
 AS_USERS = 25  # rounds of single calls
@@ -35,19 +38,35 @@ TASKS = (
     Task((784, 50, 10), 100),
     Task((784, 50, 10), 100, optimizer="Adam"),
     Task((784, 256, 128, 10), 200, optimizer="Adam"),
+    Task(SimpleConvNet, 100, steps=10),
+    Task(LeNet, 100, steps=10),
+    Task(DeepConvNet, 100, steps=5, optimizer="Adam"),
+    Task(LeNet, 100, optimizer="Adam", samples=60_000, epochs=10),
 )
+# For the tasks with images, whose slowest peer takes a second for a step.
+ROUNDS, SECONDS = 5, 120
 
 
 class Book(Peer):
+    """The book's layers, `bench.book`."""
+
     name = "book"
 
-    @staticmethod
-    def takes(task: Task) -> bool:
-        return len(task.widths) == 3 and task.optimizer == "SGD"
-
     def start(self, params: list[Any]) -> None:
-        named = dict(zip(("W1", "b1", "W2", "b2"), params, strict=True))
-        self.network = book.TwoLayerNet(named, book, self.task.activation.capitalize())
+        values, stack, is_flat = iter(params), [], bool(self.task.widths)
+        for layer in self.task.stack():
+            if isinstance(layer, layers.Affine):
+                stack += [] if is_flat else [book.Flat()]
+                stack.append(book.Affine(next(values), next(values)))
+                is_flat = True
+            elif isinstance(layer, layers.Convolution):
+                stack.append(book.Convolution(next(values), next(values), layer.stride, layer.pad))
+            elif isinstance(layer, layers.Pooling):
+                stack.append(book.Pooling(layer.pool_h, layer.pool_w, layer.stride))
+            else:
+                stack.append(book.Relu() if isinstance(layer, layers.ReLU) else book.Tanh())
+        optimizer = getattr(book, self.task.optimizer)(self.rate)
+        self.network = book.Network(stack, book.SoftmaxWithLoss(), optimizer)
         self.step = self.network.step
 
     def params(self) -> list[Any]:
@@ -69,7 +88,8 @@ class TorchCompile(peers.Torch):
 
 
 PEERS = (
-    peers.Fastbp, peers.Lean, Book, peers.Torch, TorchCompile, peers.Jax, peers.JaxScan, peers.ScikitLearn,
+    peers.Fastbp, peers.Lean, Book, peers.Torch, peers.TorchChannelsLast, TorchCompile, peers.Jax, peers.JaxScan,
+    peers.ScikitLearn,
 )  # fmt: skip
 
 
@@ -83,25 +103,32 @@ def main() -> None:
         peak = multiply_add_peak("float32", get_num_threads())
         how = "no pauses, each library chooses its threads" if options.as_users else f"{THREADS} threads"
         print_machine(f"float32, {how}, peak {peak / 1e9:.0f} GFLOP/s; ratio: the fastest other library to fastbp")
-        table = Table((*(peer.name for peer in PEERS), "ratio", "of peak"), names=38)
+        table = Table((*(peer.name for peer in PEERS), "ratio", "of peak"), names=44, width=13)
         reasons: dict[str, str] = {}
         for task in TASKS:
             if options.rows in task.name:
-                rounds = AS_USERS if options.as_users else 11 if task.steps else 5
-                found = peers.seconds_in_turns(task, PEERS, _data(task), reasons, rounds, as_users=options.as_users)
-                seconds = {name: statistics.median(values) for name, values in found.items()}
-                own, *others = seconds.values()
-                cells = (duration(seconds.get(peer.name)) for peer in PEERS)
-                table.row(task.name, *cells, min(others) / own, task.flops / own / peak)
+                _print_row(table, task, reasons, peak, options.as_users)
     for name, reason in reasons.items():
         print(f"{name}: {reason}")
 
 
+def _print_row(table: Table, task: Task, reasons: dict[str, str], peak: float, as_users: bool) -> None:
+    rounds = AS_USERS if as_users else 11 if task.steps and task.widths else ROUNDS
+    at_most = math.inf if task.widths else SECONDS
+    found = peers.seconds_in_turns(task, PEERS, _data(task), reasons, rounds, at_most, as_users)
+    seconds = {name: statistics.median(values) for name, values in found.items()}
+    own, *others = seconds.values()
+    cells = (duration(seconds.get(peer.name)) for peer in PEERS)
+    ratio = min(others) / own if others else None
+    table.row(task.name, *cells, ratio, task.flops / own / peak, notes=filter(None, [task.note]))
+
+
 def _data(task: Task) -> tuple[Any, Any, list[Any]]:
     """Images where they fit the task, else noise; parameters to start with."""
-    if task.widths[0] != 784:
-        return peers.noise(task)
-    return *mnist.images("float32", task.steps * task.batch or task.samples), peers.parameters(task)
+    if math.prod(task.shape) != 784:
+        return noise(task)
+    x, t = mnist.images("float32", task.steps * task.batch or task.samples)
+    return x.reshape(-1, *task.shape), t, parameters(task)
 
 
 if __name__ == "__main__":

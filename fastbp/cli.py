@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("check", help="compare backpropagation with numerical differentiation")
     checking.set_defaults(run=_check)
 
-    comparing = commands.add_parser("bench", help="time training against NumPy and other libraries, in under a minute")
+    comparing = commands.add_parser("bench", help="time training against NumPy and others, in a minute and a half")
     comparing.set_defaults(run=_bench)
     comparing.add_argument(
         "--as-users", action="store_true", help="without pauses between the libraries, as in a program that uses them"

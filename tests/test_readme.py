@@ -27,7 +27,7 @@ def test_a_snippet_prints_what_the_readme_says(code, output):
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("fastbp")])
 def test_a_command_works(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(comparison, "SECONDS", 5)  # in place of 40
+    monkeypatch.setattr(comparison, "SECONDS", 5)  # in place of 75
     assert main(line.split()[1:]) == 0
 
 

@@ -22,23 +22,27 @@ from fastbp.benchmark.peers import (
     Lean,
     Reference,
     ScikitLearn,
-    Task,
     Torch,
-    noise,
+    TorchChannelsLast,
     seconds_in_turns,
 )
+from fastbp.benchmark.tasks import Task, noise
+from fastbp.convolutional import DeepConvNet, LeNet, SimpleConvNet
 from fastbp.kernels import get_num_threads
 
-PEERS = (Fastbp, Reference, Lean, Torch, Jax, JaxScan, ScikitLearn)
+PEERS = (Fastbp, Reference, Lean, Torch, TorchChannelsLast, Jax, JaxScan, ScikitLearn)
 TASKS = (
     Task((784, 50, 10), 100, steps=50),
     Task((784, 1024, 10), 128, steps=5),
     Task((784, 50, 10), 1, steps=1000),
     Task((784, 50, 10), 100, samples=2000),
     Task((784, 256, 128, 10), 200, optimizer="Adam", samples=2000),
+    Task(SimpleConvNet, 100, steps=10),
+    Task(LeNet, 100, steps=10),
+    Task(DeepConvNet, 100, steps=5, optimizer="Adam"),
 )
 ROUNDS, ROUNDS_AS_USERS = 5, 25  # as users have it, a turn is a single call
-SECONDS = 40  # for all rows, in which a quiet machine has done all rounds; none begins later
+SECONDS = 75  # for all rows, in which a quiet machine has done all rounds; none begins later
 SCATTER = 0.1  # the most that half the distance between the quartiles may be of the median
 
 
@@ -141,7 +145,8 @@ class Comparison:
             f"float32, {threads}; multiply-add peak {machine['peak_flops'] / 1e9:.0f} GFLOP/s\n"
             f"{turns}"
             "Median ± half the distance between the quartiles: µs of a step, ms of an epoch of 2,000 samples.\n"
-            "limit: the products' multiply-adds at the peak. next: the time of the fastest other against fastbp's.\n\n"
+            "limit: the products' multiply-adds at the peak. next: the time of the fastest other against fastbp's.\n"
+            f"{''.join(f'{task.name}: {task.note}.{chr(10)}' for task in TASKS if task.note)}\n"
             f"{'':<37}{''.join(f'{peer.name:>15}' for peer in PEERS)}{'limit':>9}{'next':>6}"
         )
 

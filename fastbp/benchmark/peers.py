@@ -12,49 +12,23 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastbp import layers, optimizers, reference
 from fastbp.benchmark.machine import blas_threads
-from fastbp.benchmark.measure import samples
+from fastbp.benchmark.measure import SETTLING, samples
+from fastbp.benchmark.tasks import Task
 from fastbp.checks import Array
-from fastbp.engine.plan import Engine
+from fastbp.engine.plan import Engine, unknown
 from fastbp.kernels import get_num_threads
 from fastbp.network import Sequential
 from fastbp.ops.contract import use_reference
 
-CHECKED = 5  # steps, after which all must have the same parameters
 EPOCHS = 3  # in one timed call
 RATES = {"SGD": 0.1, "Adam": 0.001}
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # the book's Adam: epsilon is added to the root of the biased v
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, and how: a stack of affine layers, `widths` from the inputs to the classes."""
-
-    widths: tuple[int, ...]
-    batch: int
-    steps: int = 0  # in one timed call; none: epochs of `samples`
-    optimizer: str = "SGD"
-    activation: str = "relu"
-    samples: int = 10_000
-
-    @property
-    def name(self) -> str:
-        """As tables show it."""
-        kind = "step" if self.steps else "epoch"
-        return f"{kind} {'-'.join(map(str, self.widths))}, batch {self.batch}, {self.optimizer}"
-
-    @property
-    def flops(self) -> int:
-        """Of the products of a step, or of an epoch; the gradient by x is not needed."""
-        sizes = [D * M for D, M in zip(self.widths, self.widths[1:], strict=False)]
-        samples = self.batch if self.steps else self.samples
-        return 2 * samples * (3 * sum(sizes) - sizes[0])
 
 
 class UnavailableError(Exception):
@@ -74,9 +48,9 @@ class Peer:
         self.start([param.copy() for param in params])
 
     @staticmethod
-    def takes(task: Task) -> bool:  # noqa: ARG004 - a subclass asks it
-        """Whether it can do the task."""
-        return True
+    def takes(task: Task) -> bool:
+        """Whether it can do the task. Whole runs are for fastbp alone: the others take minutes."""
+        return not task.epochs
 
     def array(self, values: Array) -> Any:
         """`values` in the library's own kind of array."""
@@ -113,20 +87,33 @@ class Peer:
 class Fastbp(Peer):
     name = "fastbp"
 
+    @staticmethod
+    def takes(task: Task) -> bool:  # noqa: ARG004 - it takes all
+        return True
+
     def start(self, params: list[Array]) -> None:
         self.network, self.optimizer = _network(self.task, params), getattr(optimizers, self.task.optimizer)(self.rate)
+        stack, loss = list(self.network.layers.values()), self.network.last_layer
+        self.engine: Engine | None = None
+        if unknown(stack, loss, self.optimizer):
+            return
         self.engine = Engine(
-            list(self.network.layers.values()), self.network.last_layer, self.optimizer, self.network.params,
-            self.x.dtype, self.x.shape[1:], self.task.batch,
-        )  # fmt: skip
+            stack, loss, self.optimizer, self.network.params, self.x.dtype, self.x.shape[1:], self.task.batch
+        )
         self.engine.read()
-        self.data = self.x, self.t, np.empty((0, self.task.widths[-1]), self.x.dtype), 1.0
+        self.data = self.x, self.t, np.empty((0, params[-1].size), self.x.dtype), 1.0
         self.in_order = np.arange(len(self.x))
 
     def steps(self, count: int) -> None:
+        if self.engine is None:
+            super().steps(count)
+            return
         order, losses, hits = self.in_order[: count * self.task.batch], np.zeros(count), np.zeros(count)
         self.engine.train(self.data, order, np.empty(0), 0, count, losses, hits, False)
         self.engine.write()
+
+    def step(self, x: Array, t: Array) -> None:
+        self.optimizer.update(self.network.params, self.network.gradient(x, t))
 
     def epochs(self, count: int) -> None:
         self.network.fit(
@@ -142,6 +129,10 @@ class Reference(Peer):
 
     name = "reference"
 
+    @staticmethod
+    def takes(task: Task) -> bool:
+        return bool(task.widths)  # a convolution's twin takes seconds for a step
+
     def start(self, params: list[Array]) -> None:
         self.network, self.optimizer = _network(self.task, params), getattr(optimizers, self.task.optimizer)(self.rate)
 
@@ -154,16 +145,21 @@ class Reference(Peer):
 
 
 def _network(task: Task, params: list[Array]) -> Sequential:
-    stack: list[Any] = []
-    for W, b in zip(params[::2], params[1::2], strict=True):
-        stack += [layers.Affine(W, b), layers.ReLU() if task.activation == "relu" else layers.Tanh()]
-    return Sequential(stack[:-1], layers.SoftmaxWithLoss())
+    stack = task.stack()
+    trained = [layer for layer in stack if hasattr(layer, "W")]
+    for layer, W, b in zip(trained, params[::2], params[1::2], strict=True):
+        layer.W, layer.b = W, b
+    return Sequential(stack, layers.SoftmaxWithLoss())
 
 
 class Lean(Peer):
     """Plain NumPy that forms no gradient by x and updates in place."""
 
     name = "NumPy"
+
+    @staticmethod
+    def takes(task: Task) -> bool:
+        return bool(task.widths)
 
     def start(self, params: list[Array]) -> None:
         self.values, self.done = params, 0
@@ -216,17 +212,31 @@ class Torch(Peer):
 
     def start(self, params: list[Array]) -> None:
         nn, optim = importlib.import_module("torch.nn"), importlib.import_module("torch.optim")
-        stack: list[Any] = []
-        for W, b in zip(params[::2], params[1::2], strict=True):
-            linear = nn.utils.skip_init(nn.Linear, *W.shape)
-            linear.weight.data.copy_(self.array(W.T))
-            linear.bias.data.copy_(self.array(b))
-            stack += [linear, nn.ReLU() if self.task.activation == "relu" else nn.Tanh()]
-        self.network = nn.Sequential(*stack[:-1])
+        values, modules = iter(params), []
+        for layer in self.task.stack():
+            if isinstance(layer, layers.Affine):
+                module = nn.utils.skip_init(nn.Linear, *layer.W.shape)
+                module.weight.data.copy_(self.array(next(values).T))
+                module.bias.data.copy_(self.array(next(values)))
+                modules += [nn.Flatten(), module]
+            elif isinstance(layer, layers.Convolution):
+                F, C, FH, FW = layer.W.shape
+                module = nn.utils.skip_init(nn.Conv2d, C, F, (FH, FW), layer.stride, layer.pad)
+                module.weight.data.copy_(self.array(next(values)))
+                module.bias.data.copy_(self.array(next(values)))
+                modules.append(module)
+            elif isinstance(layer, layers.Pooling):
+                modules.append(nn.MaxPool2d((layer.pool_h, layer.pool_w), layer.stride, layer.pad))
+            else:
+                modules.append(nn.ReLU() if isinstance(layer, layers.ReLU) else nn.Tanh())
+        self.network = self.arranged(nn.Sequential(*modules))
         self.optimizer = getattr(optim, self.task.optimizer)(self.network.parameters(), self.rate, fused=True)
         self.done = 0
         cross_entropy = nn.functional.cross_entropy
         self.loss = self.compiled(lambda x, t: cross_entropy(self.network(x), t))
+
+    def arranged(self, network: Any) -> Any:
+        return network
 
     def compiled(self, loss: Any) -> Any:
         return loss
@@ -240,7 +250,25 @@ class Torch(Peer):
         self.optimizer.step()
 
     def params(self) -> list[Array]:
-        return [param.detach().numpy().T for param in self.network.parameters()]
+        values = [param.detach().numpy() for param in self.network.parameters()]
+        return [value.T if value.ndim == 2 else value for value in values]
+
+
+class TorchChannelsLast(Torch):
+    """With the channels of a pixel beside each other in memory, (N, H, W, C)."""
+
+    name = "PyTorch NHWC"
+
+    @staticmethod
+    def takes(task: Task) -> bool:
+        return not (task.widths or task.epochs)
+
+    def array(self, values: Array) -> Any:
+        torch, made = importlib.import_module("torch"), super().array(values)
+        return made.contiguous(memory_format=torch.channels_last) if made.ndim == 4 else made
+
+    def arranged(self, network: Any) -> Any:
+        return network.to(memory_format=importlib.import_module("torch").channels_last)
 
 
 class Jax(Peer):
@@ -256,7 +284,7 @@ class Jax(Peer):
 
     def start(self, params: list[Array]) -> None:
         jax = importlib.import_module("jax")
-        values = [self.array(param) for param in params]
+        self.layers, values = self.task.stack(), [self.array(param) for param in params]
         self.state = values, [0 * p for p in values], [0 * p for p in values], jax.numpy.zeros(())
         self.jit(jax, jax.value_and_grad(self.loss))
 
@@ -266,10 +294,19 @@ class Jax(Peer):
 
     def loss(self, params: list[Any], x: Any, t: Any) -> Any:
         jax = importlib.import_module("jax")
-        *hidden, last = zip(params[::2], params[1::2], strict=True)
-        for W, b in hidden:
-            x = (jax.nn.relu if self.task.activation == "relu" else jax.numpy.tanh)(x @ W + b)
-        logs = jax.nn.log_softmax(x @ last[0] + last[1])
+        values, lax = iter(params), jax.lax
+        for layer in self.layers:
+            if isinstance(layer, layers.Affine):
+                x = x.reshape(len(x), -1) @ next(values) + next(values)
+            elif isinstance(layer, layers.Convolution):
+                strides, pads = 2 * (layer.stride,), 2 * [(layer.pad, layer.pad)]
+                x = lax.conv_general_dilated(x, next(values), strides, pads) + next(values)[:, None, None]
+            elif isinstance(layer, layers.Pooling):
+                window, steps = (1, 1, layer.pool_h, layer.pool_w), (1, 1, layer.stride, layer.stride)
+                x = lax.reduce_window(x, -math.inf, lax.max, window, steps, "VALID")
+            else:
+                x = jax.nn.relu(x) if isinstance(layer, layers.ReLU) else jax.numpy.tanh(x)
+        logs = jax.nn.log_softmax(x)
         return -jax.numpy.take_along_axis(logs, t[:, None], 1).mean()
 
     def next(self, gradient: Any, state: Any, x: Any, t: Any) -> tuple[Any, Any]:
@@ -317,7 +354,7 @@ class JaxScan(Jax):
         shape = count, self.task.batch
         if self.stacked is None or len(self.stacked[0]) != count:
             samples = count * self.task.batch
-            self.stacked = self.x[:samples].reshape(*shape, -1), self.t[:samples].reshape(shape)
+            self.stacked = self.x[:samples].reshape(*shape, *self.task.shape), self.t[:samples].reshape(shape)
         self.state, losses = self.run(self.state, *self.stacked)
         losses.block_until_ready()
 
@@ -332,7 +369,7 @@ class ScikitLearn(Peer):
 
     @staticmethod
     def takes(task: Task) -> bool:
-        return not task.steps
+        return bool(task.widths) and not (task.steps or task.epochs)
 
     def start(self, params: list[Array]) -> None:
         network = importlib.import_module("sklearn.neural_network")
@@ -397,7 +434,7 @@ def seconds_in_turns(
     begun = time.perf_counter()
     peers = list(available(task, kinds, data, reasons))
     for peer in peers:
-        peer.steps(CHECKED)
+        peer.steps(task.checked)
         for own, expected in zip(peer.params(), peers[0].params(), strict=True):
             # Rounding may move a unit across ReLU's kink for one sample, and its weights with it.
             apart = float(np.mean(~(np.abs(own - expected) <= 1e-4)))
@@ -414,7 +451,8 @@ def seconds_in_turns(
         found = samples(functions, rounds=rounds, at_most=at_most, pause=0, settling=0)
     else:
         with blas_threads(get_num_threads()):  # also of libraries that came with a peer
-            found = samples(functions, rounds=rounds, at_most=at_most)
+            settling = 0 if task.epochs else SETTLING
+            found = samples(functions, rounds=rounds, at_most=at_most, settling=settling)
     for peer in counts:
         if not all(np.isfinite(param).all() for param in peer.params()):
             raise FloatingPointError(
@@ -441,14 +479,14 @@ def _counts(peers: list[Peer], at_most: float) -> dict[Peer, int]:
     A peer that two rounds alone would take longer than that is not among them.
     """
     task = peers[0].task
-    most = task.steps or EPOCHS
-    if math.isinf(at_most):
+    most = task.steps or (1 if task.epochs else EPOCHS)
+    if math.isinf(at_most) or task.epochs:
         return dict.fromkeys(peers, most)
     counts = {}
     for peer in peers:
         start = time.perf_counter()
-        peer.steps(CHECKED)
-        step = (time.perf_counter() - start) / CHECKED
+        peer.steps(task.checked)
+        step = (time.perf_counter() - start) / task.checked
         one = step if task.steps else step * len(peer.batches)
         least = 4 * one  # two rounds, in each of which a call goes before, to settle
         if least <= at_most:
@@ -457,21 +495,5 @@ def _counts(peers: list[Peer], at_most: float) -> dict[Peer, int]:
 
 
 def _training(peer: Peer, count: int) -> Callable[[], None]:
-    return lambda: peer.steps(count) if peer.task.steps else peer.epochs(count)
-
-
-def noise(task: Task) -> tuple[Array, Array, list[Array]]:
-    """Samples, labels that follow from them, and parameters to start with."""
-    rng = np.random.default_rng(0)
-    samples = task.steps * task.batch or task.samples
-    # Of mean 0, so that a unit is reached by many samples, and none of them moves its weights by much.
-    x = rng.random((samples, task.widths[0]), np.float32) - np.float32(0.5)
-    return x, np.argmax(x[:, : task.widths[-1]], axis=1), parameters(task)
-
-
-def parameters(task: Task) -> list[Array]:
-    """W and b of each layer to start with."""
-    rng, params = np.random.default_rng(0), []
-    for D, M in zip(task.widths, task.widths[1:], strict=False):
-        params += [rng.standard_normal((D, M), np.float32) / np.float32(math.sqrt(D)), np.zeros(M, np.float32)]
-    return params
+    task = peer.task
+    return lambda: peer.steps(count) if task.steps else peer.epochs(count * (task.epochs or 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 from fastbp.benchmark.comparison import PEERS, Comparison, Row
 from fastbp.extras import require
 
-_MARKERS = "osD^v<>"
+_MARKERS = "osD^v<>p"
 
 
 def save(comparison: Comparison, path: Path) -> None:
