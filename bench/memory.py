@@ -1,7 +1,8 @@
 """The peak memory of a process that trains a network.
 
-`python -m bench.memory` prints the memory that `fit` adds to it. One table row compares it with the least that training
-needs: one copy of the parameters, the state of the optimizer and one batch. The last row trains on a mapped file.
+`python -m bench.memory` prints the memory that `fit` adds to it, beside the least that training needs: one copy of the
+parameters, the state of the optimizer and one batch, with what each layer gives and its delta. The last row trains on a
+mapped file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+import fastbp
+from fastbp import layers
 
 from .processes import run
 from .suite import IMPLEMENTATIONS, Recorded
@@ -85,6 +89,25 @@ trained.fit(x, t, batch_size={batch_size}, optimizer="adam")
 print(figure("VmHWM") - before)
 """
 
+# The same for one of fastbp's networks of images.
+GROWTH_ON_IMAGES = """
+import warnings
+from pathlib import Path
+import numpy, fastbp
+
+def figure(name):
+    return 1024 * int(Path("/proc/self/status").read_text().partition(f"{{name}}:")[2].split()[0])
+
+warnings.simplefilter("ignore")
+rng = numpy.random.default_rng(0)
+x, t = rng.random(({samples}, 1, 28, 28), numpy.float32), rng.integers(0, 10, {samples})
+fastbp.{network}(dtype="float32", seed=0).fit(x[:4], t[:4], batch_size=2, optimizer="adam")
+trained = fastbp.{network}(dtype="float32", seed=0)
+before = figure("VmRSS")
+trained.fit(x, t, batch_size={batch_size}, optimizer="adam")
+print(figure("VmHWM") - before)
+"""
+
 # Fits a mapped file of bytes with at most `limit` bytes of new memory, and prints how many bytes of it remain in use.
 MAPPED = """
 import resource
@@ -116,6 +139,24 @@ def least(widths: tuple[int, ...], batch_size: int) -> int:
     return 4 * (3 * parameters + batch_size * (widths[0] + 2 * sum(widths[1:])))
 
 
+def growth_on_images(network: str, samples: int, batch_size: int) -> int:
+    """The peak bytes of `fit` of a float32 network of images by Adam, without network and data."""
+    return int(run(GROWTH_ON_IMAGES.format(network=network, samples=samples, batch_size=batch_size)))
+
+
+def least_on_images(network: str, batch_size: int) -> int:
+    """The same as `least` for a network of images: ReLU and dropout change what comes to them in place."""
+    trained = getattr(fastbp, network)(dtype="float32", seed=0)
+    out = np.zeros((1, 1, 28, 28), np.float32)
+    numbers = out.size
+    for layer in trained.layers.values():
+        out = layer.forward(out)
+        if isinstance(layer, layers.Affine | layers.Convolution | layers.Pooling):
+            numbers += 2 * out.size
+    parameters = sum(value.size for value in trained.params.values())
+    return 4 * (3 * parameters + batch_size * numbers)
+
+
 def write_images(path: Path, samples: int, features: int) -> None:
     """Write a file of images of zero bytes that `np.load` can map; it is sparse."""
     np.lib.format.open_memmap(path, "w+", np.uint8, (samples, features)).flush()
@@ -133,6 +174,9 @@ def main() -> None:
     for widths, samples, batch_size in (((784, 50, 10), 20_000, 100), ((4000, 4000, 1000, 10), 5_000, 100)):
         sizes = growth(widths, samples, batch_size), least(widths, batch_size), samples * widths[0] * 4
         table.row(f"{'-'.join(map(str, widths))}, batch {batch_size}", *(size / 1e6 for size in sizes))
+    for network in ("SimpleConvNet", "LeNet", "DeepConvNet"):
+        sizes = growth_on_images(network, 2_000, 100), least_on_images(network, 100), 2_000 * 784 * 4
+        table.row(f"{network}, batch 100", *(size / 1e6 for size in sizes))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         write_images(path, 2_000_000, 784)

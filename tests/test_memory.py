@@ -24,3 +24,14 @@ def test_a_mapped_file_is_larger_than_the_memory_of_the_process_may_be(tmp_path)
     memory.write_images(path, 120_000, 784)
     assert path.stat().st_size > 90 * MB
     assert memory.growth_of_mapped(path, limit=60 * MB) < 10 * MB
+
+
+def test_the_least_for_images_is_parameters_states_and_a_batch():
+    pixels = 784 + 2 * (6 * 28 * 28 + 6 * 14 * 14 + 16 * 10 * 10 + 16 * 5 * 5 + 120 + 84 + 10)
+    assert memory.least_on_images("LeNet", 50) == 4 * (3 * 61_706 + 50 * pixels)
+
+
+def test_training_on_images_takes_some_copies_of_a_batch_and_nothing_of_the_data():
+    few, many = (memory.growth_on_images("LeNet", samples, 50) for samples in (200, 4_000))
+    assert 0 < few < 3 * memory.least_on_images("LeNet", 50)
+    assert many < few + 6 * MB  # the samples take 12
