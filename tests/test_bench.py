@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bench import (
+    accuracy,
     busy,
     cases,
     engine,
@@ -37,6 +38,7 @@ from bench import peers as bench_peers
 from fastbp import DeepConvNet, LeNet, SimpleConvNet
 from fastbp.benchmark import comparison, machine, measure, peak, peers, tasks
 from fastbp.cli import main
+from fastbp.data import load_digits
 from fastbp.layers import Dropout
 from tests.subprocesses import run_python
 
@@ -376,6 +378,22 @@ def test_an_epoch_of_images_trains_its_network(name, tiny):
     assert x.shape == (4, 1, 28, 28)
     assert network.params["W1"].dtype == np.float32
     assert not np.array_equal(network.params["W1"], before)
+
+
+@WITHOUT_ENGINE
+def test_accuracies_are_told_by_epoch_and_drawn(any_machine, monkeypatch, tmp_path, capsys):
+    for library in ("sklearn", "matplotlib"):
+        pytest.importorskip(library)
+    monkeypatch.setattr(accuracy, "load_mnist", lambda folder, dtype: load_digits(dtype))
+    monkeypatch.setattr(sys, "argv", ["accuracy", "--seconds", "0", "--plots", str(tmp_path / "plots")])
+    accuracy.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "float32; 1,438 images to train, 359 others to test" in lines
+    for name in ("simple-conv", "deep-conv"):  # no second is left after the first epoch
+        (line,) = [line for line in lines if line.startswith(f"{name}, epoch")]
+        assert line.split()[2] == "1"
+        assert all(0 < float(value) < 1 for value in line.split()[4:6])
+        assert (tmp_path / "plots" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
 EPOCHS = ["fastbp", "1 thread", "all threads", "NumPy"]
