@@ -101,7 +101,7 @@ class Fastbp(Peer):
             stack, loss, self.optimizer, self.network.params, self.x.dtype, self.x.shape[1:], self.task.batch
         )
         self.engine.read()
-        self.data = self.x, self.t, np.empty((0, params[-1].size), self.x.dtype), 1.0
+        self.data = self.x.reshape(len(self.x), -1), self.t, np.empty((0, params[-1].size), self.x.dtype), 1.0
         self.in_order = np.arange(len(self.x))
 
     def steps(self, count: int) -> None:
