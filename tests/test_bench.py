@@ -43,7 +43,6 @@ from fastbp.layers import Dropout
 from tests.subprocesses import run_python
 
 TASK = tasks.Task((6, 4, 3), 5, steps=8)
-WITHOUT_ENGINE = pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
 FAST = {"rounds": 2, "block": 1e-4, "settling": 1e-4, "pause": 0}
 
 
@@ -151,7 +150,6 @@ def test_a_network_of_images_goes_to_the_peers_that_have_its_layers():
 RUN = tasks.Task(LeNet, 10, samples=20, optimizer="Adam", epochs=2)
 
 
-@WITHOUT_ENGINE
 def test_a_whole_run_is_one_figure(monkeypatch):
     monkeypatch.setattr(peers, "samples", lambda functions, **given: measure.samples(functions, **FAST | given))
     fitted = []
@@ -367,7 +365,6 @@ def tiny(monkeypatch):
             monkeypatch.setattr(module, name, size)
 
 
-@WITHOUT_ENGINE
 @pytest.mark.parametrize("name", images.EPOCHS)
 def test_an_epoch_of_images_trains_its_network(name, tiny):
     fit = images.epoch(name, "float32")["fastbp"]
@@ -380,7 +377,6 @@ def test_an_epoch_of_images_trains_its_network(name, tiny):
     assert not np.array_equal(network.params["W1"], before)
 
 
-@WITHOUT_ENGINE
 def test_accuracies_are_told_by_epoch_and_drawn(any_machine, monkeypatch, tmp_path, capsys):
     for library in ("sklearn", "matplotlib"):
         pytest.importorskip(library)

@@ -59,10 +59,6 @@ def test_train_in_float32(capsys):
     assert "float32" in out
 
 
-WITHOUT_ENGINE = pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
-
-
-@WITHOUT_ENGINE
 @pytest.mark.parametrize(("network", "least"), [("simple-conv", 0.9), ("deep-conv", 0.93)])
 def test_train_a_convolutional_network_on_digits(network, least, capsys):
     status, out, err = run(capsys, "train", "--network", network)
@@ -73,7 +69,6 @@ def test_train_a_convolutional_network_on_digits(network, least, capsys):
     assert accuracies(out)[-1] >= least
 
 
-@WITHOUT_ENGINE
 def test_train_a_convolutional_network_compared_with_numpy(capsys, tmp_path):
     options = "--network", "simple-conv", "--epochs", "2", "--dtype", "float64", "--plot", str(tmp_path / "curves.png")
     status, out, _ = run(capsys, "train", "--compare", *options)
@@ -83,7 +78,6 @@ def test_train_a_convolutional_network_compared_with_numpy(capsys, tmp_path):
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@WITHOUT_ENGINE
 def test_train_le_net_on_mnist_files(capsys, mnist_folder):
     status, out, _ = run(
         capsys, "train", "--network", "lenet", "--data", "mnist", "--data-dir", str(mnist_folder), "--epochs", "1"

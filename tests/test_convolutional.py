@@ -10,7 +10,6 @@ from fastbp.layers import Dropout
 from fastbp.optimizers import Adam
 from tests.compare import assert_same
 
-WITHOUT_ENGINE = pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
 EITHER = pytest.mark.parametrize("kind", [SimpleConvNet, DeepConvNet, LeNet])
 
 
@@ -120,7 +119,6 @@ def test_the_reference_has_the_same_gradients(kind, data):
 
 
 @EITHER
-@WITHOUT_ENGINE
 def test_fit_takes_images(kind, data):
     network = small(kind, dtype=np.float32)
     history = network.fit(data[0].astype(np.float32), data[1], epochs=30, batch_size=10, optimizer=Adam(0.01), seed=0)
@@ -128,7 +126,6 @@ def test_fit_takes_images(kind, data):
 
 
 @EITHER
-@WITHOUT_ENGINE
 def test_a_network_comes_back_from_a_file(kind, data, tmp_path):
     network, optimizer = small(kind), Adam(0.01)
     network.fit(*data, optimizer=optimizer, seed=1)

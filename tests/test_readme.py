@@ -23,7 +23,6 @@ def test_a_snippet_prints_what_the_readme_says(code, output):
     assert run_python(code) == output.strip()
 
 
-@pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("fastbp")])
 def test_a_command_works(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

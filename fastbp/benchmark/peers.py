@@ -21,7 +21,7 @@ from fastbp.benchmark.machine import blas_threads
 from fastbp.benchmark.measure import SETTLING, samples
 from fastbp.benchmark.tasks import Task
 from fastbp.checks import Array
-from fastbp.engine.plan import Engine, unknown
+from fastbp.engine.plan import Engine
 from fastbp.kernels import get_num_threads
 from fastbp.network import Sequential
 from fastbp.ops.contract import use_reference
@@ -93,27 +93,19 @@ class Fastbp(Peer):
 
     def start(self, params: list[Array]) -> None:
         self.network, self.optimizer = _network(self.task, params), getattr(optimizers, self.task.optimizer)(self.rate)
-        stack, loss = list(self.network.layers.values()), self.network.last_layer
-        self.engine: Engine | None = None
-        if unknown(stack, loss, self.optimizer):
-            return
         self.engine = Engine(
-            stack, loss, self.optimizer, self.network.params, self.x.dtype, self.x.shape[1:], self.task.batch
-        )
+            list(self.network.layers.values()), self.network.last_layer, self.optimizer, self.network.params,
+            self.x.dtype, self.x.shape[1:], self.task.batch,
+        )  # fmt: skip
         self.engine.read()
-        self.data = self.x.reshape(len(self.x), -1), self.t, np.empty((0, params[-1].size), self.x.dtype), 1.0
+        rows = self.x.reshape(len(self.x), -1)
+        self.data = rows, self.t, np.empty((0, params[-1].size), self.x.dtype), 1.0
         self.in_order = np.arange(len(self.x))
 
     def steps(self, count: int) -> None:
-        if self.engine is None:
-            super().steps(count)
-            return
         order, losses, hits = self.in_order[: count * self.task.batch], np.zeros(count), np.zeros(count)
         self.engine.train(self.data, order, np.empty(0), 0, count, losses, hits, False)
         self.engine.write()
-
-    def step(self, x: Array, t: Array) -> None:
-        self.optimizer.update(self.network.params, self.network.gradient(x, t))
 
     def epochs(self, count: int) -> None:
         self.network.fit(
