@@ -245,3 +245,42 @@ def test_no_bit_depends_on_the_number_of_threads(dtype, batch_size):
         found.append({**arrays(network, optimizer), "losses": np.array(losses)})
     for others in found[1:]:
         assert_alike(others, found[0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("stack", "message"),
+    [
+        (
+            [convolution(3, 2, 2, 1, 0)],
+            r"layers: expected outputs \(N, C\) for the loss, got \(N, 3, 4, 4\); .* Flatten",
+        ),
+        ([other(lambda: Reshape((5, 10)))], r"layers: expected outputs \(N, C\) for the loss, got \(N, 5, 10\)"),
+        (
+            [affine(1), other(lambda: Reshape(()))],
+            r"layers: expected outputs that fill a shape \(\) of at least one axis",
+        ),
+        ([other(Flatten), lambda *_: Convolution(np.ones((1, 2, 1, 1)), np.zeros(1))], r"got \(N, 50\); reshape them"),
+        ([lambda *_: Pooling(9, 9), affine(3)], "x: expected images of at least 9 pixels"),
+    ],
+)
+def test_a_network_that_cannot_predict_is_not_trained(stack, message):
+    rng, shape, layers = np.random.default_rng(0), (2, 5, 5), []
+    for part in stack:
+        layers.append(part(rng, shape))
+    network = Sequential(layers, IdentityWithLoss())
+    x, t = np.ones((4, *shape)), np.ones((4, 48))
+    with pytest.raises(ValueError, match=message):
+        network.fit(x, t)
+
+
+def test_running_statistics_of_another_shape_end_the_run_with_an_error_and_are_left_as_they_are():
+    layer = BatchNormalization(np.ones(2), np.zeros(2))
+    network = Sequential([layer, Flatten(), Affine(np.ones((50, 1)), np.zeros(1))], IdentityWithLoss())
+
+    def replace(progress):
+        layer.running_mean = np.zeros(7)
+
+    with pytest.raises(ValueError, match=r"running_mean: expected shape \(2,\)"):
+        network.fit(np.ones((4, 2, 5, 5)), np.ones((4, 1)), epochs=2, on_epoch=replace)
+    assert layer.running_mean.shape == (7,)
+    assert layer.running_var.shape == (2,)

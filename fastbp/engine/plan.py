@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.checks import Array, DType, same_shape, whole_number
+from fastbp.checks import Array, DType, parameter, same_shape, whole_number
 from fastbp.engine import steps
 from fastbp.engine.table import Table
 from fastbp.engine.thread_choice import choice_for
@@ -155,9 +155,10 @@ class Engine:
         for row, layer, name in self._counted:
             given = whole_number(name, getattr(layer, name), 0, "give a number such as 0", _LARGEST_WORD)
             self._network.counters[row] = given
-        for place, layer, name in self._running:
-            value = getattr(layer, name)
-            self._network.running[place : place + value.size] = value
+        for part, layer, name in self._running:
+            value, statistics = parameter(name, getattr(layer, name), 1), self._network.running[part]
+            same_shape(name, value, statistics.shape, "as when the network was taken for training")
+            statistics[...] = value
 
     def write(self) -> None:
         """Give back what `read` took."""
@@ -170,9 +171,8 @@ class Engine:
             setattr(self._optimizer, name, kept)
         for row, layer, name in self._counted:
             setattr(layer, name, int(self._network.counters[row]))
-        for place, layer, name in self._running:
-            value = getattr(layer, name)
-            setattr(layer, name, self._network.running[place : place + value.size].astype(value.dtype))
+        for part, layer, name in self._running:
+            setattr(layer, name, self._network.running[part].astype(getattr(layer, name).dtype))
 
     def write_parameters(self) -> None:
         """Give back the parameters alone."""

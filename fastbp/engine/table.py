@@ -51,11 +51,20 @@ def mapped(layers: Iterable[Any], shape: Shape) -> Iterator[Mapped]:
             whose = "layers: expected outputs"
 
 
-def output_shape(layers: Iterable[Any], shape: Shape) -> Shape:
-    """The shape of a sample of the outputs of known layers for that of the inputs."""
+def output_size(layers: Iterable[Any], shape: Shape) -> int:
+    """The number of outputs of known layers for samples of a shape.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not fit what comes to it, or the outputs are no rows, which all losses take.
+    """
     for each in mapped(layers, shape):
         shape = each.out
-    return shape
+    if len(shape) != 1:
+        given = ", ".join(("N", *map(str, shape)))
+        raise ValueError(f"layers: expected outputs (N, C) for the loss, got ({given}); let them end with Flatten()")
+    return shape[0]
 
 
 class _Allotment:
@@ -81,8 +90,8 @@ class Table:
         Where each parameter begins.
     counted : list of (int, layer, str)
         The rows, layers and attributes that count steps.
-    running : list of (int, layer, str)
-        Where running statistics begin, and the layers and attributes.
+    running : list of (slice, layer, str)
+        Where running statistics lie, and the layers and attributes.
     is_sliced : bool
         Whether a layer takes lanes, or forms sums over samples.
     work_of_sample : int
@@ -95,7 +104,7 @@ class Table:
         self.sums, self.statistics = _Allotment(dtype), _Allotment(dtype)
         self.places: list[int] = []
         self.counted: list[tuple[int, Any, str]] = []
-        self.running: list[tuple[int, Any, str]] = []
+        self.running: list[tuple[slice, Any, str]] = []
         self._kinds: list[tuple[Map, Activation | None]] = []
         self._names: list[str] = []
         self._settings: list[float] = []
@@ -166,8 +175,8 @@ class Table:
         values = sum(getattr(layer, name).size for name in kind.running)
         row[state.RUNNING_AT] = place = self.statistics.take(values)
         for name in kind.running:
-            self.running.append((place, layer, name))
-            place += getattr(layer, name).size
+            begin, place = place, place + getattr(layer, name).size
+            self.running.append((slice(begin, place), layer, name))
 
     def _place_parameters(self, row: Array, record: LayerRecord, layer: Any) -> None:
         columns = (state.W_AT, state.W_GIVEN_AT), (state.B_AT, state.B_GIVEN_AT)

@@ -22,10 +22,10 @@ def images(name: str, x: Array) -> Array:
 def images_of_shape(shape: Shape, whose: str, channels: int | None = None) -> Shape:
     """The shape of a sample, if it is an image (C, H, W) of so many channels."""
     if len(shape) != 3 or channels not in (None, shape[0]):
-        expected = "(N, C, H, W)" if channels is None else f"of {channels} channels (N, {channels}, H, W)"
         given = ", ".join(("N", *map(str, shape)))
         raise ValueError(
-            f"{whose} that are images {expected}, got ({given}); reshape them, as Reshape((C, H, W)) does in a network"
+            f"{whose} that are images (N, {'C' if channels is None else channels}, H, W), got ({given}); "
+            "reshape them, as Reshape((C, H, W)) does in a network"
         )
     return shape
 

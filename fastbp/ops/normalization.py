@@ -437,7 +437,7 @@ layer(
             statistics=_statistics_of_slice,
             shape=_shape,
             layout=lambda shape: LANES if len(shape) == 3 else None,
-            scale=lambda layer: layer.momentum,
+            scale=lambda layer: rate("momentum", layer.momentum, 1),
             sums_size=lambda layer, _: _SUMS * len(layer.gamma),
             counter="step",
             running=("running_mean", "running_var"),

@@ -149,8 +149,11 @@ def _as(array: Array, shape: tuple[int, ...]) -> Array:
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     wanted, size = _checked(layer.shape), math.prod(shape)
     after = _filled(wanted, size)
-    if after is None:
-        raise ValueError(f"{whose} that fill the shape {wanted}, got {size} numbers for each; make the layer for them")
+    if not after:
+        raise ValueError(
+            f"{whose} that fill a shape {wanted} of at least one axis, got {size} numbers for each; "
+            "make the layer for them"
+        )
     return after
 
 

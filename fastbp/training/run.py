@@ -35,7 +35,7 @@ from fastbp.checks import (
     whole_number,
 )
 from fastbp.engine import plan
-from fastbp.engine.table import output_shape
+from fastbp.engine.table import output_size
 from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of, set_state, state_of, takes_indices
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
@@ -142,7 +142,7 @@ class Run(Interruptible):
         if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
-        outputs = self._predicted_outputs() if unknown else math.prod(output_shape(layers, self._sample_shape))
+        outputs = self._predicted_outputs() if unknown else output_size(layers, self._sample_shape)
         labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
         if not len(labels):
             self._t = _in_shape(self._t, targets)
