@@ -1,4 +1,4 @@
-"""`fit` and the loop of gradients and updates train any convolutional network alike, on any number of threads."""
+"""`fit`, the loop of gradients and updates, and the reference train any convolutional network alike."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 
-from fastbp import Sequential, num_threads
+from fastbp import Sequential, num_threads, use_reference
 from fastbp.layers import (
     GELU,
     Affine,
@@ -209,6 +209,21 @@ def test_fit_and_the_loop_train_any_network_alike(case):
     its_losses = fitted(trained, its_optimizer, arguments)
     assert_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), 1e-10)
     np.testing.assert_allclose(its_losses, losses, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=60, derandomize=True, database=None, deadline=None)
+@given(case=cases())
+def test_fit_and_the_reference_train_any_network_alike(case):
+    """Layers and `fit` share kernels. The reference shares nothing with them."""
+    make_network, make_optimizer, make_data = case
+    expected, optimizer, arguments = make_network(), make_optimizer(), make_data()
+    note(f"{[described(layer) for layer in expected.layers.values()]}, x {arguments['x'].shape}, {optimizer}")
+    with use_reference():
+        losses = looped(expected, optimizer, **arguments)
+    assume(np.all(np.isfinite(losses)) and max(losses) < 1e3)
+    trained, its_optimizer = make_network(), make_optimizer()
+    fitted(trained, its_optimizer, arguments)
+    assert_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), 1e-10)
 
 
 def deep_network(dtype):
