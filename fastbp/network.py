@@ -19,6 +19,7 @@ from fastbp.checks import (
     sample_weights,
     whole_number,
 )
+from fastbp.engine.prediction import Prediction
 from fastbp.gradcheck import numerical_gradient
 from fastbp.initialization import NewLayers
 from fastbp.layers import Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
@@ -149,7 +150,9 @@ class Sequential:
     """
 
     parameters_class: ClassVar[type[Parameters]] = Parameters
-    weight_decay_lambda: float = 0.0  # of the class, as networks that an earlier version pickled have none
+    # Of the class, as networks that an earlier version pickled have none.
+    weight_decay_lambda: float = 0.0
+    _prediction: Prediction | None = None
 
     def __init__(self, layers: Sequence[Layer] | Mapping[str, Layer], loss: LossLayer) -> None:
         if not isinstance(layers, Mapping | Sequence):
@@ -192,6 +195,8 @@ class Sequential:
     def predict(self, x: ArrayLike, train_flg: bool = False) -> Array:
         """Return the output of the last layer before the loss: logits (N, C) where that is softmax.
 
+        Layers that predict in compiled code keep nothing of it for their `backward`: `loss` and `gradient` do that.
+
         Parameters
         ----------
         x : array_like
@@ -199,6 +204,16 @@ class Sequential:
         train_flg : bool
             Whether `Dropout` drops, and `BatchNormalization` takes the statistics of the batch.
         """
+        if not train_flg:
+            if self._prediction is None:
+                self._prediction = Prediction()
+            out = self._prediction.outputs(self.layers.values(), x)
+            if out is not None:
+                return out
+        return self._forward(x, train_flg)
+
+    def _forward(self, x: ArrayLike, train_flg: bool) -> Array:
+        """The same layer by layer: each keeps what its `backward` needs."""
         out: Any = x
         for layer in self.layers.values():
             forward: Callable[..., Any] = layer.forward
@@ -220,7 +235,8 @@ class Sequential:
             A weight for each sample: the loss is sum(w·loss)/sum(w).
         """
         forward: Callable[..., float] = self.last_layer.forward  # a user's own loss may take no weights
-        return forward(self.predict(x, train_flg), t, **where_given(sample_weight)) + self.penalty()
+        out = self.predict(x, train_flg) if "predict" in self.own_methods() else self._forward(x, train_flg)
+        return forward(out, t, **where_given(sample_weight)) + self.penalty()
 
     def penalty(self) -> float:
         """Return the loss of the weight decay, weight_decay_lambda/2 times the sum of the squares of all weights."""

@@ -1,7 +1,8 @@
-"""The outputs of a stack of affine layers with activations, in one pass over the samples.
+"""The outputs of a stack of layers, in one pass over the samples: kernels that walk along a table.
 
 Each thread takes some samples at a time through all layers, so that what it reads and writes stays in the cache. On the
-way it looks for samples that are not finite. A pass of its own for that would take as long as reading them.
+way it looks for samples that are not finite, where it is asked to. A pass of its own for that would take as long as
+reading them. The table is that of `fastbp.ops.prediction`.
 """
 
 from __future__ import annotations
@@ -9,33 +10,46 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import carray, types
 
 from fastbp.checks import DType
 from fastbp.ops import state
-from fastbp.ops.affine import product_with_rows
+from fastbp.ops.contract import HANDS_ON, LAYERS
+from fastbp.ops.prediction import (
+    COLUMNS,
+    D_IN,
+    EPILOGUE,
+    KERNEL,
+    M_OUT,
+    SETTINGS_AT,
+    address_of_predict_rows,
+    predict_rows,
+)
+from fastbp.runtime.gemm.epilogue import finish
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
-from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import address_of, aligned, at, call_at, located, pointer_to
+from fastbp.runtime.headers import NOTED, data_of, is_as_noted
+from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, located, pointer_to, shift, store
 from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of, release_gil, take_gil
 from fastbp.runtime.vectors import REGISTER_BYTES, sum_of_nothing
 
-# Columns of a table of layers: the addresses of W and b, in rows without gaps, their sizes (D, M), the word of the
-# epilogue and the address of its settings.
-W_AT, B_AT, D_IN, M_OUT, EPILOGUE, SETTINGS_AT, COLUMNS = range(7)
+_ROW = COLUMNS * np.intp(0).itemsize  # bytes of a row of the table
 
-# Elements of the samples that a thread takes at a time.
-BLOCK = 49152
+# Elements of the samples that a thread takes at a time. Where the weights are more than LARGE, they fit no second-level
+# cache, and samples are at least MANY, so that the weights are read less often: in float32 on one thread 10,000 samples
+# of 784-1024-10 take 0.72 times as long as 48 samples at a time, those of 784-256-128-10 as long.
+BLOCK, LARGE, MANY = 49152, 350_000, 384
 
 
-def rows_of_a_block(samples: int, widest: int) -> int:
+def rows_of_a_block(samples: int, widest: int, weights: int) -> int:
     """How many of so many samples a thread takes at a time; `widest` is the largest size, D among them."""
-    return int(min(max(1, samples), max(ROW_GRAIN, BLOCK // widest // ROW_GRAIN * ROW_GRAIN)))
+    rows = max(MANY if weights > LARGE else ROW_GRAIN, BLOCK // widest // ROW_GRAIN * ROW_GRAIN)
+    return int(min(max(1, samples), rows))
 
 
 @kernel
-def predict(team, multiply_at, output_at, table, x, out, rows, hidden, scratch):
-    """out, (N, C) = the outputs for x, (N, D); returns whether x is finite throughout.
+def predict(team, multiply_at, output_at, table, x, out, rows, hidden, scratch, looks):
+    """out, (N, C) = the outputs for x, (N, D); returns whether x is finite throughout, or True where nobody `looks`.
 
     `output_at` is the address of a kernel like `state.predict`, or 0. `rows` is `rows_of_a_block`. `hidden`,
     (parts, 2, ·), takes so many rows of any layer twice. `scratch` is (parts, ·), as `gemm.multiply.scratch_for` says.
@@ -49,51 +63,86 @@ def predict(team, multiply_at, output_at, table, x, out, rows, hidden, scratch):
     is_long = N * weights >= WORTH_A_REGION
     gil = release_gil(is_long)
     if not is_long or not 1 < parts_of(team) <= len(scratch):
-        _predict_part(zero, one, multiply_at, output_at, table, x, out, rows, hidden, scratch, is_finite)
+        _predict_part(zero, one, multiply_at, output_at, table, x, out, rows, hidden, scratch, looks, is_finite)
     else:
-        shared = multiply_at, output_at, table, x, out, rows, hidden, scratch, is_finite
+        shared = multiply_at, output_at, table, x, out, rows, hidden, scratch, looks, is_finite
         in_parallel(team, parts_of(team), _predict_part, shared)
     take_gil(gil)
     return is_finite.all()
 
 
 @kernel
-def _predict_part(part, parts, multiply_at, output_at, table, x, out, rows, hidden, scratch, is_finite):
-    N = len(x)
+def _predict_part(part, parts, multiply_at, output_at, table, x, out, rows, hidden, scratch, looks, is_finite):
+    (N, D), C = x.shape, out.shape[1]
     stop = boundary(N, ROW_GRAIN, part + 1, parts)
+    first, second = at(hidden[part, 0], 0), at(hidden[part, 1], 0)
     place = aligned(at(scratch[part], 0), REGISTER_BYTES)
     for start in range(boundary(N, ROW_GRAIN, part, parts), stop, rows):
-        block = x[start : min(start + rows, stop)]
-        is_finite[part] &= _is_finite(block.reshape(-1))
-        _predict_block(multiply_at, output_at, table, block, out[start : start + len(block)], hidden[part], place)
+        count, block, outputs = min(rows, stop - start), at(x, start * D), at(out, start * C)
+        if looks:
+            is_finite[part] &= sum_of_nothing((block,), (), count * D) == 0
+        _predict_block(multiply_at, table, block, outputs, count, first, second, place)
+        if output_at:
+            call_at(output_at, state.predict, (outputs, np.intp(count), np.intp(C), first))
 
 
 @kernel
-def _is_finite(values):
-    return sum_of_nothing((at(values, 0),), (), values.size) == 0
-
-
-@kernel
-def _predict_block(multiply_at, output_at, table, x, out, hidden, scratch):
-    """The outputs of the rows of x. Hidden layers take turns in the two halves of `hidden`."""
-    zero, last = np.intp(0), len(table) - 1
-    h = at(x, 0)
+def _predict_block(multiply_at, table, h, out, N, first, second, scratch):
+    """N rows of out from those of h. The layers between take turns in the memory at `first` and at `second`."""
+    noinline()
+    last = len(table) - 1
     for number in range(last + 1):
         layer = table[number]
-        W, b = located(h, layer[W_AT]), located(h, layer[B_AT])
-        target = at(out, 0) if number == last else at(hidden[number % 2], 0)
-        settings = pointer_to(np.float64, layer[SETTINGS_AT])
-        product_with_rows(
-            multiply_at, h, layer[D_IN], W, b, np.intp(1), target, layer[M_OUT], zero, np.intp(len(x)), layer[EPILOGUE],
-            target, settings, scratch,
-        )  # fmt: skip
+        target = out if number == last else second if number % 2 else first
+        if layer[KERNEL]:
+            given = np.intp(multiply_at), table.ctypes.data + number * _ROW, h, target, np.intp(N), scratch
+            call_at(layer[KERNEL], predict_rows, given)
+        else:
+            M, one = layer[M_OUT], np.intp(1)
+            for k in range(N * M):
+                store(shift(target, k), load(shift(h, k)))
+            settings = pointer_to(np.float64, layer[SETTINGS_AT])
+            finish(layer[EPILOGUE], target, N * M, one, N * M, target, N * M, settings)
         h = target
-    if output_at:
-        N, C = out.shape
-        call_at(output_at, state.predict, (at(out, 0), np.intp(N), np.intp(C), at(hidden, 0)))
+
+
+@kernel
+def predict_few(multiply_at, noted_at, arrays, table_at, layers, x, out, N, half, memory):
+    """The same for a few samples, on one thread and with the GIL, in memory that is there already.
+
+    `x` and `out` are the `id` of C-contiguous arrays. `memory` is two halves of hidden layers and scratch. Returns
+    False, and does nothing, where one of the layers' `arrays` is not as `headers.noted` any more. An argument that is
+    an array takes 50 ns longer than one that is a number.
+    """
+    if not are_as_noted(carray(pointer_to(np.intp, noted_at), (arrays, NOTED))):
+        return False
+    first, table = at(memory, 0), carray(pointer_to(np.intp, table_at), (layers, COLUMNS))
+    samples, outputs = located(first, data_of(x)), located(first, data_of(out))
+    scratch = aligned(at(memory, 2 * half), REGISTER_BYTES)
+    _predict_block(multiply_at, table, samples, outputs, N, first, at(memory, half), scratch)
+    return True
+
+
+@kernel
+def are_as_noted(arrays):
+    """Whether all arrays are as `headers.noted`."""
+    as_noted = True
+    for number in range(len(arrays)):
+        as_noted &= is_as_noted(arrays[number])
+    return as_noted
 
 
 def address_of_output(function: Any, dtype: DType) -> int:
     """The address of a kernel like `state.predict`."""
     pointer = types.CPointer(types.float32 if dtype.itemsize == 4 else types.float64)
     return address_of(function, (pointer, types.intp, types.intp, pointer))
+
+
+def address_of_map(kind: type, dtype: DType) -> int:
+    """The address of what layers of a class do in a prediction; 0 where they hand their input on."""
+    record = LAYERS[kind].map
+    if record is None or record.predict is None:
+        raise TypeError(
+            f"{kind.__name__}: expected a layer with a kernel for predictions, got none; add it to its record"
+        )
+    return 0 if record.predict is HANDS_ON else address_of_predict_rows(record.predict, dtype)

@@ -21,6 +21,7 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
+from fastbp.ops import prediction
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
 from fastbp.ops.memory import axes_in_memory, empty_in
 from fastbp.ops.state import (
@@ -52,9 +53,10 @@ from fastbp.ops.state import (
 from fastbp.runtime.gemm.epilogue import NONE
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
 from fastbp.runtime.gemm.product import A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, product
+from fastbp.runtime.gemm.rows import product_with_rows
 from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, call_at, record_pointer, shift, view
+from fastbp.runtime.pointers import at, call_at, located, pointer_to, record_pointer, shift, view, word_at
 
 __all__ = ["Affine", "MatMul"]
 
@@ -136,18 +138,6 @@ def matmul_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array) -> No
 
 
 @kernel
-def product_with_rows(multiply_at, h, D, W, b, b_col, z, M, i0, i1, epilogue, out, settings, scratch):
-    """z = h·W + b for rows i0:i1, with an epilogue that may write to `out`. With b_col = 0 all of b is its first."""
-    zero, one = np.intp(0), np.intp(1)
-    product = Product(
-        a=h, a_row=D, a_col=one, b=W, b_row=M, b_col=one, start=b, start_col=b_col, sums=b, has_sums=zero,
-        c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b, subtracts=zero,
-        epilogue=epilogue, beside=out, beside_row=M, settings=settings, scratch=scratch,
-    )  # fmt: skip
-    call_at(multiply_at, multiply, (record_pointer(product),))
-
-
-@kernel
 def _forward(network_at, number, part, i0, i1):
     network = view(network_at)
     layer, workspace = network.layers[number], network.workspace
@@ -219,6 +209,15 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
         update_parameters(network_at, layer[B_AT], db, M, M, squares_at, given)
 
 
+@kernel
+def _predict(multiply_at, layer, h, out, N, scratch):
+    W, has_b = located(h, word_at(layer, prediction.W_AT)), np.intp(word_at(layer, prediction.B_AT) != 0)
+    b = located(h, word_at(layer, prediction.B_AT)) if has_b else zeros(h)
+    D, M, zero = word_at(layer, prediction.D_IN), word_at(layer, prediction.M_OUT), np.intp(0)
+    word, settings = word_at(layer, prediction.EPILOGUE), pointer_to(np.float64, word_at(layer, prediction.SETTINGS_AT))
+    product_with_rows(multiply_at, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
+
+
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     W, D = parameter("W", layer.W, 2), math.prod(shape)
     if "b" in layer.parameter_names:
@@ -231,7 +230,7 @@ def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return (int(W.shape[1]),)
 
 
-_MAP = Map(_forward, _backward, _gradient, shape=_shape, layout=lambda _: ROWS)
+_MAP = Map(_forward, _backward, _gradient, _predict, shape=_shape, layout=lambda _: ROWS)
 
 
 class Affine:

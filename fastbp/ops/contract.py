@@ -121,6 +121,9 @@ class Activation:
     leaves_mask: bool = False
 
 
+# In the place of a map's kernel for predictions: its output is its input.
+HANDS_ON = "hands on"
+
 Shape = tuple[int, ...]
 """Of one sample: (D,) or (C, H, W)."""
 
@@ -135,6 +138,9 @@ class Map:
         With the arguments of `fastbp.ops.state.samples`, as all but `gradient`; None for a layer that moves nothing.
     gradient : kernel or None
         With the arguments of `fastbp.ops.state.gradient`, for a layer with parameters.
+    predict : kernel, HANDS_ON or None
+        With the arguments of `fastbp.ops.prediction.predict_rows`; HANDS_ON where the output of a prediction is the
+        input; None where only the layer's own `forward` predicts.
     sums : kernel or None
         In the backward pass, before `backward`: sums over a slice of the batch.
     statistics : kernel or None
@@ -162,6 +168,7 @@ class Map:
     forward: Any = None
     backward: Any = None
     gradient: Any = None
+    predict: Any = None
     sums: Any = None
     statistics: Any = None
     shape: Callable[[Any, Shape, str], Shape] = lambda _, shape, whose: shape  # noqa: ARG005

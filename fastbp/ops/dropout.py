@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp.checks import Array, as_array, empty, from_kernel, quotient_dtype, rate, to_kernel, whole_number
-from fastbp.ops.contract import LayerRecord, Map, layer, twin_of
+from fastbp.ops.contract import HANDS_ON, LayerRecord, Map, layer, twin_of
 from fastbp.ops.elementwise import SameShapeLayer
 from fastbp.ops.state import D_IN, DELTA, DELTA_BEFORE, H_IN, LANES, LAYOUT, WORD, Z_OUT, activate, apply_slope
 from fastbp.runtime.jit import kernel
@@ -238,7 +238,12 @@ layer(
         counters=("step",),
         state=("step",),
         map=Map(
-            _forward, _backward, words=_words, scale=lambda dropout: 1 / (1 - dropout.settings()[0]), counter="step"
+            _forward,
+            _backward,
+            predict=HANDS_ON,
+            words=_words,
+            scale=lambda dropout: 1 / (1 - dropout.settings()[0]),
+            counter="step",
         ),
     )
 )

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastbp.checks import Array, as_array, not_run, result_dtype, same_shape, whole_number
-from fastbp.ops.contract import LayerRecord, Map, Shape, layer
+from fastbp.ops.contract import HANDS_ON, LayerRecord, Map, Shape, layer
 
 __all__ = ["Flatten", "Reshape"]
 
@@ -157,5 +157,5 @@ def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return after
 
 
-layer(LayerRecord(Reshape, settings=("shape",), map=Map(shape=_shape)))
-layer(LayerRecord(Flatten, map=Map(shape=_shape)))
+layer(LayerRecord(Reshape, settings=("shape",), map=Map(predict=HANDS_ON, shape=_shape)))
+layer(LayerRecord(Flatten, map=Map(predict=HANDS_ON, shape=_shape)))

@@ -13,6 +13,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 
 from fastbp.checks import FLOAT32, FLOAT64, Array, DType, to_kernel
 from fastbp.engine import predict as kernels
+from fastbp.layers import Affine
 from fastbp.ops.contract import ACTIVATIONS, LOSSES, settings_of
 from fastbp.runtime import threads
 from fastbp.runtime.gemm.epilogue import NONE, checked
@@ -72,15 +73,17 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     X = to_kernel(X, dtype)
     parameters = [to_kernel(array, dtype) for pair in zip(coefs, intercepts, strict=True) for array in pair]
     epilogues = [*(_epilogue(name, dtype) for name in activations[:-1]), (NONE, np.empty(0))]
+    affine = kernels.address_of_map(Affine, dtype)
     table = np.array(
         [
-            (W.ctypes.data, b.ctypes.data, *W.shape, word, settings.ctypes.data)
+            (affine, W.ctypes.data, b.ctypes.data, *W.shape, word, settings.ctypes.data)
             for W, b, (word, settings) in zip(parameters[::2], parameters[1::2], epilogues, strict=True)
         ],
         np.intp,
     )
     widths = [X.shape[1], *(W.shape[1] for W in coefs)]
-    rows, widest = kernels.rows_of_a_block(len(X), max(widths)), max(widths[1:])
+    weights = sum(W.size for W in coefs)
+    rows, widest = kernels.rows_of_a_block(len(X), max(widths), weights), max(widths[1:])
     out = np.empty((len(X), widths[-1]), dtype)
     threads.start()
     # joblib and threadpoolctl set how many; a few rows are not divided.
@@ -89,7 +92,7 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     hidden = np.empty((count, 2, rows * widest), dtype)
     scratch = np.empty((count, scratch_for(max(rows, *widths), dtype.itemsize)), dtype)
     addresses = _multiply(dtype), _output(activations[-1], dtype)
-    is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, hidden, scratch)
+    is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, hidden, scratch, True)
     return out, bool(is_finite)
 
 

@@ -278,10 +278,18 @@ class Run(Interruptible):
         x, t, weights = self._validation
         with self.paused():
             x = self._as_taken(as_array("x", x))
-            row["val_loss"] = self.network.loss(x, t, **weights)
+            row["val_loss"] = self._validation_loss(x, t, weights)
             if self.classifies:
                 row["val_accuracy"] = self.network.accuracy(x, t, **weights)
         return row
+
+    def _validation_loss(self, x: Array, t: Array, weights: Mapping[str, Any]) -> float:
+        """The loss of x; layers of fastbp's own need not keep anything of it."""
+        network = self.network
+        if network.own_methods():
+            return network.loss(x, t, **weights)
+        forward: Callable[..., float] = network.last_layer.forward
+        return forward(network.predict(x), t, **weights) + network.penalty()
 
     def _do(self, order: Array, sample_shares: Array, first: int, last: int) -> int:
         """Do steps `first` to `last`, or some of them; returns how many, 0 where the first loss is not finite."""

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fastbp.runtime import threads
-from fastbp.runtime.elementary import multiply_add
 from fastbp.runtime.gemm.epilogue import NONE
 from fastbp.runtime.gemm.multiply import (
     COPY_ROWS,
@@ -18,6 +17,7 @@ from fastbp.runtime.gemm.multiply import (
     multiply,
     scratch_size,
 )
+from fastbp.runtime.gemm.rows import is_long_row, multiply_row
 from fastbp.runtime.gemm.tile import PANEL, zeros
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import (
@@ -52,9 +52,6 @@ _NO_ROW = {4: np.zeros(0, np.float32), 8: np.zeros(0)}
 # the second-level cache: 10,000×784×50 takes 0.6 times as long in float32 and in float64. A smaller A comes from the
 # third-level cache as fast. Blocks would cost a tenth there, because each of them copies B.
 LARGE_BYTES, BLOCK_BYTES = 16_000_000, 400_000
-
-# A single row is multiplied by B row by row if the rows of B have so many vectors. They are longer than a few tiles.
-LONG_ROW = 16
 
 
 def product(A: Any, B: Any, row: Any, C: Any, form: int = PLAIN) -> None:
@@ -132,8 +129,8 @@ def _product_part(part, parts, in_blocks, address, A, B, row, C, form):
     if form & FROM_ROW:
         start, start_col = row, np.intp(1)
     has_sums = np.intp(form & SUMS_TO_ROW != 0 and i0 == 0)
-    if M == 1 and b_col == 1 and c_col == 1 and N >= LONG_ROW * V and form & (SUMS_TO_ROW | SUBTRACT) == 0:
-        _multiply_row(at(A, 0), a_col, at(B, 0), b_row, start, start_col, c, j0, j1, K)
+    if M == 1 and b_col == 1 and c_col == 1 and is_long_row(N, V) and form & (SUMS_TO_ROW | SUBTRACT) == 0:
+        multiply_row(at(A, 0), a_col, at(B, 0), b_row, start, start_col, c, j0, j1, K)
         return
     is_in_rows = c_col == 1 or N == 1
     memory = allocate(c, scratch_size(a_row, a_col, b_col, start_col, i1 - i0, j1 - j0, K, V))
@@ -153,40 +150,6 @@ def _product_part(part, parts, in_blocks, address, A, B, row, C, form):
                 store(shift(c, i * c_row + j * c_col), load(shift(rows, i * N + j)))
     release(rows)
     release(memory)
-
-
-@kernel
-def _multiply_row(a, a_col, b, b_row, start, start_col, c, j0, j1, K):
-    """c[j0:j1] = start + a·B[:, j0:j1] for one row, eight rows of B at a time.
-
-    Each is read from end to end, where a tile would touch a piece of every row: 1×1024×1024 in float32 takes 45 µs,
-    by tiles 98.
-    """
-    for j in range(j0, j1):
-        store(shift(c, j), load(shift(start, j * start_col)))
-    k = 0
-    while k + 8 <= K:
-        a_0, a_1 = load(shift(a, k * a_col)), load(shift(a, (k + 1) * a_col))
-        a_2, a_3 = load(shift(a, (k + 2) * a_col)), load(shift(a, (k + 3) * a_col))
-        a_4, a_5 = load(shift(a, (k + 4) * a_col)), load(shift(a, (k + 5) * a_col))
-        a_6, a_7 = load(shift(a, (k + 6) * a_col)), load(shift(a, (k + 7) * a_col))
-        row = shift(b, k * b_row)
-        for j in range(j0, j1):
-            total = multiply_add(a_0, load(shift(row, j)), load(shift(c, j)))
-            total = multiply_add(a_1, load(shift(row, b_row + j)), total)
-            total = multiply_add(a_2, load(shift(row, 2 * b_row + j)), total)
-            total = multiply_add(a_3, load(shift(row, 3 * b_row + j)), total)
-            total = multiply_add(a_4, load(shift(row, 4 * b_row + j)), total)
-            total = multiply_add(a_5, load(shift(row, 5 * b_row + j)), total)
-            total = multiply_add(a_6, load(shift(row, 6 * b_row + j)), total)
-            total = multiply_add(a_7, load(shift(row, 7 * b_row + j)), total)
-            store(shift(c, j), total)
-        k += 8
-    while k < K:
-        a_k, row = load(shift(a, k * a_col)), shift(b, k * b_row)
-        for j in range(j0, j1):
-            store(shift(c, j), multiply_add(a_k, load(shift(row, j)), load(shift(c, j))))
-        k += 1
 
 
 @kernel
