@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from fastbp import use_reference
+from fastbp import optimizers, use_reference
 from fastbp.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from fastbp.optimizers import optimizer as optimizer_of
 from tests.compare import assert_same
@@ -228,3 +228,13 @@ def test_eps_is_added_to_the_root(kind):
     kind(0.5, eps=0.0).update(plain, {"W": np.full(3, 2.0)})
     root = {AdaGrad: 2.0, RMSprop: 0.2, Adam: 2 * 0.001**0.5}[kind]
     np.testing.assert_allclose(params["W"], plain["W"] * root / (root + 7), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "lr", [0.1, lambda step: 0.1 / (1 + step), np.linspace(0.1, 0.2, 50)], ids=["number", "f", "array"]
+)
+@pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
+def test_coefficients_of_many_steps_are_those_of_each(kind, lr):
+    optimizer, steps = kind(lr), np.arange(7, 50)
+    got = np.broadcast_arrays(*optimizer.coefficients(steps), steps)[:-1]
+    np.testing.assert_array_equal(np.array(got).T, [optimizer.coefficients(step) for step in steps.tolist()])

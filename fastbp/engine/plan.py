@@ -245,12 +245,11 @@ class Engine:
         given = np.zeros((last, 2 * COEFFICIENTS))
         if first == last:
             return given
-        begin = optimizer.iter - first
-        rows = np.array([optimizer.coefficients(begin + step) for step in range(first, last)])
-        for column in (0, COEFFICIENTS):
-            given[first:, column : column + rows.shape[1]] = rows
+        numbers = optimizer.coefficients(np.arange(optimizer.iter, optimizer.iter + last - first))
+        for column, number in enumerate(numbers):
+            given[first:, [column, COEFFICIENTS + column]] = number[:, np.newaxis] if np.ndim(number) else number
         if update.decouples:
-            given[first:, COEFFICIENTS + rows.shape[1] - 1] = 0
+            given[first:, COEFFICIENTS + len(numbers) - 1] = 0
         else:
             given[:, WEIGHT_DECAY] = optimizer.weight_decay
         return given

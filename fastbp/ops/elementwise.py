@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
@@ -93,7 +94,7 @@ def _written(twin: Callable[..., Any], kernel: Any) -> Callable[..., None]:
 
 
 def _address_of(block: Any) -> Callable[[DType], int]:
-    return lambda dtype: address_of_elementwise(block, dtype)
+    return cache(lambda dtype: address_of_elementwise(block, dtype))
 
 
 def _kernels(name: str, value: Any, slope: Any, has_setting: bool) -> tuple[Any, ...]:

@@ -66,13 +66,16 @@ class Optimizer:
         ValueError
             If it returns a negative or infinite one, or the array `lr` has no rate for this step.
         """
-        return self.lr_at(self.iter)
+        lr: float = self.lr_at(self.iter)
+        return lr
 
-    def lr_at(self, step: int) -> float:
-        """The rate `lr` of a step, from 0."""
+    def lr_at(self, step: Any) -> Any:
+        """The rate `lr` of a step, from 0, or of each of an array of steps."""
         lr = self.lr
         if type(lr) is float:
             return lr
+        if isinstance(step, np.ndarray):
+            return np.array([self.lr_at(number) for number in step.tolist()])
         if callable(lr):
             return rate(f"lr({step})", lr(step))
         rates: Array = np.asarray(lr)
@@ -83,14 +86,15 @@ class Optimizer:
             )
         return rate(f"lr[{step}]", rates[step])
 
-    def rate_at(self, step: int) -> float:
+    def rate_at(self, step: Any) -> Any:
         """What the update of a step takes for its rate: `lr_at`, with what the method makes of it."""
         return self.lr_at(step)
 
-    def coefficients(self, step: int) -> tuple[float, ...]:
+    def coefficients(self, step: Any) -> tuple[Any, ...]:
         """The numbers that the update of a step takes: its rate and the settings.
 
-        Where the optimizer decouples the weight decay, the last one is what a parameter loses of itself.
+        For an array of steps a number that changes with the step is an array. Where the optimizer decouples the weight
+        decay, the last one is what a parameter loses of itself.
         """
         return self.rate_at(step), *(getattr(self, name) for name in self.settings)
 

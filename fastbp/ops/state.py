@@ -7,6 +7,7 @@ vector.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numba import carray, typeof, types
@@ -116,34 +117,36 @@ def predict(out, N, C, scratch):
 
 def address_of_map(function: Any, network: Network) -> int:
     """The address of a kernel like `samples`; 0 for None."""
-    return 0 if function is None else _address_of(function, network, (types.intp,) * 4)
+    return 0 if function is None else _address_of(function, network, lambda _: (types.intp,) * 4)
 
 
 def address_of_gradient(function: Any, network: Network) -> int:
     """The address of a kernel like `gradient`; 0 for None."""
-    arguments = *(types.intp,) * 4, types.CPointer(types.float64)
-    return 0 if function is None else _address_of(function, network, arguments)
+    numbers = types.CPointer(types.float64)
+    return 0 if function is None else _address_of(function, network, lambda _: (*(types.intp,) * 4, numbers))
 
 
 def address_of_loss(function: Any, network: Network) -> int:
     """The address of a kernel like `loss`."""
-    return _address_of(function, network, (types.intp, types.intp, types.intp))
+    return _address_of(function, network, lambda _: (types.intp, types.intp, types.intp))
 
 
 def address_of_update(function: Any, network: Network) -> int:
     """The address of a kernel like `update`."""
-    element = types.CPointer(typeof(network.params.dtype.type(0)))
-    return _address_of(function, network, (types.intp, element, types.intp, types.CPointer(types.float64)))
+    return _address_of(
+        function, network, lambda element: (types.intp, element, types.intp, types.CPointer(types.float64))
+    )
 
 
-def _address_of(function: Any, network: Network, arguments: tuple[Any, ...]) -> int:
-    """The address of a kernel whose first argument is a network.
+def _address_of(function: Any, network: Network, arguments: Callable[[Any], tuple[Any, ...]]) -> int:
+    """The address of a kernel whose first argument is a network, and whose others may be pointers to parameters.
 
     It is kept: looking a compiled kernel up takes 0.3 ms. Networks of one dtype have one type.
     """
     key = function, network.params.dtype
     if key not in _addresses:
-        _addresses[key] = address_of(function, (types.CPointer(typeof(network)), *arguments))
+        element = types.CPointer(typeof(network.params.dtype.type(0)))
+        _addresses[key] = address_of(function, (types.CPointer(typeof(network)), *arguments(element)))
     return _addresses[key]
 
 

@@ -176,6 +176,15 @@ def adam_update(
     param -= lr * m / (np.sqrt(v) + eps)
 
 
+def _power(beta: float, t: Any) -> Any:
+    """beta to the power of a whole number, or of each of an array: NumPy's own has other bits on other CPUs."""
+    return np.array([beta**number for number in t.tolist()]) if isinstance(t, np.ndarray) else beta**t
+
+
+def _root(x: Any) -> Any:
+    return np.sqrt(x) if isinstance(x, np.ndarray) else math.sqrt(x)
+
+
 class Adam(Optimizer):
     """Momentum and RMSprop together (section 6.1.6; Kingma and Ba, arXiv:1412.6980).
 
@@ -198,10 +207,10 @@ class Adam(Optimizer):
         self.m: dict[str, Array] | None = None
         self.v: dict[str, Array] | None = None
 
-    def rate_at(self, step: int) -> float:
+    def rate_at(self, step: Any) -> Any:
         """`lr_at` with the correction of the bias."""
         t = step + 1
-        return self.lr_at(step) * math.sqrt(1.0 - self.beta2**t) / (1.0 - self.beta1**t)
+        return self.lr_at(step) * _root(1.0 - _power(self.beta2, t)) / (1.0 - _power(self.beta1, t))
 
 
 optimizer_of(Adam, adam_update, state=("m", "v"))
@@ -245,7 +254,7 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, beta1, beta2, eps=eps, weight_decay=weight_decay)
 
-    def coefficients(self, step: int) -> tuple[float, ...]:
+    def coefficients(self, step: Any) -> tuple[Any, ...]:
         """Those of Adam, and the share of itself that a weight loses."""
         return *super().coefficients(step), self.lr_at(step) * self.weight_decay
 
@@ -288,11 +297,12 @@ class Nadam(Adam):
     m/(1 - beta1**t).
     """
 
-    def coefficients(self, step: int) -> tuple[float, ...]:
+    def coefficients(self, step: Any) -> tuple[Any, ...]:
         """The rates of m and of the gradient, and the settings."""
         t, beta1 = step + 1, self.beta1
-        rate = self.lr_at(step) * math.sqrt(1.0 - self.beta2**t)
-        of_m, of_grad = rate * beta1 / (1.0 - beta1 ** (t + 1)), rate * (1.0 - beta1) / (1.0 - beta1**t)
+        rate = self.lr_at(step) * _root(1.0 - _power(self.beta2, t))
+        of_m = rate * beta1 / (1.0 - _power(beta1, t + 1))
+        of_grad = rate * (1.0 - beta1) / (1.0 - _power(beta1, t))
         return of_m, of_grad, beta1, self.beta2, self.eps
 
 
@@ -338,7 +348,7 @@ class Gradients:
         self.iter = 0
         self.gradients: dict[str, Array] | None = None
 
-    def coefficients(self, step: int) -> tuple[float, ...]:  # noqa: ARG002 - it needs none
+    def coefficients(self, step: Any) -> tuple[float, ...]:  # noqa: ARG002 - it needs none
         """One number, which the step does not use."""
         return (0.0,)
 

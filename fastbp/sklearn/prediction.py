@@ -25,11 +25,6 @@ PLAIN = np.ndarray, np.memmap
 
 
 @cache
-def _multiply(dtype: DType) -> int:
-    return address_of_multiply(dtype)
-
-
-@cache
 def _epilogue(activation: str, dtype: DType) -> tuple[int, Array]:
     """The word for the activation of a hidden layer, and its settings."""
     record = ACTIVATIONS[activation]
@@ -91,7 +86,7 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     count = int(team[0])
     hidden = np.empty((count, 2, rows * widest), dtype)
     scratch = np.empty((count, scratch_for(max(rows, *widths), dtype.itemsize)), dtype)
-    addresses = _multiply(dtype), _output(activations[-1], dtype)
+    addresses = address_of_multiply(dtype), _output(activations[-1], dtype)
     is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, hidden, scratch, True)
     return out, bool(is_finite)
 

@@ -67,6 +67,8 @@ class Display(Bar):
 
     def show(self, stretch: Stretch) -> None:
         """Show how far the run has come with these steps."""
+        if not self.is_shown:
+            return
         run = self._run
         samples = (stretch.epoch - 1) * run.samples + round(run.samples * stretch.step / run.steps)
         accuracy = {"accuracy": f"{stretch.accuracy:.4f}"} if run.classifies else {}

@@ -167,7 +167,7 @@ def fit(
     reached = None if resume is None else checkpoints.read(resume)
     with run.interrupts:
         self.history = history = History() if reached is None else checkpoints.resume(reached)
-        with Display(run, epochs, verbose) as display, suppress(StopTraining):
+        with Display(run, epochs, verbose) as display, suppress(StopTraining), run.written_at_the_end():
             while run.epochs < epochs and not best.is_over():
                 for stretch in run.epoch():
                     if record_steps:
@@ -179,6 +179,8 @@ def fit(
                         run.look_at_interrupts()
                 row = run.row(stretch)
                 history.append(**row, seconds=run.seconds)
+                if patience is not None:
+                    run.write()
                 best.note(row)
                 display.show_epoch(row)
                 run.look_at_interrupts()

@@ -125,6 +125,14 @@ class Interruptible:
         with self.interrupts.let_through():
             yield
 
+    @contextmanager
+    def written_at_the_end(self) -> Iterator[None]:
+        """Bring what is trained up to date at the end of a `with` statement, also after an error."""
+        try:
+            yield
+        finally:
+            self.write()
+
     def look_at_interrupts(self) -> None:
         """Deliver Ctrl-C, if there was one, now that a step is finished."""
         if self.interrupts.noted:

@@ -121,6 +121,8 @@ class Run(Interruptible):
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
+        self._sizes = np.full(self.steps, float(self.batch_size))
+        self._sizes[-1] = self.samples - (self.steps - 1) * self.batch_size
         self._weights = None if sample_weight is None else _weights_for(network, sample_weight, samples)
         if self._weights is not None and not np.any(self._weights):
             raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")
@@ -191,11 +193,11 @@ class Run(Interruptible):
     def epoch(self) -> Iterator[Stretch]:
         """Do the steps of one epoch, or what is left of it, a stretch at a time.
 
-        The network has its parameters after the epoch, after an error, and where `write` is called after a stretch.
+        The network has its parameters after an error, and where `write` is called after a stretch or an epoch.
         """
         began = time.perf_counter() - (self.seconds if self.step else 0.0)
         self.before = self.generator.bit_generator.state
-        order = checked_order("seed", self.generator.permutation(len(self._x)), len(self._x))[: self.samples]
+        order = self._order()[: self.samples]
         sample_shares, counts = self._sample_shares(order)
         try:
             while self.step < self.steps:
@@ -210,21 +212,26 @@ class Run(Interruptible):
                 self.step, self.seconds = first + done, now - began
                 averages = (_average(values[: self.step], counts[: self.step]) for values in (self.losses, self.hits))
                 yield Stretch(self.epochs + 1, self.step, self.losses[first : self.step], *averages)
-        finally:
+        except BaseException:
             self.write()
             if not self.step:  # an error came before the first step: the order was drawn for nothing
                 self.generator.bit_generator.state = self.before
+            raise
         self.epochs, self.step, self.before = self.epochs + 1, 0, self.generator.bit_generator.state
+
+    def _order(self) -> Array:
+        """The order of the samples in an epoch. A generator of a class of the caller's may say anything."""
+        samples = len(self._x)
+        order = self.generator.permutation(samples)
+        return order if type(self.generator) is np.random.Generator else checked_order("seed", order, samples)
 
     def _sample_shares(self, order: Array) -> tuple[Array, Array]:
         """The share of each sample in its batch, (0,) where all are alike, and the weight of each batch."""
-        sizes = np.full(self.steps, self.batch_size)
-        sizes[-1] = len(order) - (self.steps - 1) * self.batch_size
         if self._weights is None:
-            return np.empty(0), sizes
+            return np.empty(0), self._sizes
         weights = self._weights[order]
         totals = np.add.reduceat(weights, np.arange(self.steps) * self.batch_size)
-        return shares_of_mean(weights, np.repeat(totals, sizes)), totals
+        return shares_of_mean(weights, np.repeat(totals, self._sizes.astype(INTP))), totals
 
     def write(self) -> None:
         """Write what this step made of the network and the optimizer into them; the next step reads them."""
@@ -443,7 +450,8 @@ def _share_memory(params: Iterable[Array]) -> bool:
 
 def _average(values: Array, counts: Array) -> float:
     """The mean over batches by their weights; 0.0 where all weights are 0."""
-    return float(np.average(values, weights=counts)) if np.any(counts) else 0.0
+    total = np.add.reduce(counts)
+    return float(np.add.reduce(values * counts) / total) if total else 0.0
 
 
 def share_of_hits(scores: Array, t: Array, sample_shares: Array) -> float:

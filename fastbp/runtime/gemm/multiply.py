@@ -10,6 +10,7 @@ once. So the number of threads and the CPU's registers change no bit.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,7 @@ def _type_of(dtype: np.dtype[Any]) -> Any:
     return types.NamedTuple(tuple(pointers.get(name, types.intp) for name in Product._fields), Product)
 
 
+@cache
 def address_of_multiply(dtype: np.dtype[Any]) -> int:
     """The address of `multiply` for products of `dtype`."""
     return address_of(multiply, (types.CPointer(_type_of(dtype)),))
