@@ -39,6 +39,22 @@ def engine_of(net, optimizer, batch_size=200, features=40, **settings):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("widths", [(128, 1), (130, 2), (200, 50, 3), (127, 50, 3), (150, 70, 2), (140, 300, 5)])
+@pytest.mark.parametrize("batch_size", [1, 12, 13, 37, 200])
+def test_samples_that_are_read_where_they_are_train_as_copies_do(widths, batch_size, threads, dtype):
+    x, labels, targets, _ = samples(dtype, 2 * batch_size + 5, widths[0], widths[-1])
+    order, trained = np.random.default_rng(2).permutation(len(x)), []
+    for data in ((x, labels, targets, 1.0), (2 * x, labels, targets, 0.5)):
+        with num_threads(threads):
+            engine = engine_of(network(dtype, widths), SGD(0.1), batch_size, widths[0])
+            losses = np.zeros(3)
+            engine.train(data, order, NONE, 0, 3, losses, np.zeros(3), False)
+        trained.append([engine.flat.tobytes(), losses.tobytes()])
+    assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_penalty_by_step(dtype):
     data, decays, penalties, losses = samples(dtype), np.array([0.0, 0.3, 0.1]), np.zeros(3), np.zeros(3)
     net = network(dtype)

@@ -18,6 +18,7 @@ import numpy as np
 from fastbp.engine.arrangement import gather, gather_rows
 from fastbp.ops.state import (
     BACKWARD,
+    CHOSEN,
     D_IN,
     DELTA,
     DELTA_BEFORE,
@@ -27,6 +28,8 @@ from fastbp.ops.state import (
     LAYOUT,
     M_OUT,
     PENALTY,
+    SAMPLES,
+    SOURCE,
     STATISTICS,
     SUMS,
     apply_slope,
@@ -47,6 +50,11 @@ from fastbp.runtime.vectors import sum_in_double
 # FORWARD_TO then forms its statistics. Where there is no such row, the loss follows. Rows from BACKWARD_FROM (-1: none)
 # down to BACKWARD_TO go backward. Those up to SUMS_FROM form their sums before that.
 FORWARD_FROM, FORWARD_TO, BACKWARD_FROM, SUMS_FROM, BACKWARD_TO, REGION = range(6)
+
+
+# Samples of fewer numbers are copied before they are multiplied: steps of 24-8-2 with batch 200 would take 1.05 times
+# as long, where those of 784-50-10 with batch 100 take 0.85 times as long (float32, one thread).
+WIDE = 128
 
 
 class Data(NamedTuple):
@@ -76,7 +84,8 @@ def run_steps(
         shares = data.sample_shares[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
         count = 1 if len(shares) else N
-        network.batch[0] = N
+        network.batch[SAMPLES] = N
+        network.batch[SOURCE], network.batch[CHOSEN] = _taken_from_x(network, data, samples)
         for number in range(len(network.layers)):
             network.counters[number] += 1
         # The threads may have been set to more since the scratch for them was made.
@@ -117,7 +126,8 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
         return
     if number == 0:
         chosen = at(samples, 0)
-        gather(data, network.workspace, layers[0, LAYOUT], layers[0, D_IN], chosen, i0, i1, layers[0, H_IN])
+        if not network.batch[CHOSEN]:
+            gather(data, network.workspace, layers[0, LAYOUT], layers[0, D_IN], chosen, i0, i1, layers[0, H_IN])
         _gather_targets(network_at, data_at, chosen, i0, i1)
     for row in range(region[FORWARD_FROM], region[FORWARD_TO]):
         _call(layers[row, FORWARD], network_at, row, part, i0, i1)
@@ -132,6 +142,15 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
                 return
         if layers[row, DELTA_BEFORE] >= 0:
             _call(layers[row, BACKWARD], network_at, row, part, i0, i1)
+
+
+@kernel
+def _taken_from_x(network, data, samples):
+    """The addresses of x and of the numbers of the samples, where the first row reads x as it is; else 0."""
+    is_worth_it = len(samples) >= ROW_GRAIN and network.layers[0, D_IN] >= WIDE
+    if network.gathers and is_worth_it and data.x.itemsize == network.workspace.itemsize and data.scale == 1:
+        return data.x.ctypes.data, samples.ctypes.data
+    return 0, 0
 
 
 @kernel

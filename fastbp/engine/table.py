@@ -94,6 +94,8 @@ class Table:
         Where running statistics lie, and the layers and attributes.
     is_sliced : bool
         Whether a layer takes lanes, or forms sums over samples.
+    gathers : bool
+        Whether the first row takes samples from x itself.
     work_of_sample : int
         Multiply-adds, about.
     regions : ndarray (·, REGION)
@@ -117,6 +119,7 @@ class Table:
         self._place_squares()
         is_lane = bool(np.any(self.rows[:, state.LAYOUT] == LANES))
         self.is_sliced = is_lane or any(kind.sums is not None for kind, _ in self._kinds)
+        self.gathers = self._kinds[0][0].gathers
         self.work_of_sample = self._work()
         self.regions = self._regions()
         self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)

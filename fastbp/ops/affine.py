@@ -46,6 +46,7 @@ from fastbp.ops.state import (
     W_GIVEN_AT,
     WEIGHT_DECAY,
     Z_OUT,
+    chosen_rows,
     coefficient,
     scratch_of,
     update_parameters,
@@ -144,10 +145,10 @@ def _forward(network_at, number, part, i0, i1):
     W, has_b = at(network.params, layer[W_AT]), np.intp(layer[B_SIZE] > 0)
     b = at(network.params, layer[B_AT]) if has_b else zeros(W)
     h, z, out = at(workspace, layer[H_IN]), at(workspace, layer[Z_OUT]), at(workspace, layer[H_OUT])
-    settings = at(network.settings, layer[SETTINGS_AT])
+    settings, (source, chosen) = at(network.settings, layer[SETTINGS_AT]), chosen_rows(network_at, number)
     product_with_rows(
-        network.multiply, h, layer[D_IN], W, b, has_b, z, layer[M_OUT], i0, i1, layer[EPILOGUE], out, settings,
-        scratch_of(network_at, part),
+        network.multiply, source, chosen, h, layer[D_IN], W, b, has_b, z, layer[M_OUT], i0, i1, layer[EPILOGUE], out,
+        settings, scratch_of(network_at, part),
     )  # fmt: skip
 
 
@@ -159,8 +160,8 @@ def _backward(network_at, number, part, i0, i1):
     D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
     W, d, out = at(network.params, layer[W_AT]), at(workspace, layer[DELTA]), at(workspace, layer[DELTA_BEFORE])
     product = Product(
-        a=d, a_row=M, a_col=one, b=W, b_row=one, b_col=M, start=zeros(d), start_col=zero, sums=d, has_sums=zero,
-        c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M, rate=d, subtracts=zero,
+        a=d, a_row=M, a_col=one, source=d, chosen=zero, b=W, b_row=one, b_col=M, start=zeros(d), start_col=zero,
+        sums=d, has_sums=zero, c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M, rate=d, subtracts=zero,
         epilogue=before[SLOPE], beside=at(workspace, before[KEPT]), beside_row=D,
         settings=at(network.settings, before[SETTINGS_AT]), scratch=scratch_of(network_at, part),
     )  # fmt: skip
@@ -195,7 +196,7 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
     with_b = np.intp(start == 0 and layer[B_SIZE] > 0)
     gradients[size + M] = coefficient(coefficients, 0)
     product = Product(
-        a=h, a_row=one, a_col=D, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
+        a=h, a_row=one, a_col=D, source=d, chosen=zero, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
         sums=db, has_sums=with_b, c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
         rate=rate, subtracts=np.intp(is_subtracted),
         epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients, scratch=scratch_of(network_at, part),
@@ -215,7 +216,7 @@ def _predict(multiply_at, layer, h, out, N, scratch):
     b = located(h, word_at(layer, prediction.B_AT)) if has_b else zeros(h)
     D, M, zero = word_at(layer, prediction.D_IN), word_at(layer, prediction.M_OUT), np.intp(0)
     word, settings = word_at(layer, prediction.EPILOGUE), pointer_to(np.float64, word_at(layer, prediction.SETTINGS_AT))
-    product_with_rows(multiply_at, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
+    product_with_rows(multiply_at, h, zero, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
 
 
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
@@ -230,7 +231,7 @@ def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return (int(W.shape[1]),)
 
 
-_MAP = Map(_forward, _backward, _gradient, _predict, shape=_shape, layout=lambda _: ROWS)
+_MAP = Map(_forward, _backward, _gradient, _predict, shape=_shape, layout=lambda _: ROWS, gathers=True)
 
 
 class Affine:

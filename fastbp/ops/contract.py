@@ -161,6 +161,8 @@ class Map:
         sums_size(layer, shape) is how many numbers the sums of a slice are.
     counter : str
         An attribute that counts the steps of training; none: "".
+    gathers : bool
+        Whether `forward` of the first layer takes the samples of a batch from x by `fastbp.ops.state.chosen_rows`.
     running : tuple of str
         Attributes that are running statistics, as many numbers as the sample has channels.
     """
@@ -178,6 +180,7 @@ class Map:
     memory: Callable[[Any, Shape, Shape], int] = lambda layer, shape, out: 0  # noqa: ARG005
     sums_size: Callable[[Any, Shape], int] = lambda layer, shape: 0  # noqa: ARG005
     counter: str = ""
+    gathers: bool = False
     running: tuple[str, ...] = ()
 
 

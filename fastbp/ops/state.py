@@ -17,7 +17,7 @@ from fastbp.runtime.gemm.epilogue import finish
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, shift, store, view
+from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, located, shift, store, view
 from fastbp.runtime.vectors import REGISTER_BYTES, sum_of_products
 
 # Columns of the table. Addresses of kernels (0: none): of the map forward and backward, of the gradient of its
@@ -52,6 +52,11 @@ WEIGHT_DECAY, PENALTY, COEFFICIENTS = 6, 7, 8
 CHUNK = 200_704
 
 
+# Of a batch: how many samples. Where the first row takes them from x itself, the address of x, and that of the number
+# of each sample there; else 0.
+SAMPLES, SOURCE, CHOSEN, BATCH = range(4)
+
+
 class Network(NamedTuple):
     """What is trained, and where the work is done."""
 
@@ -75,7 +80,8 @@ class Network(NamedTuple):
     loss_settings: Any  # float64
     loss_scratch: Any  # (2, N), of the parameters' dtype
     squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
-    batch: Any  # (1,) of intp: samples of the batch
+    batch: Any  # (3,) of intp: see SAMPLES
+    gathers: Any  # 1 where the first row takes its samples by `chosen_rows`, else 0
     work: Any  # multiply-adds of a sample
     is_sliced: Any  # 1 where threads take the fixed slices of the batch, `fastbp.runtime.groups`, else 0
     regions: Any  # (·, REGION) of intp: the parallel regions of a step, see `fastbp.engine.steps`
@@ -163,6 +169,17 @@ def rows_of(workspace, begin, width, i0, i1):
 def slice_at(network_at, begin, C, H, W, i0, i1):
     """Samples i0:i1 of what lies in lanes in the workspace from `begin` on, as (C, H, W, S)."""
     return carray(at(view(network_at).workspace, begin + i0 * C * H * W), (C, H, W, i1 - i0))
+
+
+@kernel
+def chosen_rows(network_at, number):
+    """The rows of x and the address of their numbers, 0 where they are in the workspace, for a row of the table.
+
+    Who takes them from there also copies them to where h_in lies.
+    """
+    network = view(network_at)
+    chosen = network.batch[CHOSEN] if number == 0 else 0
+    return located(at(network.workspace, 0), network.batch[SOURCE]), chosen
 
 
 @kernel

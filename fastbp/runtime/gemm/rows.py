@@ -22,17 +22,20 @@ def is_long_row(N, V):
 
 
 @kernel
-def product_with_rows(multiply_at, h, D, W, b, b_col, z, M, i0, i1, epilogue, out, settings, scratch):
-    """z = h·W + b for rows i0:i1, with an epilogue that may write to `out`. With b_col = 0 all of b is its first."""
+def product_with_rows(multiply_at, source, chosen, h, D, W, b, b_col, z, M, i0, i1, epilogue, out, settings, scratch):
+    """z = h·W + b for rows i0:i1, with an epilogue that may write to `out`. With b_col = 0 all of b is its first.
+
+    Where `chosen` is not 0, h becomes the rows of `source` whose numbers are there.
+    """
     zero, one = np.intp(0), np.intp(1)
-    if i1 - i0 == 1 and is_long_row(M, REGISTER_BYTES // itemsize(z)):
+    if i1 - i0 == 1 and not chosen and is_long_row(M, REGISTER_BYTES // itemsize(z)):
         row = shift(z, i0 * M)
         multiply_row(shift(h, i0 * D), one, W, M, b, b_col, row, zero, M, D)
         finish(epilogue, row, M, one, M, shift(out, i0 * M), M, settings)
         return
     product = Product(
-        a=h, a_row=D, a_col=one, b=W, b_row=M, b_col=one, start=b, start_col=b_col, sums=b, has_sums=zero,
-        c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b, subtracts=zero,
+        a=h, a_row=D, a_col=one, source=source, chosen=chosen, b=W, b_row=M, b_col=one, start=b, start_col=b_col,
+        sums=b, has_sums=zero, c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b, subtracts=zero,
         epilogue=epilogue, beside=out, beside_row=M, settings=settings, scratch=scratch,
     )  # fmt: skip
     call_at(multiply_at, multiply, (record_pointer(product),))

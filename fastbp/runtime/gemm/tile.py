@@ -47,18 +47,18 @@ def _tile_code(copies: bool) -> Any:
 
     @intrinsic
     def tile_code(
-        typingctx, vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, subtracts, rate, panel
+        typingctx, vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, K, lanes, subtracts, rate, panel
     ):
         """C[:used, :] = start + A[:used, :K]·B[:K, :] for one register tile `vectors` vectors wide.
 
         Where it `subtracts`, C -= rate times that instead. Strides are in elements. The tile is of the least height
         that holds `used` rows: those from `used` on repeat the last one and are not stored. The last vector holds
-        `lanes` elements and is masked.
+        `lanes` elements and is masked. Where `chosen` is not 0, row i of A is the one whose number is there, at word i.
         """
         pointer, size = a, types.intp
         signature = types.void(
-            size, size, pointer, size, size, pointer, size, pointer, size, pointer, size, size, types.boolean, pointer,
-            pointer,
+            size, size, pointer, size, size, size, pointer, size, pointer, size, pointer, size, size, types.boolean,
+            pointer, pointer,
         )  # fmt: skip
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -83,7 +83,7 @@ tile_in_place, tile_copying = _tile_code(copies=False), _tile_code(copies=True)
 
 
 def _emit_tile(
-    builder, emit, panel, height, width, used, a, a_row, a_col, b, b_row, c, c_row, start, K, subtracts, rate
+    builder, emit, panel, height, width, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, K, subtracts, rate
 ):  # fmt: skip
     """The instructions of one tile of `height` rows and `width` vectors; they copy B to `panel` if there is one."""
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
@@ -95,7 +95,7 @@ def _emit_tile(
     def load_row(row: Any) -> list[Any]:
         return [emit.load(row, j, masked=j == width - 1) for j in columns]
 
-    a_rows = [builder.gep(a, [builder.mul(a_row, index[i])]) for i in rows]
+    a_rows = [builder.gep(a, [builder.mul(a_row, number)]) for number in _chosen(builder, chosen, index)]
     initial = load_row(start)
 
     before = builder.block
@@ -146,10 +146,23 @@ def _emit_tile(
             store_rows(lambda sums, *_: sums)
 
 
+def _chosen(builder: Any, chosen: Any, index: list[Any]) -> list[Any]:
+    """The words from the address `chosen` on at these places; the places themselves where it is 0."""
+    before = builder.block
+    with builder.if_then(builder.icmp_signed("!=", chosen, ir.Constant(_I64, 0))):
+        words = builder.inttoptr(chosen, _I64.as_pointer())
+        numbers, there = [builder.load(builder.gep(words, [place])) for place in index], builder.block
+    phis = [builder.phi(_I64) for _ in index]
+    for phi, place, number in zip(phis, index, numbers, strict=True):
+        phi.add_incoming(place, before)
+        phi.add_incoming(number, there)
+    return phis
+
+
 @kernel
-def tile(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, subtracts, rate):
+def tile(vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, K, lanes, subtracts, rate):
     # A function of its own, so that its many instructions stand in one place: every caller compiles 1 s faster.
-    tile_in_place(vectors, used, a, a_row, a_col, b, b_row, c, c_row, start, K, lanes, subtracts, rate, b)
+    tile_in_place(vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, K, lanes, subtracts, rate, b)
 
 
 def _row_of(value: float) -> Any:
