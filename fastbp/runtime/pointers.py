@@ -112,6 +112,20 @@ def release(typingctx: Any, pointer: Any) -> Any:
     return types.void(pointer), codegen
 
 
+def local_memory(count: int) -> Any:
+    """An intrinsic local(pointer): memory in the frame of the caller, for `count` elements like that at `pointer`."""
+
+    @intrinsic
+    def local(typingctx: Any, pointer: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            memory = cgutils.alloca_once(builder, ir.ArrayType(context.get_data_type(pointer.dtype), count))
+            return builder.bitcast(memory, args[0].type)
+
+        return pointer(pointer), codegen
+
+    return local
+
+
 @intrinsic
 def word_at(typingctx: Any, address: Any, number: Any) -> Any:
     """The machine word of that number from an address on."""
