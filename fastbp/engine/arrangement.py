@@ -19,7 +19,9 @@ from fastbp.ops.state import (
     apply_slope,
 )
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, load, shift, store, view
+from fastbp.runtime.lanes.turning import places_like, turn, turn_rows
+from fastbp.runtime.pointers import at, itemsize, load, shift, store, view
+from fastbp.runtime.vectors import REGISTER_BYTES
 
 
 @kernel
@@ -34,24 +36,12 @@ def gather_rows(x, D, samples, i0, i1, scale, out):
 @kernel
 def gather_lanes(x, D, samples, i0, i1, scale, out):
     """The same for a slice i0:i1, with its samples side by side: (D, S) from element i0·D of out on."""
-    S = i1 - i0
-    for n in range(S):
-        row, lane = shift(x, load(shift(samples, i0 + n)) * D), shift(out, i0 * D + n)
-        for d in range(D):
-            store(shift(lane, d * S), load(shift(row, d)) * scale)
-
-
-@kernel
-def turn(source, lines, width, target):
-    """target (width, lines) = source (lines, width), turned. Blocks stay in the first-level cache."""
-    for first in range(0, lines, _BLOCK):
-        for begin in range(0, width, _BLOCK):
-            for i in range(first, min(first + _BLOCK, lines)):
-                for j in range(begin, min(begin + _BLOCK, width)):
-                    store(shift(target, j * lines + i), load(shift(source, i * width + j)))
-
-
-_BLOCK = 32
+    S, places, registers = i1 - i0, places_like(samples), REGISTER_BYTES // itemsize(out)
+    for first in range(0, S, registers):
+        count = min(registers, S - first)
+        for lane in range(count):
+            store(shift(places, lane), load(shift(samples, i0 + first + lane)) * D)
+        turn_rows(x, places, count, D, scale, shift(out, i0 * D + first), S)
 
 
 @kernel

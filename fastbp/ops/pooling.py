@@ -29,23 +29,31 @@ from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dt
 from fastbp.ops.state import (
     DELTA,
     DELTA_BEFORE,
+    EPILOGUE,
     H_IN,
+    H_OUT,
     IN_C,
     IN_H,
     IN_W,
+    KEPT,
     LANES,
+    M_OUT,
     MEMORY_AT,
     OUT_C,
     OUT_H,
     OUT_W,
+    SETTINGS_AT,
+    SLOPE,
     WORD,
     Z_OUT,
     activate,
     apply_slope,
     slice_at,
 )
+from fastbp.runtime.gemm.epilogue import NONE, finish
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import view
+from fastbp.runtime.lanes.windows import largest, means, spread_evenly, spread_to_largest, windows_from
+from fastbp.runtime.pointers import at, view
 from fastbp.runtime.sharing import shared_kernel
 
 __all__ = ["Pooling"]
@@ -59,29 +67,15 @@ def _max_pooling_forward(x, pool_h, pool_w, stride, pad, out, place):
 
     A NaN counts as the largest. Arrays are (C, H, W, N).
     """
-    C, OH, OW, N = out.shape
-    # Numbers of the dtype of x: a loop over them and the pixels has lanes of one width.
-    number = np.empty(N, x.dtype)
+    (C, OH, OW, N), H, W = out.shape, x.shape[1], x.shape[2]
     for c in range(C):
         for y in range(OH):
-            for q in range(OW):
-                first = True
-                for i in range(pool_h):
-                    for j in range(pool_w):
-                        line, column = y * stride + i - pad, q * stride + j - pad
-                        if line < 0 or line >= x.shape[1] or column < 0 or column >= x.shape[2]:
-                            continue
-                        this = x.dtype.type(i * pool_w + j)
-                        # No views of rows: their users would be counted in one counter for all threads, which took
-                        # three times as long on two threads as on one.
-                        for n in range(N):
-                            value, best = x[c, line, column, n], out[c, y, q, n]
-                            is_larger = first | (value > best) | ((value != value) & (best == best))  # noqa: PLR0124
-                            out[c, y, q, n] = value if is_larger else best
-                            number[n] = this if is_larger else number[n]
-                        first = False
-                for n in range(N):
-                    place[c, y, q, n] = place.dtype.type(number[n])
+            q = 0
+            while q < OW:
+                windows = windows_from(q, y, H, W, OW, N, pool_h, pool_w, stride, pad)
+                pixel, result = _pixel(c, y, q, H, W, N, stride, pad), ((c * OH + y) * OW + q) * N
+                largest(at(x, pixel), at(out, result), at(place, result), windows)
+                q += windows.count
 
 
 @twin_of(_max_pooling_forward)
@@ -98,20 +92,31 @@ def max_pooling_forward(x: Array, pool_h: int, pool_w: int, stride: int, pad: in
 @shared_kernel
 def _max_pooling_backward(dout, place, pool_h, pool_w, stride, pad, dx):
     """dx = the sum of dout over the windows whose largest pixel is this one."""
-    C, OH, OW, N = dout.shape
-    zero = dout.dtype.type(0)
-    dx[...] = zero
+    (C, OH, OW, N), H, W = dout.shape, dx.shape[1], dx.shape[2]
+    adds = stride < max(pool_h, pool_w)
+    if adds or not _is_covered(dx, OH, OW, pool_h, pool_w, stride, pad):
+        dx[...] = dout.dtype.type(0)
     for c in range(C):
         for y in range(OH):
-            for q in range(OW):
-                for i in range(pool_h):
-                    for j in range(pool_w):
-                        line, column = y * stride + i - pad, q * stride + j - pad
-                        if line < 0 or line >= dx.shape[1] or column < 0 or column >= dx.shape[2]:
-                            continue
-                        pixels, number = dx[c, line, column], place.dtype.type(i * pool_w + j)
-                        for n in range(N):
-                            pixels[n] += dout[c, y, q, n] if place[c, y, q, n] == number else zero
+            q = 0
+            while q < OW:
+                windows = windows_from(q, y, H, W, OW, N, pool_h, pool_w, stride, pad)
+                pixel, result = _pixel(c, y, q, H, W, N, stride, pad), ((c * OH + y) * OW + q) * N
+                spread_to_largest(at(dout, result), at(place, result), at(dx, pixel), adds, windows)
+                q += windows.count
+
+
+@kernel
+def _pixel(c, y, q, H, W, N, stride, pad):
+    """Where the first pixel of a window lies in an image (C, H, W, N)."""
+    return ((c * H + y * stride - pad) * W + q * stride - pad) * N
+
+
+@kernel
+def _is_covered(dx, OH, OW, pool_h, pool_w, stride, pad):
+    """Whether each pixel lies in one of the windows, which do not overlap."""
+    height, width = OH * stride - pad, OW * stride - pad
+    return stride == pool_h == pool_w and height >= dx.shape[1] and width >= dx.shape[2]
 
 
 @twin_of(_max_pooling_backward)
@@ -125,22 +130,16 @@ def max_pooling_backward(dout: Array, place: Array, pool_h: int, pool_w: int, st
 @shared_kernel
 def _average_pooling_forward(x, pool_h, pool_w, stride, pad, out):
     """out = the mean of each window, in which pixels outside of the image count as 0."""
-    C, OH, OW, N = out.shape
-    zero, scale = x.dtype.type(0), x.dtype.type(1 / (pool_h * pool_w))
+    (C, OH, OW, N), H, W = out.shape, x.shape[1], x.shape[2]
+    scale = x.dtype.type(1 / (pool_h * pool_w))
     for c in range(C):
         for y in range(OH):
-            for q in range(OW):
-                total = out[c, y, q]
-                for n in range(N):
-                    total[n] = zero
-                for i in range(pool_h):
-                    for j in range(pool_w):
-                        line, column = y * stride + i - pad, q * stride + j - pad
-                        if line >= 0 and line < x.shape[1] and column >= 0 and column < x.shape[2]:
-                            for n in range(N):
-                                total[n] += x[c, line, column, n]
-                for n in range(N):
-                    total[n] *= scale
+            q = 0
+            while q < OW:
+                windows = windows_from(q, y, H, W, OW, N, pool_h, pool_w, stride, pad)
+                result = ((c * OH + y) * OW + q) * N
+                means(at(x, _pixel(c, y, q, H, W, N, stride, pad)), at(out, result), scale, windows)
+                q += windows.count
 
 
 @twin_of(_average_pooling_forward)
@@ -152,19 +151,18 @@ def average_pooling_forward(x: Array, pool_h: int, pool_w: int, stride: int, pad
 @shared_kernel
 def _average_pooling_backward(dout, pool_h, pool_w, stride, pad, dx):
     """dx = the sum of dout over the windows that have the pixel, divided by the pixels of a window."""
-    C, OH, OW, N = dout.shape
-    scale = dout.dtype.type(1 / (pool_h * pool_w))
-    dx[...] = dout.dtype.type(0)
+    (C, OH, OW, N), H, W = dout.shape, dx.shape[1], dx.shape[2]
+    scale, adds = dout.dtype.type(1 / (pool_h * pool_w)), stride < max(pool_h, pool_w)
+    if adds or not _is_covered(dx, OH, OW, pool_h, pool_w, stride, pad):
+        dx[...] = dout.dtype.type(0)
     for c in range(C):
         for y in range(OH):
-            for q in range(OW):
-                for i in range(pool_h):
-                    for j in range(pool_w):
-                        line, column = y * stride + i - pad, q * stride + j - pad
-                        if line >= 0 and line < dx.shape[1] and column >= 0 and column < dx.shape[2]:
-                            pixels = dx[c, line, column]
-                            for n in range(N):
-                                pixels[n] += dout[c, y, q, n] * scale
+            q = 0
+            while q < OW:
+                windows = windows_from(q, y, H, W, OW, N, pool_h, pool_w, stride, pad)
+                result = ((c * OH + y) * OW + q) * N
+                spread_evenly(at(dout, result), scale, at(dx, _pixel(c, y, q, H, W, N, stride, pad)), adds, windows)
+                q += windows.count
 
 
 @twin_of(_average_pooling_backward)
@@ -346,12 +344,34 @@ def _backward(network_at, number, part, i0, i1):
     dx = slice_at(network_at, before, layer[IN_C], layer[IN_H], layer[IN_W], i0, i1)
     dout = slice_at(network_at, layer[DELTA], OC, OH, OW, i0, i1)
     pool_h, pool_w, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
-    if layer[WORD + 4]:
-        place = slice_at(network_at, layer[MEMORY_AT], OC, OH, OW, i0, i1)
-        _max_backward(dout, place, pool_h, pool_w, stride, pad, dx)
-    else:
+    if not layer[WORD + 4]:
         _average_backward(dout, pool_h, pool_w, stride, pad, dx)
-    apply_slope(network_at, number - 1, before, i0, i1)
+        apply_slope(network_at, number - 1, before, i0, i1)
+        return
+    place = slice_at(network_at, layer[MEMORY_AT], OC, OH, OW, i0, i1)
+    is_single = stride >= max(pool_h, pool_w) and _takes_outputs(network_at, number)
+    if is_single:
+        # Each pixel is in one window, and what is not the largest has no gradient: a fourth of the work.
+        _apply_slope_of_largest(network_at, number, i0, i1)
+    _max_backward(dout, place, pool_h, pool_w, stride, pad, dx)
+    if not is_single:
+        apply_slope(network_at, number - 1, before, i0, i1)
+
+
+@kernel
+def _takes_outputs(network_at, number):
+    """Whether the slope of the activation before reads its output, and this layer's output is still the largest."""
+    layer, before = view(network_at).layers[number], view(network_at).layers[number - 1]
+    return before[KEPT] == before[H_OUT] and layer[EPILOGUE] == NONE
+
+
+@kernel
+def _apply_slope_of_largest(network_at, number, i0, i1):
+    """Multiply dout of samples i0:i1 by the slope of the activation before at the largest pixels."""
+    network = view(network_at)
+    layer, before, M = network.layers[number], network.layers[number - 1], network.layers[number, M_OUT]
+    d, out = at(network.workspace, layer[DELTA] + i0 * M), at(network.workspace, layer[Z_OUT] + i0 * M)
+    finish(before[SLOPE], d, M, i1 - i0, M, out, M, at(network.settings, before[SETTINGS_AT]))
 
 
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:

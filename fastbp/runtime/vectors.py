@@ -95,27 +95,58 @@ class VectorCode:
         store = self._declare("masked.store", ir.VoidType(), kinds, ".p0")
         self.builder.call(store, [value, pointer, self._alignment(), self._mask])
 
+    def load_as_number(self, row: Any) -> Any:
+        """The masked vector at a pointer to whole numbers from 0 on, or to elements, as elements."""
+        if row.type.pointee == self._element:
+            return self.load(row, 0, masked=True)
+        vector, name = self._whole_numbers(row)
+        kinds = [row.type, _I32, self._mask.type, vector]
+        load = declared(self._module, f"llvm.masked.load.{name}", vector, kinds)
+        zeros = ir.Constant(vector, [0] * self.width)
+        return self.builder.uitofp(self.builder.call(load, [row, _I32(1), self._mask, zeros]), self.vector)
+
+    def store_number(self, value: Any, row: Any) -> None:
+        """The reverse."""
+        if row.type.pointee == self._element:
+            self.store(value, row, 0, masked=True)
+            return
+        vector, name = self._whole_numbers(row)
+        kinds = [vector, row.type, _I32, self._mask.type]
+        store = declared(self._module, f"llvm.masked.store.{name}", ir.VoidType(), kinds)
+        self.builder.call(store, [self.builder.fptoui(value, vector), row, _I32(1), self._mask])
+
+    def _whole_numbers(self, row: Any) -> tuple[Any, str]:
+        """The type of a vector of what a pointer points to, and the ending of LLVM's names for it."""
+        kind = row.type.pointee
+        return ir.VectorType(kind, self.width), f"v{self.width}i{kind.width}.p0"
+
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """a·b + c."""
         return self.builder.call(self._declare(MULTIPLY_ADD, self.vector, [self.vector] * 3), [a, b, c])
 
-    def turned(self, corner: Any, stride: Any) -> list[Any]:
-        """`piece` registers: element 0, 1, ... of each of `width` rows, `stride` apart."""
+    def turned(self, rows: list[Any]) -> list[Any]:
+        """`piece` registers: element 0, 1, ... of each of `width` rows, in this element type."""
         pieces = range(0, self.width, self.piece)
         registers = [
-            self._joined([self._piece(corner, stride, row + first) for first in pieces]) for row in range(self.piece)
+            self._joined([self._piece(rows[number + first]) for first in pieces]) for number in range(self.piece)
         ]
         if self.piece == 2:
             return self._interleaved(1, *registers)
         (a, b), (c, d) = (self._interleaved(1, *pair) for pair in (registers[:2], registers[2:]))
         return [*self._interleaved(2, a, c), *self._interleaved(2, b, d)]
 
-    def _piece(self, corner: Any, stride: Any, row: int) -> Any:
-        pointer = self.builder.gep(corner, [self.builder.mul(stride, ir.Constant(_I64, row))])
-        kind = ir.VectorType(self._element, self.piece)
-        piece = self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()))
-        piece.align = self._bytes
-        return piece
+    def _piece(self, row: Any) -> Any:
+        """The first `piece` numbers of a row, floating point or unsigned integers, as elements."""
+        given = row.type.pointee
+        kind, elements = ir.VectorType(given, self.piece), ir.VectorType(self._element, self.piece)
+        piece = self.builder.load(self.builder.bitcast(row, kind.as_pointer()))
+        piece.align = 1
+        if given == self._element:
+            piece.align = self._bytes
+            return piece
+        if isinstance(given, ir.IntType):
+            return self.builder.uitofp(piece, elements)
+        return self.builder.fptrunc(piece, elements) if self._bytes == 4 else self.builder.fpext(piece, elements)
 
     def _joined(self, pieces: list[Any]) -> Any:
         while len(pieces) > 1:

@@ -224,8 +224,8 @@ def _emit_columns(builder, emit, registers, width, a, a_row, b, start, start_col
 
     def several(k: Any, sums: list[Any]) -> list[Any]:
         a_k = builder.gep(a, [k])
-        first_rows = [register * emit.width for register in range(registers)]
-        return multiplied(k, [emit.turned(builder.gep(a_k, [row(i)]), a_row) for i in first_rows], sums)
+        lines = [builder.gep(a_k, [row(i)]) for i in range(registers * emit.width)]
+        return multiplied(k, [emit.turned(lines[i : i + emit.width]) for i in range(0, len(lines), emit.width)], sums)
 
     def one(k: Any, sums: list[Any]) -> list[Any]:
         a_k = builder.gep(a, [k])
