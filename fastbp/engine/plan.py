@@ -118,7 +118,6 @@ class Engine:
             batch=np.zeros(state.BATCH, np.intp),
             gathers=int(plan.gathers),
             work=plan.work_of_sample,
-            is_sliced=int(plan.is_sliced),
             regions=plan.regions,
             sums=np.zeros(plan.sums.size, dtype),
             running=np.zeros(plan.statistics.size, dtype),

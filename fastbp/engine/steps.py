@@ -47,9 +47,10 @@ from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.runtime.vectors import sum_in_double
 
 # Columns of the regions of a step. Rows from FORWARD_FROM up to FORWARD_TO, which is not one of them, go forward. Row
-# FORWARD_TO then forms its statistics. Where there is no such row, the loss follows. Rows from BACKWARD_FROM (-1: none)
-# down to BACKWARD_TO go backward. Those up to SUMS_FROM form their sums before that.
-FORWARD_FROM, FORWARD_TO, BACKWARD_FROM, SUMS_FROM, BACKWARD_TO, REGION = range(6)
+# FORWARD_TO then forms its statistics, if it has any. Where there is no such row, the loss follows. Rows from
+# BACKWARD_FROM (-1: none) down to BACKWARD_TO go backward. Those up to SUMS_FROM form their sums before that. Where a
+# region IS_SLICED, its parts are the fixed slices of the batch.
+FORWARD_FROM, FORWARD_TO, BACKWARD_FROM, SUMS_FROM, BACKWARD_TO, IS_SLICED, REGION = range(7)
 
 
 # Samples of fewer numbers are copied before they are multiplied: steps of 24-8-2 with batch 200 would take 1.05 times
@@ -90,8 +91,8 @@ def run_steps(
             network.counters[number] += 1
         # The threads may have been set to more since the scratch for them was made.
         is_shared = 1 < parts_of(team) <= len(network.scratch) and N * network.work >= WORTH_A_REGION
-        parts = groups_of(N) if network.is_sliced else parts_of(team) if is_shared else 1
         for region in range(len(network.regions)):
+            parts = groups_of(N) if network.regions[region, IS_SLICED] else parts_of(team) if is_shared else 1
             if is_shared:
                 in_parallel(team, parts, samples_part, (network_at, data_at, region, samples, shares, count))
             else:
@@ -118,7 +119,7 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
     """A part of the batch in one region: rows of the table forward, the loss, rows backward."""
     network, data = view(network_at), view(data_at)
     N, layers, region = len(samples), network.layers, network.regions[number]
-    if network.is_sliced:
+    if region[IS_SLICED]:
         i0, i1 = N * part // parts, N * (part + 1) // parts
     else:
         i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
@@ -132,7 +133,8 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
     for row in range(region[FORWARD_FROM], region[FORWARD_TO]):
         _call(layers[row, FORWARD], network_at, row, part, i0, i1)
     if region[FORWARD_TO] < len(layers):
-        _call(layers[region[FORWARD_TO], STATISTICS], network_at, region[FORWARD_TO], part, i0, i1)
+        if layers[region[FORWARD_TO], STATISTICS]:
+            _call(layers[region[FORWARD_TO], STATISTICS], network_at, region[FORWARD_TO], part, i0, i1)
     elif region[FORWARD_FROM] < len(layers):
         _end(network_at, i0, i1, shares, count)
     for row in range(region[BACKWARD_FROM], region[BACKWARD_TO] - 1, -1):

@@ -14,7 +14,15 @@ import numpy as np
 
 from fastbp.checks import Array, DType
 from fastbp.engine.arrangement import COPY, TURN
-from fastbp.engine.steps import BACKWARD_FROM, BACKWARD_TO, FORWARD_FROM, FORWARD_TO, REGION, SUMS_FROM
+from fastbp.engine.steps import (
+    BACKWARD_FROM,
+    BACKWARD_TO,
+    FORWARD_FROM,
+    FORWARD_TO,
+    IS_SLICED,
+    REGION,
+    SUMS_FROM,
+)
 from fastbp.ops import state
 from fastbp.ops.contract import LAYERS, Activation, LayerRecord, Map, Shape, settings_of
 from fastbp.ops.state import COEFFICIENTS, COLUMNS, LANES, ROWS
@@ -92,8 +100,6 @@ class Table:
         The rows, layers and attributes that count steps.
     running : list of (slice, layer, str)
         Where running statistics lie, and the layers and attributes.
-    is_sliced : bool
-        Whether a layer takes lanes, or forms sums over samples.
     gathers : bool
         Whether the first row takes samples from x itself.
     work_of_sample : int
@@ -117,8 +123,6 @@ class Table:
         self.rows = np.array(self._rows)
         self._place_samples()
         self._place_squares()
-        is_lane = bool(np.any(self.rows[:, state.LAYOUT] == LANES))
-        self.is_sliced = is_lane or any(kind.sums is not None for kind, _ in self._kinds)
         self.gathers = self._kinds[0][0].gathers
         self.work_of_sample = self._work()
         self.regions = self._regions()
@@ -235,20 +239,38 @@ class Table:
         return int(np.sum(places * parameters))
 
     def _regions(self) -> Array:
-        """The parallel regions of the samples of a step. A layer with statistics ends one, forward and backward."""
-        last, first = len(self.rows) - 1, self._first_with_parameters()
-        whole = [number for number, (kind, _) in enumerate(self._kinds) if kind.statistics is not None]
-        regions = np.full((1 + len(whole), REGION), -1, np.intp)
-        regions[:, FORWARD_FROM], regions[:, FORWARD_TO] = [0, *whole], [*whole, last + 1]
+        """The parallel regions of the samples of a step.
+
+        A layer with statistics ends one, forward and backward. So do the last layers where they need no slices, as
+        affine ones: of more samples at once each thread reads W less often.
+        """
+        first, tail = self._first_with_parameters(), self._first_without_slices()
+        last, whole = len(self.rows) - 1, [number for number, kind in enumerate(self._maps()) if kind.statistics]
+        behind, begins = [number for number in reversed(whole) if number > first], [0, *whole]
+        starts, sums_from, stops = [last, *behind], [last, *(number - 1 for number in behind)], [*behind, first]
+        if 0 < tail <= last:
+            begins.append(tail)
+            if first < tail:
+                starts[1:1], sums_from[1:1], stops[:0] = [tail - 1], [tail - 1], [tail]
+        forward, backward = len(begins), len(starts) - 1
+        regions = np.full((forward + backward, REGION), -1, np.intp)
+        regions[:, FORWARD_FROM] = [*begins, *[last + 1] * backward]
+        regions[:, FORWARD_TO] = [*begins[1:], *[last + 1] * (backward + 1)]
         regions[:, BACKWARD_TO] = 0
-        behind = [number for number in reversed(whole) if number > first]
-        back = np.full((len(behind), REGION), last + 1, np.intp)
-        regions = np.concatenate([regions, back])
-        begin = len(whole)
-        regions[begin:, BACKWARD_FROM] = [last, *behind]
-        regions[begin:, SUMS_FROM] = [last, *(number - 1 for number in behind)]
-        regions[begin:, BACKWARD_TO] = [*behind, first]
+        regions[forward - 1 :, [BACKWARD_FROM, SUMS_FROM, BACKWARD_TO]] = np.transpose([starts, sums_from, stops])
+        regions[:, IS_SLICED] = tail > 0
+        if begins[-1] == tail:
+            regions[forward - 1, IS_SLICED] = 0
         return regions
+
+    def _first_without_slices(self) -> int:
+        """The first of the last rows that take samples in rows and form no sums."""
+        lanes = self.rows[:, state.LAYOUT] == LANES
+        sliced = [is_lane or kind.sums is not None for is_lane, kind in zip(lanes, self._maps(), strict=True)]
+        return max((number + 1 for number, is_sliced in enumerate(sliced) if is_sliced), default=0)
+
+    def _maps(self) -> list[Map]:
+        return [kind for kind, _ in self._kinds]
 
     def link(self, network: state.Network) -> None:
         """Complete the table: the addresses of kernels."""

@@ -21,18 +21,21 @@ from fastbp.ops.state import (
     B_AT,
     DELTA,
     DELTA_BEFORE,
+    EPILOGUE,
     H_IN,
+    H_OUT,
     IN_C,
     IN_H,
     IN_W,
     LANES,
+    M_OUT,
     OUT_C,
     OUT_H,
     OUT_W,
+    SETTINGS_AT,
     W_AT,
     WORD,
     Z_OUT,
-    activate,
     apply_slope,
     sums_of,
     update_by_sums,
@@ -130,8 +133,12 @@ def _forward(network_at, number, part, i0, i1):
     out = slice_of(at(workspace, layer[Z_OUT]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
     W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
     FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
-    correlate_alone(record_pointer(convolution_of(x, S, W, b, layer[OUT_C], FH, FW, stride, pad, out)))
-    activate(network_at, number, i0, i1)
+    beside, settings = at(workspace, layer[H_OUT] + i0 * layer[M_OUT]), at(network.settings, layer[SETTINGS_AT])
+    correlate_alone(
+        record_pointer(
+            convolution_of(x, S, W, b, layer[OUT_C], FH, FW, stride, pad, out, layer[EPILOGUE], beside, settings)
+        )
+    )
 
 
 @kernel

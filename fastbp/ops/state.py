@@ -83,7 +83,6 @@ class Network(NamedTuple):
     batch: Any  # (3,) of intp: see SAMPLES
     gathers: Any  # 1 where the first row takes its samples by `chosen_rows`, else 0
     work: Any  # multiply-adds of a sample
-    is_sliced: Any  # 1 where threads take the fixed slices of the batch, `fastbp.runtime.groups`, else 0
     regions: Any  # (·, REGION) of intp: the parallel regions of a step, see `fastbp.engine.steps`
     sums: Any  # of each slice: sums over its samples
     running: Any  # running statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastbp.runtime.jit import kernel
 
 # Groups at most, and samples of a group at least.
-GROUPS, GROUP = 16, 24
+GROUPS, GROUP = 16, 12
 
 
 @kernel

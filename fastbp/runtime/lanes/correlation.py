@@ -17,6 +17,7 @@ import numpy as np
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
+from fastbp.runtime.gemm.epilogue import NONE, finish
 from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, copy_line, images_of, line_size, slack
@@ -74,6 +75,9 @@ class Correlation(NamedTuple):
     out_m: Any
     out_y: Any
     out_x: Any
+    epilogue: Any  # what is done to each line while it is in the first-level cache, see `gemm.epilogue`
+    beside: Any  # pointer to what the epilogue reads or writes beside `out`, in the same layout
+    settings: Any  # pointer to the epilogue's settings
 
 
 def correlation(words: Any, like: Any) -> None:
@@ -134,12 +138,12 @@ def correlate_alone(correlation_at):
 
 
 @kernel
-def convolution_of(images, N, W, b, F, FH, FW, stride, pad, out):
+def convolution_of(images, N, W, b, F, FH, FW, stride, pad, out, epilogue, beside, settings):
     """The correlation of images with filters W (F, C, FH, FW) that is a convolution forward; `out` are images, too."""
     zero, one = np.intp(0), np.intp(1)
     return Correlation(
         images, N, W, images.C * FH * FW, FH * FW, FW, one, b, one, F, FH, FW, stride, one, -pad, -pad,
-        zero, out.H, zero, out.W, out.at, out.c, out.h, out.w,
+        zero, out.H, zero, out.W, out.at, out.c, out.h, out.w, epilogue, beside, settings,
     )  # fmt: skip
 
 
@@ -156,7 +160,8 @@ def phase_of(dout, N, W, FH, FW, stride, pad, nothing, dx, i, j):
     pixels = shift(dx.at, (i - pad) * dx.h + (j - pad) * dx.w)
     return Correlation(
         dout, N, shift(W, i * FW + j), FH * FW, dx.C * FH * FW, stride * FW, stride, nothing, zero, dx.C, U, V,
-        one, -one, zero, zero, y0, y1, x0, x1, pixels, dx.c, stride * dx.h, stride * dx.w,
+        one, -one, zero, zero, y0, y1, x0, x1, pixels, dx.c, stride * dx.h, stride * dx.w, np.intp(NONE), pixels,
+        pointer_to(np.float64, zero),
     )  # fmt: skip
 
 
@@ -203,7 +208,7 @@ def _described(words, like):
         images_of(words, pointer), words[8], located(pointer, words[9]), words[10], words[11], words[12], words[13],
         located(pointer, words[14]), words[15], words[16], words[17], words[18], words[19], words[20], words[21],
         words[22], words[23], words[24], words[25], words[26], located(pointer, words[27]), words[28], words[29],
-        words[30],
+        words[30], np.intp(NONE), pointer, pointer_to(np.float64, np.intp(0)),
     )  # fmt: skip
 
 
@@ -269,6 +274,8 @@ def correlate(part, parts, correlation_at, blocks, shape, filters):
         K = max(0, u1 - u0) * x.C * c.V
         _fill_offsets(c, base, u0, u1, size, columns, S, x_at)
         _correlate_line(c, y, n0, S, panel, x_at, shape, filters, u0 * x.C * c.V, K, scratch)
+        if c.epilogue != NONE:
+            _finish_line(c, y, n0, S)
     release(scratch)
     release(x_at)
     release(memory)
@@ -307,6 +314,16 @@ def _correlate_line(c, y, n0, S, panel, x_at, shape, filters, first, K, scratch)
                 else:
                     correlation_tile(shape, used, w, image, x_at, K, start, c.start_m, scratch, span)
                     _copy_to_rows(scratch, span, target, c.out_m, used, run)
+
+
+@kernel
+def _finish_line(c, y, n0, S):
+    """Apply the epilogue to one line."""
+    runs, run = (1, (c.x1 - c.x0) * S) if c.out_x == S else (c.x1 - c.x0, S)
+    for number in range(runs):
+        place = y * c.out_y + (c.x0 + number) * c.out_x + n0
+        out, beside = shift(c.out, place), shift(c.beside, place)
+        finish(c.epilogue, out, c.out_m, c.maps, run, beside, c.out_m, c.settings)
 
 
 @kernel
