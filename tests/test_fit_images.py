@@ -101,10 +101,23 @@ def layers():
 
 
 @st.composite
+def groups(draw):
+    """One such function, or those of a convolution, an activation and a pooling that may be computed together."""
+    if draw(st.integers(0, 3)):
+        return [draw(layers())]
+    size, few, pool = draw(st.tuples(st.integers(1, 17), st.integers(1, 3), st.integers(1, 3)))
+    activations = [other(record.layer) for record in ACTIVATIONS.values()]
+    before, after = (draw(st.lists(st.sampled_from(activations), max_size=1)) for _ in range(2))
+    first = convolution(size, few, few, draw(st.integers(1, 2)), draw(st.integers(0, 1)))
+    return [first, *before, pooling(pool, pool, pool, 0, "max"), *after]
+
+
+@st.composite
 def cases(draw):
     """A function that makes the network, one that makes the optimizer, and the arguments of `fit`."""
     shape = draw(st.tuples(st.integers(1, 3), st.integers(3, 9), st.integers(3, 9)))
-    parts, weight_seed = draw(st.lists(layers(), min_size=1, max_size=6)), draw(st.integers(0, 2**32))
+    parts = [part for group in draw(st.lists(groups(), min_size=1, max_size=5)) for part in group]
+    weight_seed = draw(st.integers(0, 2**32))
     loss = draw(st.sampled_from([SoftmaxWithLoss, IdentityWithLoss]))
     batch_size = draw(st.one_of(st.integers(1, 60), st.integers(48, 60)))
     samples = draw(st.integers(batch_size, 2 * batch_size))
@@ -197,6 +210,24 @@ def assert_alike(got, expected, tolerance):
         np.testing.assert_allclose(value, expected[key], rtol=0, atol=tolerance * largest, err_msg=str(key))
 
 
+def assert_trained_alike(got, expected, case, train):
+    """Compare two trainings of a network to 1e-10, where the training itself is that stable.
+
+    Normalizations of a few numbers enlarge rounding by orders of magnitude. Where the parameters differ, `train` says
+    whether the case can tell: x that is larger by one bit must not change them as much. More than 1e-6 is always wrong.
+    """
+    assert_alike(got, expected, 1e-6)
+    try:
+        assert_alike(got, expected, 1e-10)
+    except AssertionError:
+        make_network, make_optimizer, make_data = case
+        network, optimizer, arguments = make_network(), make_optimizer(), make_data()
+        train(network, optimizer, **arguments | {"x": np.nextafter(arguments["x"], np.inf)})
+        changed = arrays(network, optimizer)
+        assume(all(np.max(np.abs(changed[key] - expected[key]), initial=0) < 1e-11 for key in changed))
+        raise
+
+
 @settings(max_examples=200, derandomize=True, database=None, deadline=None)
 @given(case=cases())
 def test_fit_and_the_loop_train_any_network_alike(case):
@@ -207,7 +238,7 @@ def test_fit_and_the_loop_train_any_network_alike(case):
     assume(np.all(np.isfinite(losses)) and max(losses) < 1e3)
     trained, its_optimizer = make_network(), make_optimizer()
     its_losses = fitted(trained, its_optimizer, arguments)
-    assert_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), 1e-10)
+    assert_trained_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), case, looped)
     np.testing.assert_allclose(its_losses, losses, rtol=1e-10, atol=1e-10)
 
 
@@ -223,7 +254,7 @@ def test_fit_and_the_reference_train_any_network_alike(case):
     assume(np.all(np.isfinite(losses)) and max(losses) < 1e3)
     trained, its_optimizer = make_network(), make_optimizer()
     fitted(trained, its_optimizer, arguments)
-    assert_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), 1e-10)
+    assert_trained_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), case, looped)
 
 
 def deep_network(dtype):

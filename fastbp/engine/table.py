@@ -121,6 +121,7 @@ class Table:
         self._rows: list[Array] = []
         self._lay_out([*mapped(layers, shape)])
         self.rows = np.array(self._rows)
+        self._pool_with_convolutions()
         self._place_samples()
         self._place_squares()
         self.gathers = self._kinds[0][0].gathers
@@ -156,7 +157,7 @@ class Table:
         row[[state.D_IN, state.M_OUT, state.LAYOUT]] = math.prod(shape), math.prod(out), layout
         row[[state.IN_C, state.IN_H, state.IN_W]] = _image(shape)
         row[[state.OUT_C, state.OUT_H, state.OUT_W]] = _image(out)
-        row[[state.W_ROWS, state.W_WIDTH, state.B_SIZE, state.SUMS_SIZE]] = 0
+        row[[state.W_ROWS, state.W_WIDTH, state.B_SIZE, state.SUMS_SIZE, state.POOL]] = 0
         self._rows.append(row)
         self._kinds.append((kind, None))
         self._scales.append(1.0)
@@ -171,6 +172,7 @@ class Table:
         """What the last row has of its layer."""
         row, layer = self._rows[-1], each.layer
         self._place_parameters(row, each.record, layer)
+        row[state.POOL] = kind.pool(layer)
         words = kind.words(layer)
         row[state.WORD : state.WORD + len(words)] = words
         self._scales[-1] = kind.scale(layer)
@@ -203,6 +205,16 @@ class Table:
             else:
                 row[state.B_SIZE] = value.size
 
+    def _pool_with_convolutions(self) -> None:
+        """Let a convolution and the pooling after it be one, where the slopes read nothing that is then not kept."""
+        for number, row in enumerate(self.rows):
+            pool, row[state.POOL] = row[state.POOL], 0
+            if not number or not pool:
+                continue
+            (kind, before), (_, after) = self._kinds[number - 1 : number + 1]
+            if kind.pools and (before is None or not (before.reads_input or after)):
+                self.rows[number - 1 : number + 1, state.POOL] = pool
+
     def _place_samples(self) -> None:
         """Where activations and deltas lie. Deltas before the first layer with parameters are not formed."""
         size, first = self._batch_size, self._first_with_parameters()
@@ -212,7 +224,8 @@ class Table:
                 row[state.H_IN] = self.rows[number - 1, state.H_OUT]
                 if number > first:
                     row[state.DELTA_BEFORE] = self.rows[number - 1, state.DELTA]
-            outputs = size * int(row[state.M_OUT])
+            is_pooled = row[state.POOL] and self._kinds[number][0].pools
+            outputs = 0 if is_pooled else size * int(row[state.M_OUT])
             activation = self._kinds[number][1]
             row[state.H_OUT] = row[state.Z_OUT] = row[state.KEPT] = self.work.take(outputs)
             if activation is not None and activation.reads_input:

@@ -165,6 +165,10 @@ class Map:
         Whether `forward` of the first layer takes the samples of a batch from x by `fastbp.ops.state.chosen_rows`.
     running : tuple of str
         Attributes that are running statistics, as many numbers as the sample has channels.
+    pools : bool
+        Whether `forward` and `backward` can be one with the pooling that follows, see `fastbp.ops.state.POOL`.
+    pool : callable
+        pool(layer) is what the column POOL then says; 0 where the layer is no such pooling.
     """
 
     forward: Any = None
@@ -182,6 +186,8 @@ class Map:
     counter: str = ""
     gathers: bool = False
     running: tuple[str, ...] = ()
+    pools: bool = False
+    pool: Callable[[Any], int] = lambda _: 0
 
 
 @dataclass(frozen=True)

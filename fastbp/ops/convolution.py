@@ -19,6 +19,7 @@ from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
 from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, output_size, steps, words_of
 from fastbp.ops.state import (
     B_AT,
+    D_IN,
     DELTA,
     DELTA_BEFORE,
     EPILOGUE,
@@ -27,16 +28,19 @@ from fastbp.ops.state import (
     IN_C,
     IN_H,
     IN_W,
+    KEPT,
     LANES,
     M_OUT,
+    MEMORY_AT,
     OUT_C,
     OUT_H,
     OUT_W,
+    POOL,
     SETTINGS_AT,
+    SLOPE,
     W_AT,
     WORD,
     Z_OUT,
-    apply_slope,
     sums_of,
     update_by_sums,
 )
@@ -44,7 +48,7 @@ from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.lanes.correlation import convolution_of, correlate_alone, correlation, phase_of, phases
 from fastbp.runtime.lanes.filters import filter_gradient, filter_sums
-from fastbp.runtime.lanes.panel import slice_of
+from fastbp.runtime.lanes.panel import slice_of, unpooled_slice
 from fastbp.runtime.pointers import at, record_pointer, view
 
 __all__ = ["Convolution"]
@@ -126,19 +130,16 @@ def _windows(
 
 @kernel
 def _forward(network_at, number, part, i0, i1):
-    """Images of a slice, convolved."""
+    """Images of a slice, convolved; pooled where the next row is one with this."""
     network = view(network_at)
     layer, workspace, S = network.layers[number], network.workspace, i1 - i0
     x = slice_of(at(workspace, layer[H_IN]), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
-    out = slice_of(at(workspace, layer[Z_OUT]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    out = _outputs(network_at, number, Z_OUT, i0, S)
     W, b = at(network.params, layer[W_AT]), at(network.params, layer[B_AT])
     FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
-    beside, settings = at(workspace, layer[H_OUT] + i0 * layer[M_OUT]), at(network.settings, layer[SETTINGS_AT])
-    correlate_alone(
-        record_pointer(
-            convolution_of(x, S, W, b, layer[OUT_C], FH, FW, stride, pad, out, layer[EPILOGUE], beside, settings)
-        )
-    )
+    h, settings = at(workspace, layer[H_OUT] + i0 * layer[M_OUT]), at(network.settings, layer[SETTINGS_AT])
+    convolution = convolution_of(x, S, W, b, layer[OUT_C], FH, FW, stride, pad, out, layer[EPILOGUE], h, settings)
+    correlate_alone(record_pointer(convolution))
 
 
 @kernel
@@ -147,7 +148,7 @@ def _sums(network_at, number, part, i0, i1):
     network = view(network_at)
     layer, workspace, S = network.layers[number], network.workspace, i1 - i0
     x = slice_of(at(workspace, layer[H_IN]), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
-    dout = slice_of(at(workspace, layer[DELTA]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    dout = _outputs(network_at, number, DELTA, i0, S)
     FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
     filter_sums(x, dout, S, FH, FW, stride, pad, sums_of(network_at, number, part))
 
@@ -157,15 +158,32 @@ def _backward(network_at, number, part, i0, i1):
     """dx of a slice, times the slope of the activation before."""
     network = view(network_at)
     layer, workspace, S = network.layers[number], network.workspace, i1 - i0
-    before = layer[DELTA_BEFORE]
-    dx = slice_of(at(workspace, before), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
-    dout = slice_of(at(workspace, layer[DELTA]), i0, S, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    previous, kept = network.layers[number - 1], at(workspace, network.layers[number - 1, KEPT] + i0 * layer[D_IN])
+    settings = at(network.settings, previous[SETTINGS_AT])
+    dx = slice_of(at(workspace, layer[DELTA_BEFORE]), i0, S, layer[IN_C], layer[IN_H], layer[IN_W])
+    dout = _outputs(network_at, number, DELTA, i0, S)
     W, nothing = at(network.params, layer[W_AT]), zeros(dx.at)
     FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
     for i in range(stride):
         for j in range(stride):
-            correlate_alone(record_pointer(phase_of(dout, S, W, FH, FW, stride, pad, nothing, dx, i, j)))
-    apply_slope(network_at, number - 1, before, i0, i1)
+            phase = phase_of(dout, S, W, FH, FW, stride, pad, nothing, dx, i, j, previous[SLOPE], kept, settings)
+            correlate_alone(record_pointer(phase))
+
+
+@kernel
+def _outputs(network_at, number, column, i0, S):
+    """The outputs of a slice or their gradient, in the memory that `column` of the table says.
+
+    Where the next row is one with this they are given by what is there.
+    """
+    network = view(network_at)
+    layer, workspace = network.layers[number], network.workspace
+    C, H, W, pool = layer[OUT_C], layer[OUT_H], layer[OUT_W], layer[POOL]
+    if pool:
+        following = network.layers[number + 1]
+        places = at(workspace, following[MEMORY_AT])
+        return unpooled_slice(at(workspace, following[column]), places, i0, S, C, H, W, pool)
+    return slice_of(at(workspace, layer[column]), i0, S, C, H, W)
 
 
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
@@ -372,6 +390,7 @@ layer(
             shape=_shape,
             layout=lambda _: LANES,
             words=_words,
+            pools=True,
             sums_size=lambda layer, _: layer.W.size + layer.b.size,
         ),
     )

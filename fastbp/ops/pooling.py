@@ -42,6 +42,7 @@ from fastbp.ops.state import (
     OUT_C,
     OUT_H,
     OUT_W,
+    POOL,
     SETTINGS_AT,
     SLOPE,
     WORD,
@@ -325,6 +326,9 @@ _average_forward, _average_backward = _average_pooling_forward.kernel, _average_
 @kernel
 def _forward(network_at, number, part, i0, i1):
     layer = view(network_at).layers[number]
+    if layer[POOL]:  # the convolution before has done it
+        activate(network_at, number, i0, i1)
+        return
     OC, OH, OW = layer[OUT_C], layer[OUT_H], layer[OUT_W]
     x = slice_at(network_at, layer[H_IN], layer[IN_C], layer[IN_H], layer[IN_W], i0, i1)
     out = slice_at(network_at, layer[Z_OUT], OC, OH, OW, i0, i1)
@@ -340,6 +344,9 @@ def _forward(network_at, number, part, i0, i1):
 @kernel
 def _backward(network_at, number, part, i0, i1):
     layer = view(network_at).layers[number]
+    if layer[POOL]:  # the convolution before reads dout and the places
+        _apply_slope_of_largest(network_at, number, i0, i1)
+        return
     before, OC, OH, OW = layer[DELTA_BEFORE], layer[OUT_C], layer[OUT_H], layer[OUT_W]
     dx = slice_at(network_at, before, layer[IN_C], layer[IN_H], layer[IN_W], i0, i1)
     dout = slice_at(network_at, layer[DELTA], OC, OH, OW, i0, i1)
@@ -381,6 +388,12 @@ def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return channels, *(output_size(pixels, window, stride, pad, "a window") for pixels, window in sizes)
 
 
+def _pool(layer: Any) -> int:
+    """The side of the windows where the convolution before can form the largest of each as it goes; else 0."""
+    height, width, stride, pad = layer._settings()
+    return height if layer.mode == "max" and height == width == stride and pad == 0 else 0
+
+
 layer(
     LayerRecord(
         Pooling,
@@ -392,6 +405,7 @@ layer(
             layout=lambda _: LANES,
             words=lambda layer: (*layer._settings(), int(layer.mode == "max")),
             memory=lambda layer, _, out: math.prod(out) if layer.mode == "max" else 0,
+            pool=_pool,
         ),
     )
 )

@@ -34,8 +34,11 @@ W_GIVEN_AT, B_GIVEN_AT, W_ROWS, W_WIDTH, B_SIZE = range(19, 24)
 LAYOUT, MEMORY_AT, SUMS_AT, SUMS_SIZE, RUNNING_AT = range(24, 29)
 # Channels, height and width of a sample in and out; (D, 1, 1) where it is no image.
 IN_C, IN_H, IN_W, OUT_C, OUT_H, OUT_W = range(29, 35)
+# Where a convolution and the pooling in the next row are one: the pixels of a side of a window; else 0. The outputs of
+# the convolution are then nowhere in memory.
+POOL = 35
 # Words of the layer's own begin at WORD.
-WORD, WORDS = 35, 5
+WORD, WORDS = 36, 5
 COLUMNS = WORD + WORDS
 
 # Layouts. ROWS: the features of a sample, (N, D). LANES: the samples of a slice of the batch, (D, S) for each slice.

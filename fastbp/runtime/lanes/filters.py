@@ -15,7 +15,7 @@ from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel, noinline
-from fastbp.runtime.lanes.panel import Columns, Images, copy_line, images_of, line_size, slack
+from fastbp.runtime.lanes.panel import Columns, Images, cleared, copy_line, images_of, line_size, slack
 from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
 from fastbp.runtime.pointers import (
     aligned,
@@ -157,9 +157,11 @@ def _sum_slice(g, n0, S, sums):
     x_line = x.C * x_channel
     block = max(1, min(d.H, PANEL_BYTES // item // max(1, stride * x_line + d.C * d_line)))
     x_size = ((block - 1) * stride + g.FH) * x_line + slack(sums)
-    memory = allocate(sums, x_size + block * d.C * d_line + 2 * slack(sums))
-    d_panel = aligned(memory, VECTOR_BYTES)
-    x_panel = shift(d_panel, block * d.C * d_line + slack(sums))
+    is_in_place = _is_in_place(d, S)
+    d_size = 0 if is_in_place else block * d.C * d_line
+    memory = allocate(sums, x_size + d_size + 2 * slack(sums))
+    d_panel = cleared(aligned(memory, VECTOR_BYTES), d_size)
+    x_panel = cleared(shift(d_panel, d_size + slack(sums)), x_size - slack(sums))
     K = x.C * g.FH * g.FW
     x_at = allocate(pointer_to(np.intp, np.intp(0)), K + PLACES)
     _fill_offsets(g, x_line, x_channel, x_columns, S, x_at)
@@ -168,11 +170,20 @@ def _sum_slice(g, n0, S, sums):
         for line in range((lines - 1) * stride + g.FH):
             target = shift(x_panel, line * x_line)
             copy_line(x, y * stride - g.pad + line, x_columns, n0, S, target, x_channel)
+        if is_in_place:
+            _add_block(g, x_panel, stride * x_line, x_at, shift(d.at, y * d.h), d.c, d.h, lines, d.W * S, K, sums)
+            continue
         for line in range(lines):
             copy_line(d, y + line, d_columns, n0, S, shift(d_panel, line * d.C * d_line), d_line)
-        _add_block(g, x_panel, stride * x_line, x_at, d_panel, d_line, lines, d.W * S, K, sums)
+        _add_block(g, x_panel, stride * x_line, x_at, d_panel, d_line, d.C * d_line, lines, d.W * S, K, sums)
     release(x_at)
     release(memory)
+
+
+@kernel
+def _is_in_place(d, S):
+    """Whether each line of dout is a run of all its samples already."""
+    return d.n == 1 and d.w == S and d.pool == 0
 
 
 @kernel
@@ -190,25 +201,25 @@ def _fill_offsets(g, x_line, x_channel, columns, S, x_at):
 
 
 @kernel
-def _add_block(g, x_panel, x_line, x_at, d_panel, d_line, lines, run, K, sums):
+def _add_block(g, x_panel, x_line, x_at, d, d_row, d_line, lines, run, K, sums):
     """Add lines to the sums of every tile, some lines at a time, and to those of db."""
     F, height = g.dout.C, g.height
     size, count = tile_sums(sums, height), max(1, TILE_BYTES // (run * itemsize(sums)))
     db = shift(sums, g.size - F)
     for y in range(0, lines, count):
-        x, d = shift(x_panel, y * x_line), shift(d_panel, y * F * d_line)
+        x, block = shift(x_panel, y * x_line), shift(d, y * d_line)
         tile = sums
         for k in range(0, K, PLACES):
             for f in range(0, F, height):
                 used = min(height, F - f)
                 gradient_tile(
-                    height, used, shift(d, f * d_line), d_line, F * d_line, x, shift(x_at, k), x_line,
+                    height, used, shift(block, f * d_row), d_row, d_line, x, shift(x_at, k), x_line,
                     min(count, lines - y), run, tile,
                 )  # fmt: skip
                 tile = shift(tile, size)
     for y in range(lines):
         for f in range(F):
-            line = shift(d_panel, (y * F + f) * d_line)
+            line = shift(d, y * d_line + f * d_row)
             store(shift(db, f), load(shift(db, f)) + sum_of((line,), (), run))
 
 

@@ -10,6 +10,7 @@ from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.lanes.tile import copy_runs
+from fastbp.runtime.lanes.windows import Windows, spread_to_largest
 from fastbp.runtime.pointers import at, itemsize, load, located, record_pointer, shift, store, view
 from fastbp.runtime.sharing import WORTH_SHARING
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
@@ -17,7 +18,11 @@ from fastbp.runtime.vectors import REGISTER_BYTES
 
 
 class Images(NamedTuple):
-    """Images (N, C, H, W) anywhere in memory; strides are in elements."""
+    """Images (N, C, H, W) anywhere in memory; strides are in elements.
+
+    Where `pool` is not 0, `at` and the strides are of what pooled images have for each window of pool × pool pixels,
+    and `place` says which pixel of the window has it. All other pixels are 0.
+    """
 
     at: Any  # pointer to the first element
     n: Any  # strides
@@ -27,6 +32,8 @@ class Images(NamedTuple):
     C: Any
     H: Any
     W: Any
+    place: Any  # pointer to numbers of pixels, strides as `at`
+    pool: Any
 
 
 class Columns(NamedTuple):
@@ -43,13 +50,23 @@ class Columns(NamedTuple):
 @kernel
 def images_of(words, like):
     """The images that words describe: an address and the further fields; elements are as at `like`."""
-    return Images(located(like, words[0]), words[1], words[2], words[3], words[4], words[5], words[6], words[7])
+    first, none = located(like, words[0]), np.intp(0)
+    return Images(first, words[1], words[2], words[3], words[4], words[5], words[6], words[7], first, none)
 
 
 @kernel
 def slice_of(memory, i0, S, C, H, W):
     """Images i0:i0 + S of memory that has the samples of a slice side by side, (C, H, W, S)."""
-    return Images(shift(memory, i0 * C * H * W), np.intp(1), H * W * S, W * S, S, C, H, W)
+    first = shift(memory, i0 * C * H * W)
+    return Images(first, np.intp(1), H * W * S, W * S, S, C, H, W, first, np.intp(0))
+
+
+@kernel
+def unpooled_slice(memory, places, i0, S, C, H, W, pool):
+    """Images (C, H, W, S) with the numbers of a slice at `memory` in the pixels of their windows at `places`."""
+    lines, columns = H // pool, W // pool
+    first, place = shift(memory, i0 * C * lines * columns), shift(places, i0 * C * lines * columns)
+    return Images(first, np.intp(1), lines * columns * S, columns * S, S, C, H, W, place, pool)
 
 
 @kernel
@@ -68,13 +85,16 @@ def slack(pointer):
 def copy_line(images, y, columns, n0, S, target, channel_size):
     """Copy line y of every channel, for samples n0:n0 + S, to lines `channel_size` apart.
 
-    A line outside of the image becomes zeros. Up to a register more is written.
+    A line outside of the image becomes zeros. Columns outside are zeros before, as `cleared` leaves them.
     """
     noinline()  # correlation and gradient would each compile it
     for c in range(images.C):
         line = shift(target, c * channel_size)
         if y < 0 or y >= images.H:
-            _clear(line, line_size(columns, S))
+            cleared(line, line_size(columns, S))
+            continue
+        if images.pool:
+            _spread_line(images, c, y, columns, n0, S, line)
             continue
         source = shift(images.at, n0 * images.n + c * images.c + y * images.h)
         for phase in range(columns.step):
@@ -88,7 +108,6 @@ def _copy_columns(images, source, first, columns, S, target):
     step, count = columns.step, columns.count
     begin = min(count, max(0, (step - 1 - first) // step))
     end = max(begin, min(count, (images.W - first + step - 1) // step))
-    _clear(target, begin * S)
     if images.n != 1:
         for q in range(begin, end):
             column = shift(source, (first + q * step) * images.w)
@@ -99,13 +118,36 @@ def _copy_columns(images, source, first, columns, S, target):
     else:
         copied = shift(source, (first + begin * step) * images.w)
         copy_runs(copied, step * images.w, shift(target, begin * S), S, end - begin, S)
-    _clear(shift(target, end * S), (count - end) * S)
 
 
 @kernel
-def _clear(target, count):
+def _spread_line(images, c, y, columns, n0, S, target):
+    """Line y of a channel of images that pooled ones give; `columns` have one phase."""
+    pool, first, count = images.pool, columns.first, columns.count
+    line, i = y // pool, y % pool
+    if line >= images.H // pool:
+        cleared(target, line_size(columns, S))
+        return
+    row, windows, q = n0 * images.n + c * images.c + line * images.h, images.W // pool, max(0, first // pool)
+    while q < windows and q * pool < first + count:
+        column, number = q * pool - first, 1
+        j0, j1 = max(0, -column), min(pool, count - column)
+        if j0 == 0 and j1 == pool:
+            number = min(windows - q, (count - column) // pool)
+        at_window, pixels = row + q * images.w, shift(target, column * S)
+        spread_to_largest(
+            shift(images.at, at_window), shift(images.place, at_window), pixels, False,
+            Windows(number, pool, i, i + 1, j0, j1, pool, np.intp(0), S, images.w),
+        )  # fmt: skip
+        q += number
+
+
+@kernel
+def cleared(memory, count):
+    """`memory`, `count` elements of it zeros."""
     for i in range(count):
-        store(shift(target, i), zero(load(target)))
+        store(shift(memory, i), zero(load(memory)))
+    return memory
 
 
 def images_to_lanes(words: tuple[int, ...], out: Any) -> None:

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastbp.runtime.gemm.epilogue import NONE, RECTIFY, RECTIFY_SLOPE
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import itemsize
 from fastbp.runtime.vectors import (
@@ -26,8 +27,13 @@ from fastbp.runtime.vectors import (
 
 _HAS_32_REGISTERS = "avx512f" in FEATURES or "neon" in FEATURES
 
-# Maps × registers of a run: accumulators, one row of registers of the image and a broadcast fit the CPU's registers.
-SHAPES = ((8, 3), (6, 4), (4, 6), (2, 8), (1, 8)) if _HAS_32_REGISTERS else ((4, 3), (6, 2), (2, 4), (1, 8))
+# Maps of a tile, and the registers of a run that it can have: accumulators, one row of registers of the image and a
+# broadcast fit the CPU's registers. The narrower ones end a run.
+SHAPES = (
+    ((8, (3, 2, 1)), (6, (4, 2, 1)), (4, (6, 3, 1)), (2, (8, 4, 1)), (1, (8, 3, 1)))
+    if _HAS_32_REGISTERS
+    else ((4, (3, 2, 1)), (6, (2, 1, 1)), (2, (4, 2, 1)), (1, (8, 3, 1)))
+)
 
 # Filters × places of the filter whose sums over a run are formed together, as vectors of VECTOR_BYTES.
 GRADIENT_HEIGHTS, PLACES = ((4, 3), 5) if REGISTER_BYTES == VECTOR_BYTES else ((2, 1), 3)
@@ -37,26 +43,33 @@ _OFFSETS = types.CPointer(types.intp)
 
 
 @intrinsic
-def _correlation_tile(typingctx, shape, used, w, x, x_at, K, start, start_row, out, out_row):
-    """out[m, :] = start[m] + sum over k of w[k, m]·x[x_at[k] + :], for `used` maps and the run of a shape.
+def _correlation_tile(typingctx, shape, width, used, w, x, x_at, K, start, start_row, out, out_row, epilogue, beside):
+    """out[m, :] = start[m] + sum over k of w[k, m]·x[x_at[k] + :], for `used` maps and `width` registers of a run.
 
-    `shape` is a number in SHAPES; w is (K, height of the shape). Maps from `used` on are not stored.
+    `shape` is a number in SHAPES; w is (K, height of the shape). Maps from `used` on are not stored. The epilogue is
+    NONE, RECTIFY or RECTIFY_SLOPE of `gemm.epilogue`; `beside` has the strides of `out`.
     """
     pointer, size = w, types.intp
-    signature = types.void(size, size, pointer, pointer, _OFFSETS, size, pointer, size, pointer, size)
+    signature = types.void(
+        size, size, size, pointer, pointer, _OFFSETS, size, pointer, size, pointer, size, size, pointer
+    )
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        shape, *operands = args
+        shape, width, *operands = args
         emit = VectorCode(context, builder, pointer.dtype, _I64(1))
-        for number, (height, width) in enumerate(SHAPES):
+        for number, (height, widths) in enumerate(SHAPES):
             with builder.if_then(builder.icmp_signed("==", shape, _I64(number))):
-                _emit_correlation(builder, emit, height, width, *operands)
+                for registers in dict.fromkeys(widths):
+                    with builder.if_then(builder.icmp_signed("==", width, _I64(registers))):
+                        _emit_correlation(builder, emit, height, registers, *operands)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _emit_correlation(builder, emit, height, width, used, w, x, x_at, K, start, start_row, out, out_row):
+def _emit_correlation(
+    builder, emit, height, width, used, w, x, x_at, K, start, start_row, out, out_row, epilogue, beside
+):  # fmt: skip
     maps, columns = range(height), range(width)
     last = builder.sub(used, _I64(1))
     index = [builder.select(builder.icmp_signed("<", _I64(m), used), _I64(m), last) for m in maps]
@@ -73,16 +86,26 @@ def _emit_correlation(builder, emit, height, width, used, w, x, x_at, K, start, 
         return updated
 
     _, sums = while_whole(builder, _I64(0), K, 1, turn, [initial[m] for m in maps for _ in columns])
-    for m in maps:
-        with builder.if_then(builder.icmp_signed("<", _I64(m), used)):
-            row = builder.gep(out, [builder.mul(out_row, _I64(m))])
-            for j in columns:
-                emit.store(sums[m * width + j], row, j, masked=False)
+
+    def rectified(value: Any, row: Any, j: int) -> Any:
+        return builder.select(builder.fcmp_ordered("<=", value, emit.zero), emit.zero, value)
+
+    def with_slope(value: Any, row: Any, j: int) -> Any:
+        outputs = emit.load(builder.gep(beside, [row]), j, masked=False)
+        return builder.select(builder.fcmp_ordered("==", outputs, emit.zero), emit.zero, value)
+
+    for word, change in ((NONE, lambda value, *_: value), (RECTIFY, rectified), (RECTIFY_SLOPE, with_slope)):
+        with builder.if_then(builder.icmp_signed("==", epilogue, _I64(word))):
+            for m in maps:
+                with builder.if_then(builder.icmp_signed("<", _I64(m), used)):
+                    row = builder.mul(out_row, _I64(m))
+                    for j in columns:
+                        emit.store(change(sums[m * width + j], row, j), builder.gep(out, [row]), j, masked=False)
 
 
 @kernel
-def correlation_tile(shape, used, w, x, x_at, K, start, start_row, out, out_row):
-    _correlation_tile(shape, used, w, x, x_at, K, start, start_row, out, out_row)
+def correlation_tile(shape, width, used, w, x, x_at, K, start, start_row, out, out_row, epilogue, beside):
+    _correlation_tile(shape, width, used, w, x, x_at, K, start, start_row, out, out_row, epilogue, beside)
 
 
 @intrinsic
@@ -150,7 +173,7 @@ def tile_sums(pointer, height):
 
 @intrinsic
 def copy_runs(typingctx, source, source_step, target, target_step, runs, count):
-    """Copy `runs` runs of `count` elements, source_step and target_step apart; up to a register more is written."""
+    """Copy `runs` runs of `count` elements, source_step and target_step apart."""
     size = types.intp
     signature = types.void(source, size, source, size, size, size)
 
@@ -171,7 +194,7 @@ def copy_runs(typingctx, source, source_step, target, target_step, runs, count):
 
             while_whole(builder, _I64(0), whole, lanes, move, [])
             last = emit.load(builder.gep(begin, [whole]), 0, masked=True)
-            emit.store(last, builder.gep(end, [whole]), 0, masked=False)
+            emit.store(last, builder.gep(end, [whole]), 0, masked=True)
             return nothing
 
         with builder.if_then(builder.icmp_signed(">", count, _I64(0))):
