@@ -256,6 +256,16 @@ def test_a_change_of_the_network_counts_at_once(change, samples):
         assert_bitwise(net.predict(x), after)
 
 
+def test_a_shape_that_is_set_later_counts_at_once():
+    net, x = Sequential([MatMul(np.ones((FEATURES, 6))), Reshape((2, 3))], SoftmaxWithLoss()), np.ones((4, FEATURES))
+    assert net.predict(x).shape == (4, 2, 3)
+    net.layers["Reshape1"].shape = (3, -1)
+    assert net.predict(x).shape == (4, 3, 2)
+    net.layers["Reshape1"].shape = (4, 2)
+    with pytest.raises(ValueError, match=r"x: expected samples .* fill the shape \(4, 2\)"):
+        net.predict(x)
+
+
 @in_place
 @pytest.mark.parametrize("shape", [(8, FEATURES), (48,), (FEATURES, 8, 1)])
 def test_a_shape_that_is_set_in_place_gets_the_error_of_the_layer(shape):

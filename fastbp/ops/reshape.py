@@ -157,5 +157,8 @@ def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return after
 
 
-layer(LayerRecord(Reshape, settings=("shape",), map=Map(predict=HANDS_ON, shape=_shape)))
-layer(LayerRecord(Flatten, map=Map(predict=HANDS_ON, shape=_shape)))
+# The words tell that somebody has set another shape.
+_MAP = Map(predict=HANDS_ON, shape=_shape, words=lambda layer: _checked(layer.shape))
+
+layer(LayerRecord(Reshape, settings=("shape",), map=_MAP))
+layer(LayerRecord(Flatten, map=_MAP))
