@@ -196,11 +196,14 @@ class Sequential:
         """Return the output of the last layer before the loss: logits (N, C) where that is softmax.
 
         Layers that predict in compiled code keep nothing of it for their `backward`: `loss` and `gradient` do that.
+        Some samples at a time go through all layers, so that memory does not grow with their number. For an x of
+        another dtype than the parameters, or in another order than C, and for layers of your own, each layer takes all
+        samples and keeps what its `backward` needs.
 
         Parameters
         ----------
         x : array_like
-            What the first layer takes: (N, D), or one sample (D,).
+            What the first layer takes: (N, D), (N, C, H, W), or one sample (D,).
         train_flg : bool
             Whether `Dropout` drops, and `BatchNormalization` takes the statistics of the batch.
         """

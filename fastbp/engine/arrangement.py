@@ -7,6 +7,7 @@ rows stands a row of the table that moves nothing but elements.
 from __future__ import annotations
 
 from fastbp.ops.contract import Map
+from fastbp.ops.prediction import activate_in_place, row_at
 from fastbp.ops.state import (
     D_IN,
     DELTA,
@@ -92,11 +93,29 @@ def _copy_backward(network_at, number, part, i0, i1):
     apply_slope(network_at, number - 1, layer[DELTA_BEFORE], i0, i1)
 
 
+@kernel
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    layer = row_at(layer_at)
+    if layer[LAYOUT] == LANES:
+        turn(h, layer[D_IN], N, out)
+    else:
+        turn(h, N, layer[D_IN], out)
+    activate_in_place(layer, out, N)
+
+
+@kernel
+def _predict_copied(multiply_at, layer_at, h, out, N, scratch):
+    layer = row_at(layer_at)
+    for k in range(N * layer[D_IN]):
+        store(shift(out, k), load(shift(h, k)))
+    activate_in_place(layer, out, N)
+
+
 # The map of an activation without a layer before it.
-COPY = Map(_copy_forward, _copy_backward)
+COPY = Map(_copy_forward, _copy_backward, predict=_predict_copied)
 
 # LAYOUT of its row is that of its input; the output has the other one.
-TURN = Map(_forward, _backward)
+TURN = Map(_forward, _backward, predict=_predict)
 
 
 @kernel

@@ -12,12 +12,28 @@ import numpy as np
 from fastbp import allocation
 from fastbp.checks import FLOAT32, FLOAT64, Array, DType
 from fastbp.engine import predict
+from fastbp.engine.table import Mapped, Row, arranged, mapped
 from fastbp.ops import prediction
-from fastbp.ops.contract import HANDS_ON, LAYERS, LayerRecord, Shape, is_reference, settings_of
+from fastbp.ops.contract import HANDS_ON, LAYERS, LayerRecord, Map, Shape, is_reference, settings_of
+from fastbp.ops.state import (
+    D_IN,
+    EPILOGUE,
+    LANES,
+    LAYOUT,
+    M_OUT,
+    OUT_H,
+    OUT_W,
+    ROWS,
+    SETTINGS_AT,
+    W_ROWS,
+    W_WIDTH,
+    WORD,
+)
 from fastbp.runtime import threads
 from fastbp.runtime.gemm.epilogue import NONE, checked
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.runtime.headers import MOST_AXES, noted
+from fastbp.runtime.vectors import REGISTER_BYTES
 
 # Another subclass of ndarray may have a product of its own.
 _PLAIN = np.ndarray, np.memmap
@@ -25,12 +41,17 @@ _PLAIN = np.ndarray, np.memmap
 # A layer with its class and its arrays by name.
 _Known = tuple[Any, type, list[tuple[str, Array]]]
 
+# Where the addresses of a layer's arrays stand, in the order of its record.
+_PLACES = prediction.W_AT, prediction.B_AT, prediction.MEAN_AT, prediction.VAR_AT
+
 # Multiply-adds below which the GIL is kept and memory is that of the call before.
 FEW = threads.WORTH_A_REGION
 
 
 class Prediction:
     """What a stack of layers predicts, computed by one pass of compiled code.
+
+    Each thread takes some samples at a time through all layers, in memory for these alone.
 
     The table for that pass is kept. It is valid while the layers are the same objects of the same classes with the same
     arrays and settings, and these arrays have the same memory, shape, strides and dtype. All of that is looked at
@@ -61,7 +82,7 @@ class Prediction:
         if table is None or (len(shape) == 1 and not table.takes_one):
             return None
         out_shape = table.out if len(shape) == 1 else (N, *table.out)
-        if N * table.weights < FEW:
+        if N * table.work < FEW:
             out = np.empty(out_shape, table.dtype)
             return out if table.predict_few(x, out, N) else None
         if N < ROW_GRAIN * threads.most_parts() > ROW_GRAIN:
@@ -73,23 +94,34 @@ class Prediction:
 class _Table:
     """The table of a stack, and what it was made of."""
 
-    def __init__(self, known: list[_Known], shapes: list[Shape], rows: list[list[int]], settings: list[Array]) -> None:
-        self._known = known
-        self._shape, self.out = shapes[0], shapes[-1]
-        self.takes_one = all(len(each) == 1 for each in shapes)  # to a layer one sample (C, H) would be a batch
+    def __init__(self, known: list[_Known], stack: list[Mapped], dtype: DType) -> None:
+        rows, shapes = arranged(stack, _has_kernel, ROWS), [stack[0].shape, *(each.out for each in stack)]
+        self._known, self._shape, self.out, self.dtype = known, shapes[0], shapes[-1], dtype
         records = [(layer, LAYERS[kind]) for layer, kind, _ in known]
         self._set = [(layer, record, _traits(record, layer)) for layer, record in records if record.settings]
-        self._settings = settings  # the table has their addresses
-        arrays = [array for _, _, own in known for _, array in own]
-        self._noted = np.array([noted(array) for array in arrays], np.intp)
-        self._rows = np.array(rows, np.intp)
-        sizes = self._rows[:, [prediction.D_IN, prediction.M_OUT]]
-        self._widest, self._longest = int(sizes[:, 1].max()), int(sizes.max())
-        self.weights, self.dtype = int(np.sum(sizes[:, 0] * sizes[:, 1])), arrays[0].dtype
-        self._multiply = address_of_multiply(self.dtype)
+        # To a layer one sample (C, H) would be a batch, and a layer with statistics takes none but batches.
+        has_statistics = any(row.kind.statistics is not None for row in rows)
+        self.takes_one = not has_statistics and all(len(shape) == 1 for shape in shapes)
+        arrays = {id(layer): [array for _, array in own] for layer, _, own in known}
+        self._noted = np.array([noted(array) for own in arrays.values() for array in own], np.intp)
+        self._settings = [_settings(row) for row in rows]  # the table has their addresses
+        columns = [_columns(row, arrays, own, dtype) for row, own in zip(rows, self._settings, strict=True)]
+        self._rows = np.array(columns, np.intp)
+        sizes = [(each[D_IN], each[M_OUT]) for each in columns]
+        self._widest, self._largest = max(M for _, M in sizes), max(max(pair) for pair in sizes)
+        # W has a row for each number that a product takes. A normalization takes as many numbers as gamma has.
+        heights = [each[W_ROWS] for each in columns]
+        self._longest = max(max(D, M) if D == height else height for (D, M), height in zip(sizes, heights, strict=True))
+        self._kept = max(_kept(row) for row in rows)
+        weights = (each[W_ROWS] * each[W_WIDTH] * each[OUT_H] * each[OUT_W] for each in columns)
+        self.work = sum(D for D, _ in sizes) + sum(weights)
+        is_lane = any(each[LAYOUT] == LANES for each in columns)
+        # 0 where no sample lies in lanes
+        self._slice = predict.samples_of_a_slice(max(map(sum, sizes)), dtype.itemsize) if is_lane else 0
+        self._multiply = address_of_multiply(dtype)
         tables = self._noted.ctypes.data, len(self._noted), self._rows.ctypes.data, len(self._rows)
         self._where = self._multiply, *tables
-        self._working = self._memory_for(1)
+        self._working = 0, np.empty(0, dtype)
 
     def is_for(self, layers: Collection[Any], shape: Shape, dtype: DType) -> bool:
         """Whether the stack is what the table was made of, but for what the arrays themselves say."""
@@ -115,63 +147,90 @@ class _Table:
         return done
 
     def _memory_for(self, N: int) -> tuple[int, Array]:
-        """Room for N rows of two hidden layers, and scratch behind it."""
-        scratch = scratch_for(self._longest, self.dtype.itemsize)
-        return N, np.empty(2 * N * self._widest + scratch, self.dtype)
+        """Room for N samples of two hidden layers, and scratch behind it."""
+        return N, np.empty(2 * N * self._widest + self._scratch(N), self.dtype)
+
+    def _scratch(self, N: int) -> int:
+        """Elements of scratch for N samples."""
+        itemsize = self.dtype.itemsize
+        return max(scratch_for(self._longest, itemsize), N * self._kept + REGISTER_BYTES // itemsize)
 
     def predict(self, x: Array, out: Array, N: int) -> bool:
         """The same for many, on all threads."""
         if not predict.are_as_noted(self._noted):
             return False
         threads.start()
-        team, rows = threads.team(sys.maxsize), predict.rows_of_a_block(N, self._longest, self.weights)
-        hidden = np.empty((team[0], 2, rows * self._widest), self.dtype)
-        scratch = np.empty((team[0], scratch_for(self._longest, self.dtype.itemsize)), self.dtype)
+        team = threads.team(sys.maxsize)
+        parts = int(team[0])
+        if self._slice:
+            samples = min(self._slice, N, N // parts + ROW_GRAIN)
+        else:
+            samples = predict.rows_of_a_block(N, self._largest, self.work)
+        hidden = allocation.empty((parts, 2, samples * self._widest), self.dtype)
+        scratch = allocation.empty((parts, self._scratch(samples)), self.dtype)
         where = team.ctypes.data, self._multiply, 0, self._rows
-        predict.predict(*where, x, out, rows, hidden, scratch, False)
+        predict.predict(*where, x, out, samples, self.work, hidden, scratch, False)
         return True
 
 
 def _traits(record: LayerRecord, layer: Any) -> Any:
     """What a layer is beside its arrays, checked."""
-    return settings_of(record, layer), record.map and record.map.words(layer)
+    if record.map is None:
+        return settings_of(record, layer)
+    return record.map.words(layer), None if record.map.predict is HANDS_ON else record.map.scale(layer)
 
 
 def _tabled(layers: list[Any], shape: Shape, dtype: DType) -> _Table | None:
     """The table of a stack for samples of a shape; None where only its `forward` can predict."""
-    rows: list[list[int]] = []
     known: list[_Known] = []
-    settings: list[Array] = []
-    is_ended, shapes = True, [shape]  # the last row has its activation, or there is none
     for layer in layers:
         record = LAYERS.get(type(layer))
         if record is None or not _predicts(record) or "forward" in vars(layer):
             return None
-        own = [getattr(layer, name) for name in record.arrays]
-        if not all(_is_readable(array, dtype) for array in own):
+        own = [(name, getattr(layer, name)) for name in record.arrays]
+        if not all(_is_readable(array, dtype) for _, array in own):
             return None
-        known.append((layer, type(layer), list(zip(record.arrays, own, strict=True))))
-        if record.map is not None:
-            try:
-                shapes.append(record.map.shape(layer, shapes[-1], ""))
-            except (TypeError, ValueError):
-                return None  # the layer says it in its own words
-            if not shapes[-1]:
-                return None
-            if record.map.predict is HANDS_ON:
-                continue
-            places = [*(array.ctypes.data for array in own), 0, 0][:2]
-            sizes = [math.prod(each) for each in shapes[-2:]]
-            rows.append([predict.address_of_map(type(layer), dtype), *places, *sizes, NONE, 0])
-            is_ended = False
-        if record.activation is not None:
-            if is_ended:
-                rows.append([0, 0, 0, *[math.prod(shapes[-1])] * 2, NONE, 0])
-            settings.append(np.array([*settings_of(record, layer), 0.0]))
-            word = checked(record.activation.in_place(dtype))
-            rows[-1][prediction.EPILOGUE], rows[-1][prediction.SETTINGS_AT] = word, settings[-1].ctypes.data
-            is_ended = True
-    return _Table(known, shapes, rows, settings) if any(own for _, _, own in known) else None
+        known.append((layer, type(layer), own))
+    if not any(own for _, _, own in known):
+        return None
+    try:
+        return _Table(known, [*mapped(layers, shape)], dtype)
+    except (TypeError, ValueError):
+        return None  # the layer says it in its own words
+
+
+def _settings(row: Row) -> Array:
+    """The scale of a row, and the settings of its activation."""
+    scale = 1.0 if row.layer is None else row.kind.scale(row.layer.layer)
+    settings = () if row.activation is None else settings_of(row.activation.record, row.activation.layer)
+    return np.array([scale, *settings, 0.0])
+
+
+def _columns(row: Row, arrays: dict[int, list[Array]], settings: Array, dtype: DType) -> list[int]:
+    """A row of the table as kernels see it."""
+    columns = [0] * prediction.COLUMNS
+    row.put_shapes(columns)
+    columns[prediction.KERNEL] = prediction.address_of_map(row.kind, dtype)
+    columns[prediction.SCALE_AT], columns[SETTINGS_AT] = settings.ctypes.data, settings[1:].ctypes.data
+    function = None if row.activation is None else row.activation.record.activation
+    columns[EPILOGUE] = NONE if function is None else checked(function.in_place(dtype))
+    if row.layer is not None:
+        own, words = arrays[id(row.layer.layer)], row.kind.words(row.layer.layer)
+        for place, array in zip(_PLACES, own, strict=False):
+            columns[place] = array.ctypes.data
+        if own:
+            columns[W_ROWS], columns[W_WIDTH] = len(own[0]), math.prod(own[0].shape[1:])
+        columns[WORD : WORD + len(words)] = words
+    return columns
+
+
+def _kept(row: Row) -> int:
+    """Numbers of each sample that the map of a row keeps."""
+    return 0 if row.layer is None else row.kind.memory(row.layer.layer, row.shape, row.out)
+
+
+def _has_kernel(kind: Map) -> bool:
+    return kind.predict is not HANDS_ON
 
 
 def _predicts(record: LayerRecord) -> bool:

@@ -7,7 +7,7 @@ Where two layers do not agree, a row between them turns the samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +75,51 @@ def output_size(layers: Iterable[Any], shape: Shape) -> int:
     return shape[0]
 
 
+class Row(NamedTuple):
+    """A row of a table: what it does to samples of a shape that lie in a layout, and the layers that it stands for."""
+
+    kind: Map
+    shape: Shape
+    out: Shape
+    layout: int
+    layer: Mapped | None = None
+    activation: Mapped | None = None
+
+    def put_shapes(self, columns: Any) -> None:
+        """Set the columns of the table that say what the row takes and gives."""
+        columns[state.D_IN], columns[state.M_OUT] = math.prod(self.shape), math.prod(self.out)
+        columns[state.LAYOUT] = self.layout
+        columns[state.IN_C : state.IN_W + 1] = _image(self.shape)
+        columns[state.OUT_C : state.OUT_W + 1] = _image(self.out)
+
+
+def arranged(layers: list[Mapped], moves: Callable[[Map], bool], layout: int | None = None) -> list[Row]:
+    """A row for each map that moves anything, with the activation after it, and for each turn between two of them.
+
+    The samples come in `layout`; None: in that of the first layer. They end in rows.
+    """
+    wanted = [None if each.record.map is None else each.record.map.layout(each.shape) for each in layers]
+    if layout is None:
+        layout = next((each for each in wanted if each is not None), ROWS)
+    rows: list[Row] = []
+    for each, wish in zip(layers, wanted, strict=True):
+        if wish not in (None, layout):
+            rows.append(Row(TURN, each.shape, each.shape, layout))
+            layout = wish
+        if each.record.map is None:
+            if not rows or rows[-1].activation is not None:
+                rows.append(Row(COPY, each.shape, each.shape, layout))
+            rows[-1] = rows[-1]._replace(activation=each)
+        elif moves(each.record.map):
+            rows.append(Row(each.record.map, each.shape, each.out, layout, each))
+    out = layers[-1].out
+    if not rows:
+        rows.append(Row(COPY, out, out, layout))
+    if layout == LANES:
+        rows.append(Row(TURN, out, out, layout))
+    return rows
+
+
 class _Allotment:
     """Places in a flat array, each at the beginning of a cache line."""
 
@@ -114,12 +159,13 @@ class Table:
         self.counted: list[tuple[int, Any, str]] = []
         self.running: list[tuple[slice, Any, str]] = []
         self._kinds: list[tuple[Map, Activation | None]] = []
-        self._names: list[str] = []
         self._settings: list[float] = []
         self._scales: list[float] = []
         self._dtype, self._batch_size = dtype, batch_size
         self._rows: list[Array] = []
-        self._lay_out([*mapped(layers, shape)])
+        stack = [*mapped(layers, shape)]
+        for row in arranged(stack, lambda kind: kind.forward is not None):
+            self._add(row)
         self.rows = np.array(self._rows)
         self._pool_with_convolutions()
         self._place_samples()
@@ -129,44 +175,21 @@ class Table:
         self.regions = self._regions()
         self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)
         # It tells plans of the same sizes apart. Addresses are no part of it: they differ from run to run.
-        self.key = (str(self._names), self.rows.tobytes(), self.settings.tobytes())
+        names = [type(each.layer).__name__ for each in stack]
+        self.key = (str(names), self.rows.tobytes(), self.settings.tobytes())
 
-    def _lay_out(self, layers: list[Mapped]) -> None:
-        """A row for each map, and for each turn between two of them."""
-        wanted = [None if each.record.map is None else each.record.map.layout(each.shape) for each in layers]
-        layout = next((each for each in wanted if each is not None), ROWS)
-        for each, wish in zip(layers, wanted, strict=True):
-            self._names.append(type(each.layer).__name__)
-            if wish not in (None, layout):
-                self._add(TURN, each.shape, each.shape, layout)
-                layout = wish
-            if each.record.map is None:
-                if not self._rows or self._kinds[-1][1] is not None:
-                    self._add(COPY, each.shape, each.shape, layout)
-                self._activate(each)
-            elif each.record.map.forward is not None:
-                self._add(each.record.map, each.shape, each.out, layout)
-                self._describe(each, each.record.map)
-        if not self._rows:
-            self._add(COPY, layers[-1].out, layers[-1].out, layout)
-        if layout == LANES:
-            self._add(TURN, layers[-1].out, layers[-1].out, layout)
-
-    def _add(self, kind: Map, shape: Shape, out: Shape, layout: int) -> None:
-        row = np.full(COLUMNS, -1, np.intp)
-        row[[state.D_IN, state.M_OUT, state.LAYOUT]] = math.prod(shape), math.prod(out), layout
-        row[[state.IN_C, state.IN_H, state.IN_W]] = _image(shape)
-        row[[state.OUT_C, state.OUT_H, state.OUT_W]] = _image(out)
-        row[[state.W_ROWS, state.W_WIDTH, state.B_SIZE, state.SUMS_SIZE, state.POOL]] = 0
-        self._rows.append(row)
-        self._kinds.append((kind, None))
+    def _add(self, row: Row) -> None:
+        columns = np.full(COLUMNS, -1, np.intp)
+        row.put_shapes(columns)
+        columns[[state.W_ROWS, state.W_WIDTH, state.B_SIZE, state.SUMS_SIZE, state.POOL]] = 0
+        self._rows.append(columns)
+        self._kinds.append((row.kind, None if row.activation is None else row.activation.record.activation))
         self._scales.append(1.0)
-
-    def _activate(self, each: Mapped) -> None:
-        """Let the last row end with an activation."""
-        self._kinds[-1] = self._kinds[-1][0], each.record.activation
-        self._rows[-1][state.SETTINGS_AT] = len(self._settings)
-        self._settings += settings_of(each.record, each.layer)
+        if row.layer is not None:
+            self._describe(row.layer, row.kind)
+        if row.activation is not None:
+            columns[state.SETTINGS_AT] = len(self._settings)
+            self._settings += settings_of(row.activation.record, row.activation.layer)
 
     def _describe(self, each: Mapped, kind: Map) -> None:
         """What the last row has of its layer."""

@@ -21,9 +21,9 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
-from fastbp.ops import prediction
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
 from fastbp.ops.memory import axes_in_memory, empty_in
+from fastbp.ops.prediction import row_at
 from fastbp.ops.state import (
     B_AT,
     B_GIVEN_AT,
@@ -57,7 +57,7 @@ from fastbp.runtime.gemm.product import A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SU
 from fastbp.runtime.gemm.rows import product_with_rows
 from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, call_at, located, pointer_to, record_pointer, shift, view, word_at
+from fastbp.runtime.pointers import at, call_at, located, pointer_to, record_pointer, shift, view
 
 __all__ = ["Affine", "MatMul"]
 
@@ -211,11 +211,11 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
 
 
 @kernel
-def _predict(multiply_at, layer, h, out, N, scratch):
-    W, has_b = located(h, word_at(layer, prediction.W_AT)), np.intp(word_at(layer, prediction.B_AT) != 0)
-    b = located(h, word_at(layer, prediction.B_AT)) if has_b else zeros(h)
-    D, M, zero = word_at(layer, prediction.D_IN), word_at(layer, prediction.M_OUT), np.intp(0)
-    word, settings = word_at(layer, prediction.EPILOGUE), pointer_to(np.float64, word_at(layer, prediction.SETTINGS_AT))
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    layer, zero = row_at(layer_at), np.intp(0)
+    W, has_b = located(h, layer[W_AT]), np.intp(layer[B_AT] != 0)
+    b = located(h, layer[B_AT]) if has_b else zeros(h)
+    D, M, word, settings = layer[D_IN], layer[M_OUT], layer[EPILOGUE], pointer_to(np.float64, layer[SETTINGS_AT])
     product_with_rows(multiply_at, h, zero, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
 
 

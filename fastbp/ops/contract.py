@@ -140,7 +140,8 @@ class Map:
         With the arguments of `fastbp.ops.state.gradient`, for a layer with parameters.
     predict : kernel, HANDS_ON or None
         With the arguments of `fastbp.ops.prediction.predict_rows`; HANDS_ON where the output of a prediction is the
-        input; None where only the layer's own `forward` predicts.
+        input; None where only the layer's own `forward` predicts. Its bits are those of `forward`, however the samples
+        are divided.
     sums : kernel or None
         In the backward pass, before `backward`: sums over a slice of the batch.
     statistics : kernel or None

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from fastbp.checks import Array, as_array, from_kernel, not_run, parameter, result_dtype, same_shape, to_kernel
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
 from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, output_size, steps, words_of
+from fastbp.ops.prediction import row_at
 from fastbp.ops.state import (
     B_AT,
     D_IN,
@@ -49,7 +50,7 @@ from fastbp.runtime.jit import kernel
 from fastbp.runtime.lanes.correlation import convolution_of, correlate_alone, correlation, phase_of, phases
 from fastbp.runtime.lanes.filters import filter_gradient, filter_sums
 from fastbp.runtime.lanes.panel import slice_of, unpooled_slice
-from fastbp.runtime.pointers import at, record_pointer, view
+from fastbp.runtime.pointers import at, located, pointer_to, record_pointer, view
 
 __all__ = ["Convolution"]
 
@@ -184,6 +185,19 @@ def _outputs(network_at, number, column, i0, S):
         places = at(workspace, following[MEMORY_AT])
         return unpooled_slice(at(workspace, following[column]), places, i0, S, C, H, W, pool)
     return slice_of(at(workspace, layer[column]), i0, S, C, H, W)
+
+
+@kernel
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    """Images of a slice, convolved."""
+    layer, zero = row_at(layer_at), np.intp(0)
+    x = slice_of(h, zero, N, layer[IN_C], layer[IN_H], layer[IN_W])
+    z = slice_of(out, zero, N, layer[OUT_C], layer[OUT_H], layer[OUT_W])
+    W, b = located(h, layer[W_AT]), located(h, layer[B_AT])
+    FH, FW, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
+    settings = pointer_to(np.float64, layer[SETTINGS_AT])
+    convolution = convolution_of(x, N, W, b, layer[OUT_C], FH, FW, stride, pad, z, layer[EPILOGUE], out, settings)
+    correlate_alone(record_pointer(convolution))
 
 
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
@@ -386,6 +400,7 @@ layer(
             _forward,
             _backward,
             update_by_sums,
+            _predict,
             sums=_sums,
             shape=_shape,
             layout=lambda _: LANES,

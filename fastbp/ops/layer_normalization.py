@@ -28,6 +28,7 @@ from fastbp.checks import (
     to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.prediction import activate_in_place, row_at, scale_of
 from fastbp.ops.state import (
     B_AT,
     D_IN,
@@ -47,7 +48,7 @@ from fastbp.ops.state import (
 )
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, shift, view
+from fastbp.runtime.pointers import at, located, shift, view
 from fastbp.runtime.sharing import public_kernel, shared_kernel
 from fastbp.runtime.vectors import sum_of, sum_of_products
 
@@ -315,6 +316,17 @@ def _backward(network_at, number, part, i0, i1):
     apply_slope(network_at, number - 1, before, i0, i1)
 
 
+@kernel
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    layer = row_at(layer_at)
+    features = layer[W_ROWS] * layer[W_WIDTH]
+    rows = N * (layer[D_IN] // features)
+    scales = carray(located(h, layer[W_AT]), features), carray(located(h, layer[B_AT]), features)
+    xn, std = carray(scratch, (rows, features)), carray(shift(scratch, rows * features), rows)
+    _normalize(carray(h, (rows, features)), scales, scale_of(layer), xn, std, carray(out, (rows, features)))
+    activate_in_place(layer, out, N)
+
+
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     gamma, _, _ = layer._parameters()
     if gamma.size == 0 or shape[len(shape) - gamma.ndim :] != gamma.shape or len(shape) < gamma.ndim:
@@ -334,6 +346,7 @@ layer(
             _forward,
             _backward,
             update_by_sums,
+            _predict,
             sums=_sums,
             shape=_shape,
             layout=lambda _: ROWS,

@@ -41,6 +41,7 @@ from fastbp.ops.batch_statistics import (
 )
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer
 from fastbp.ops.images import in_kernel_dtype, in_lanes
+from fastbp.ops.prediction import MEAN_AT, VAR_AT, activate_in_place, row_at
 from fastbp.ops.state import (
     B_AT,
     D_IN,
@@ -66,7 +67,7 @@ from fastbp.ops.state import (
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, shift, view
+from fastbp.runtime.pointers import at, located, shift, view
 
 __all__ = ["BatchNormalization"]
 
@@ -411,6 +412,23 @@ def _gradient(network_at, number, part, parts, N, coefficients):
         running_var[c] = old * running_var[c] + (one - old) * var[c]
 
 
+@kernel
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    """By the running statistics."""
+    layer, C = row_at(layer_at), row_at(layer_at)[IN_C]
+    gamma, beta = carray(located(h, layer[W_AT]), C), carray(located(h, layer[B_AT]), C)
+    mean, var = carray(located(h, layer[MEAN_AT]), C), carray(located(h, layer[VAR_AT]), C)
+    std = carray(scratch, C)
+    for c in range(C):
+        std[c] = np.sqrt(var[c] + var.dtype.type(_EPS))
+    if layer[LAYOUT] == LANES:
+        shape = C, layer[IN_H], layer[IN_W], N
+        _normalize_channels(carray(h, shape), mean, std, gamma, beta, carray(out, shape))
+    else:
+        _normalize_features(carray(h, (N, C)), mean, std, gamma, beta, carray(out, (N, C)))
+    activate_in_place(layer, out, N)
+
+
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     gamma, _, _, _ = layer._parameters()
     if len(shape) not in (1, 3) or shape[0] != len(gamma):
@@ -433,6 +451,7 @@ layer(
             _forward,
             _backward,
             _gradient,
+            _predict,
             sums=_sums,
             statistics=_statistics_of_slice,
             shape=_shape,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numba import carray
 from numpy.typing import ArrayLike
 
 from fastbp.checks import (
@@ -26,6 +27,7 @@ from fastbp.checks import (
 )
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
 from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, in_lanes, output_size, steps
+from fastbp.ops.prediction import activate_in_place, row_at
 from fastbp.ops.state import (
     DELTA,
     DELTA_BEFORE,
@@ -381,6 +383,18 @@ def _apply_slope_of_largest(network_at, number, i0, i1):
     finish(before[SLOPE], d, M, i1 - i0, M, out, M, at(network.settings, before[SETTINGS_AT]))
 
 
+@kernel
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    layer = row_at(layer_at)
+    x, shape = carray(h, (layer[IN_C], layer[IN_H], layer[IN_W], N)), (layer[OUT_C], layer[OUT_H], layer[OUT_W], N)
+    pool_h, pool_w, stride, pad = layer[WORD], layer[WORD + 1], layer[WORD + 2], layer[WORD + 3]
+    if layer[WORD + 4]:
+        _max_forward(x, pool_h, pool_w, stride, pad, carray(out, shape), carray(scratch, shape))
+    else:
+        _average_forward(x, pool_h, pool_w, stride, pad, carray(out, shape))
+    activate_in_place(layer, out, N)
+
+
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     height, width, stride, pad = layer._settings()
     channels, *size = images_of_shape(shape, whose)
@@ -401,6 +415,7 @@ layer(
         map=Map(
             _forward,
             _backward,
+            predict=_predict,
             shape=_shape,
             layout=lambda _: LANES,
             words=lambda layer: (*layer._settings(), int(layer.mode == "max")),

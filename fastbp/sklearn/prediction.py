@@ -14,7 +14,9 @@ from sklearn.utils.extmath import safe_sparse_dot
 from fastbp.checks import FLOAT32, FLOAT64, Array, DType, to_kernel
 from fastbp.engine import predict as kernels
 from fastbp.layers import Affine
-from fastbp.ops.contract import ACTIVATIONS, LOSSES, settings_of
+from fastbp.ops.contract import ACTIVATIONS, LAYERS, LOSSES, settings_of
+from fastbp.ops.prediction import B_AT, COLUMNS, KERNEL, W_AT, address_of_map
+from fastbp.ops.state import D_IN, EPILOGUE, M_OUT, SETTINGS_AT
 from fastbp.runtime import threads
 from fastbp.runtime.gemm.epilogue import NONE, checked
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
@@ -68,14 +70,12 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     X = to_kernel(X, dtype)
     parameters = [to_kernel(array, dtype) for pair in zip(coefs, intercepts, strict=True) for array in pair]
     epilogues = [*(_epilogue(name, dtype) for name in activations[:-1]), (NONE, np.empty(0))]
-    affine = kernels.address_of_map(Affine, dtype)
-    table = np.array(
-        [
-            (affine, W.ctypes.data, b.ctypes.data, *W.shape, word, settings.ctypes.data)
-            for W, b, (word, settings) in zip(parameters[::2], parameters[1::2], epilogues, strict=True)
-        ],
-        np.intp,
-    )
+    affine = address_of_map(LAYERS[Affine].map, dtype)
+    table = np.zeros((len(coefs), COLUMNS), np.intp)
+    table[:, [KERNEL, W_AT, B_AT, D_IN, M_OUT, EPILOGUE, SETTINGS_AT]] = [
+        (affine, W.ctypes.data, b.ctypes.data, *W.shape, word, settings.ctypes.data)
+        for W, b, (word, settings) in zip(parameters[::2], parameters[1::2], epilogues, strict=True)
+    ]
     widths = [X.shape[1], *(W.shape[1] for W in coefs)]
     weights = sum(W.size for W in coefs)
     rows, widest = kernels.rows_of_a_block(len(X), max(widths), weights), max(widths[1:])
@@ -87,7 +87,7 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     hidden = np.empty((count, 2, rows * widest), dtype)
     scratch = np.empty((count, scratch_for(max(rows, *widths), dtype.itemsize)), dtype)
     addresses = address_of_multiply(dtype), _output(activations[-1], dtype)
-    is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, hidden, scratch, True)
+    is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, weights, hidden, scratch, True)
     return out, bool(is_finite)
 
 
