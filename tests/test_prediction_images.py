@@ -28,6 +28,8 @@ from fastbp.layers import (
 from tests.test_fit_images import described, layers
 from tests.test_prediction import assert_bitwise, by_layers, in_place, keeps_nothing
 
+FILTERS = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
+
 
 def arrays_of(layer):
     return [name for name in ("W", "b", "gamma", "beta", "running_mean", "running_var") if hasattr(layer, name)]
@@ -280,11 +282,21 @@ def test_a_prediction_leaves_what_backward_needs():
 
 def test_validation_of_fit_is_the_loss_and_the_accuracy_of_the_network():
     rng = np.random.default_rng(0)
-    net = SimpleConvNet((1, 8, 8), {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}, 6, 3, seed=0)
+    net = SimpleConvNet((1, 8, 8), FILTERS, 6, 3, seed=0)
     x, t = rng.standard_normal((60, 1, 8, 8)), rng.integers(0, 3, 60)
     row = net.fit(x, t, seed=0, validation_data=(x, t))
     assert row["val_loss"] == [net.loss(x, t)]
     assert row["val_accuracy"] == [net.accuracy(x, t)]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_validation_of_bytes_is_in_the_dtype_of_the_parameters(kind):
+    rng = np.random.default_rng(0)
+    net = SimpleConvNet((1, 8, 8), FILTERS, 6, 3, dtype=np.float32, seed=0)
+    x, t = rng.integers(0, 256, (60, 1, 8, 8)).astype(kind), rng.integers(0, 3, 60)
+    row = net.fit(x, t, seed=0, scale=1 / 255, validation_data=(x, t))
+    assert keeps_nothing(net)
+    assert row["val_loss"] == [net.loss(x.astype(np.float32) * np.float32(1 / 255), t)]
 
 
 @pytest.mark.parametrize("stack", [[Flatten(), ReLU()], [Pooling(2, 2), ReLU()]])

@@ -186,6 +186,11 @@ class Run(Interruptible):
         rows = self._as_taken(self._x[which])
         return rows.reshape(len(rows), *self._sample_shape)
 
+    def _as_read(self, x: Array) -> Array:
+        """Bytes and integers as the engine reads them: in the parameters' dtype, in which the network predicts fast."""
+        is_kept = x.dtype.kind == "f" or self._takes_indices or self._engine is None
+        return x if is_kept else x.astype(self._dtype)
+
     def _as_taken(self, x: Array) -> Array:
         """x scaled; indices as they are."""
         return x if self._takes_indices and self._scale == 1 else _scaled(x, self._scale)
@@ -284,7 +289,7 @@ class Run(Interruptible):
             return row
         x, t, weights = self._validation
         with self.paused():
-            x = self._as_taken(as_array("x", x))
+            x = self._as_taken(self._as_read(as_array("x", x)))
             row["val_loss"] = self._validation_loss(x, t, weights)
             if self.classifies:
                 row["val_accuracy"] = self.network.accuracy(x, t, **weights)
