@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastbp import Sequential, use_reference
+from fastbp import Sequential, num_threads, use_reference
 from fastbp.layers import Affine, Dropout, ExpWithLoss, SigmoidWithLoss, SoftmaxWithLoss
 from fastbp.ops.contract import ACTIVATIONS, LOSSES
-from fastbp.optimizers import OPTIMIZERS
+from fastbp.optimizers import OPTIMIZERS, SGD
 
 FEATURES = 5
 # Relative to the largest number of an array. A method that divides by a root makes rounding larger by 1/eps.
@@ -164,6 +164,23 @@ def test_any_network_is_trained_alike_by_fit_by_the_loop_and_by_the_reference(ca
     layer = next(iter(altered.layers.values()))
     layer.backward = layer.backward  # the engine leaves a layer with a method of its own to the loop
     assert_same(fitted(altered, make_optimizer(), arguments), looped, dtype, 0.0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_samples_without_features_train_the_biases(threads):
+    def network():
+        rng = np.random.default_rng(0)
+        last = Affine(rng.standard_normal((300, 3)), np.zeros(3))
+        return Sequential([Affine(np.zeros((0, 300)), np.zeros(300)), last], SoftmaxWithLoss())
+
+    arguments = {"x": np.zeros((2000, 0)), "t": np.arange(2000) % 4 % 3, "batch_size": 1000, "sample_weight": None}
+    looped, trained = (network(), SGD(0.1)), network()
+    loop(*looped, **arguments, seed=0)
+    with num_threads(threads):
+        trained.fit(**arguments, optimizer=SGD(0.1), seed=0)
+    for key, value in looped[0].params.items():
+        assert_close(trained.params[key], value, 1e-12)
+    assert np.all(trained.params["b1"] != 0)
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["one-hot", "labels"])

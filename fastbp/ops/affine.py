@@ -179,7 +179,7 @@ def _gradient(network_at, number, part, parts, N, coefficients):
     decay = coefficient(given, WEIGHT_DECAY) + coefficient(given, PENALTY)
     is_subtracted = network.subtracts == 1 and decay == 0 and D > 1
     rows = D if is_subtracted else max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
-    for start in range(i0, i1, rows):
+    for start in range(i0, max(i1, np.intp(D == part == 0)), rows):  # b also where W has no rows
         _update_rows(network_at, number, part, N, start, min(start + rows, i1), coefficients, is_subtracted)
 
 
