@@ -72,7 +72,7 @@ def test_the_gradient_of_a_network_is_that_of_differences(rng):
     gradient_check(net, rng.integers(0, 9, (5, 3)), rng.integers(0, 3, 5)).raise_if_failed()
 
 
-@pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("index_dtype", ["uint8", "int64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fit_gives_it_the_indices(dtype, index_dtype, rng, tmp_path):

@@ -64,7 +64,12 @@ def matmul(M):
 
 
 def batch_normalization(momentum):
-    return lambda rng, shape: BatchNormalization(1 + drawn(rng, shape[0]), drawn(rng, shape[0]), momentum)
+    def make(rng, shape):
+        if len(shape) == 2:
+            return None
+        return BatchNormalization(1 + drawn(rng, shape[0]), drawn(rng, shape[0]), momentum)
+
+    return make
 
 
 def layer_normalization(axes):
@@ -113,9 +118,16 @@ def groups(draw):
 
 
 @st.composite
-def cases(draw):
-    """A function that makes the network, one that makes the optimizer, and the arguments of `fit`."""
+def images(draw):
+    """The first parts of a network, and a function that draws its samples."""
     shape = draw(st.tuples(st.integers(1, 3), st.integers(3, 9), st.integers(3, 9)))
+    return [], lambda rng, samples: rng.standard_normal((samples, *shape))
+
+
+@st.composite
+def cases(draw, beginnings=images):
+    """A function that makes the network, one that makes the optimizer, and the arguments of `fit`."""
+    first, drawn_samples = draw(beginnings())
     parts = [part for group in draw(st.lists(groups(), min_size=1, max_size=5)) for part in group]
     weight_seed = draw(st.integers(0, 2**32))
     loss = draw(st.sampled_from([SoftmaxWithLoss, IdentityWithLoss]))
@@ -130,13 +142,13 @@ def cases(draw):
         rng = np.random.default_rng(data_seed)
         t = rng.integers(0, CLASSES, samples) if loss is SoftmaxWithLoss else rng.standard_normal((samples, CLASSES))
         weights = rng.random(samples) + 0.1 if is_weighted else None
-        x = rng.standard_normal((samples, *shape))
-        return {"x": x, "t": t, "batch_size": batch_size, "sample_weight": weights}
+        return {"x": drawn_samples(rng, samples), "t": t, "batch_size": batch_size, "sample_weight": weights}
 
     def network():
         rng, stack = np.random.default_rng(weight_seed), []
-        for part in (*parts, affine(CLASSES)):
-            layer = part(rng, run(stack, np.zeros((2, *shape))).shape[1:])
+        x = np.zeros_like(drawn_samples(np.random.default_rng(0), 2))
+        for part in (*first, *parts, affine(CLASSES)):
+            layer = part(rng, run(stack, x).shape[1:])
             if layer is not None:
                 stack.append(layer)
         stack = [layer for layer in stack if reset(layer)]

@@ -14,7 +14,7 @@ from fastbp.engine import steps
 from fastbp.engine.table import Table
 from fastbp.engine.thread_choice import choice_for
 from fastbp.ops import state
-from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, settings_of
+from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, settings_of, takes_indices
 from fastbp.ops.state import COEFFICIENTS, PENALTY, WEIGHT_DECAY
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.runtime.groups import groups_of
@@ -24,8 +24,8 @@ from fastbp.runtime.threads import start as start_threads
 _LARGEST_WORD = 2**63 - 1
 
 
-def unknown(layers: Iterable[Any], loss: Any, optimizer: Any) -> list[str]:
-    """Names of the classes that the engine does not know, or of which an object was altered."""
+def unknown(layers: list[Any], loss: Any, optimizer: Any) -> list[str]:
+    """Names of the classes that the engine does not know there, or of which an object was altered."""
 
     def is_known(part: Any) -> bool:
         record = LAYERS.get(type(part))
@@ -37,7 +37,14 @@ def unknown(layers: Iterable[Any], loss: Any, optimizer: Any) -> list[str]:
         parts.append(loss)
     if type(optimizer) not in OPTIMIZERS or _is_altered(optimizer):
         parts.append(optimizer)
-    return sorted({type(part).__name__ for part in parts})
+    names = {type(part).__name__ for part in parts}
+    behind = [layer for layer in layers if not _only_reshapes(layer)][1:]
+    return sorted(names | {f"{type(layer).__name__} after another layer" for layer in behind if takes_indices([layer])})
+
+
+def _only_reshapes(layer: Any) -> bool:
+    record = LAYERS.get(type(layer))
+    return record is not None and record.map is not None and record.map.forward is None
 
 
 def _is_altered(part: Any) -> bool:
@@ -117,6 +124,7 @@ class Engine:
             squares=np.zeros(plan.squares),
             batch=np.zeros(state.BATCH, np.intp),
             gathers=int(plan.gathers),
+            takes_indices=int(plan.takes_indices),
             work=plan.work_of_sample,
             regions=plan.regions,
             sums=np.zeros(plan.sums.size, dtype),

@@ -61,7 +61,7 @@ WIDE = 128
 class Data(NamedTuple):
     """What a network learns from."""
 
-    x: Any  # (samples, D), of the parameters' dtype or uint8
+    x: Any  # (samples, D), of the parameters' dtype or uint8; intp where the first row takes indices
     labels: Any  # (samples,) intp, or (0,)
     targets: Any  # (samples, C) of the parameters' dtype, or (0, C)
     sample_shares: Any  # in the order of the epoch, float64: what a sample counts for in its batch; or (0,): 1/N
@@ -149,8 +149,9 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
 @kernel
 def _taken_from_x(network, data, samples):
     """The addresses of x and of the numbers of the samples, where the first row reads x as it is; else 0."""
-    is_worth_it = len(samples) >= ROW_GRAIN and network.layers[0, D_IN] >= WIDE
-    if network.gathers and is_worth_it and data.x.itemsize == network.workspace.itemsize and data.scale == 1:
+    is_worth_it = network.gathers and len(samples) >= ROW_GRAIN and network.layers[0, D_IN] >= WIDE
+    is_as_it_is = data.x.itemsize == network.workspace.itemsize and data.scale == 1
+    if network.takes_indices or (is_worth_it and is_as_it_is):
         return data.x.ctypes.data, samples.ctypes.data
     return 0, 0
 

@@ -147,6 +147,8 @@ class Table:
         Where running statistics lie, and the layers and attributes.
     gathers : bool
         Whether the first row takes samples from x itself.
+    takes_indices : bool
+        Whether the samples are indices.
     work_of_sample : int
         Multiply-adds, about.
     regions : ndarray (·, REGION)
@@ -170,7 +172,7 @@ class Table:
         self._pool_with_convolutions()
         self._place_samples()
         self._place_squares()
-        self.gathers = self._kinds[0][0].gathers
+        self.gathers, self.takes_indices = self._kinds[0][0].gathers, self._kinds[0][0].check_indices is not None
         self.work_of_sample = self._work()
         self.regions = self._regions()
         self.settings, self.scales = np.array([*self._settings, 0.0]), np.array(self._scales, dtype)
@@ -272,7 +274,10 @@ class Table:
         """Multiply-adds of a sample forward, about: each parameter counts for each place of the output."""
         places = self.rows[:, state.OUT_H] * self.rows[:, state.OUT_W]
         parameters = self.rows[:, state.W_ROWS] * self.rows[:, state.W_WIDTH] + self.rows[:, state.B_SIZE]
-        return int(np.sum(places * parameters))
+        work = places * parameters
+        if self.takes_indices:  # it has no product; each step has an update
+            work[0] = self.rows[0, state.M_OUT] + parameters[0] // self._batch_size
+        return int(np.sum(work))
 
     def _regions(self) -> Array:
         """The parallel regions of the samples of a step.

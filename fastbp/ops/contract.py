@@ -164,6 +164,9 @@ class Map:
         An attribute that counts the steps of training; none: "".
     gathers : bool
         Whether `forward` of the first layer takes the samples of a batch from x by `fastbp.ops.state.chosen_rows`.
+    check_indices : callable or None
+        For a layer whose input is indices: check_indices(layer, x) raises where x is not such indices. `fit` does not
+        turn them into floats, and the layer, which must be the first, reads them where they are (`state.indices_of`).
     running : tuple of str
         Attributes that are running statistics, as many numbers as the sample has channels.
     pools : bool
@@ -186,6 +189,7 @@ class Map:
     sums_size: Callable[[Any, Shape], int] = lambda layer, shape: 0  # noqa: ARG005
     counter: str = ""
     gathers: bool = False
+    check_indices: Callable[[Any, Array], None] | None = None
     running: tuple[str, ...] = ()
     pools: bool = False
     pool: Callable[[Any], int] = lambda _: 0
@@ -236,8 +240,6 @@ class LayerRecord:
         Attributes that `forward` changes in training. A layer with any has an argument `train_flg`.
     decayed : tuple of str
         The parameters that weight decay applies to.
-    takes_indices : bool
-        Whether its input is integers, which `fit` does not turn into floats.
     """
 
     layer: type
@@ -246,7 +248,6 @@ class LayerRecord:
     counters: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     decayed: tuple[str, ...] = ()
-    takes_indices: bool = False
     activation: Activation | None = None
     map: Map | None = None
     loss: Loss | None = None
@@ -345,7 +346,16 @@ def parameters_of(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 def takes_indices(layers: Iterable[Any]) -> bool:
     """Whether one of the layers takes indices, or its class is derived from such a one."""
-    return any(LAYERS[kind].takes_indices for given in layers for kind in type(given).__mro__ if kind in LAYERS)
+    maps = (LAYERS[kind].map for given in layers for kind in type(given).__mro__ if kind in LAYERS)
+    return any(each is not None and each.check_indices is not None for each in maps)
+
+
+def check_indices(layers: Iterable[Any], x: Array) -> None:
+    """Raise where the samples x are not the indices that a layer takes."""
+    for given in layers:
+        found = LAYERS[type(given)].map
+        if found is not None and found.check_indices is not None:
+            found.check_indices(given, x)
 
 
 def loss_of(loss: object) -> Loss | None:

@@ -7,13 +7,34 @@ Koki Saitoh, "Deep Learning from Scratch 2", section 4.1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp.checks import INTP, Array, DType, as_array, empty, from_kernel, not_run, parameter, result_dtype, to_kernel
 from fastbp.checks import same_shape as check_shape
-from fastbp.ops.contract import LayerRecord, layer, twin_of
+from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.state import (
+    CHUNK,
+    D_IN,
+    DELTA,
+    ROWS,
+    SQUARES_AT,
+    W_AT,
+    W_GIVEN_AT,
+    W_ROWS,
+    W_WIDTH,
+    Z_OUT,
+    activate,
+    indices_of,
+    update_parameters,
+)
 from fastbp.ops.targets import first_bad_label
+from fastbp.runtime.elementary import zero
+from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
+from fastbp.runtime.jit import kernel
+from fastbp.runtime.pointers import at, load, shift, store, view
 from fastbp.runtime.sharing import public_kernel
 
 __all__ = ["Embedding"]
@@ -110,7 +131,7 @@ class Embedding:
         """
         W, x = parameter("W", self.W, 2), as_array("x", x)
         dtype = result_dtype(W)
-        indices = _checked(x, len(W), dtype)
+        indices = _checked(x, len(W), dtype, copy=True)
         out = empty((x.size, W.shape[1]), dtype)
         embedding_forward.of(dtype)(indices, to_kernel(W, dtype), out)
         self._forward = indices, x.shape, W.shape
@@ -148,11 +169,11 @@ class Embedding:
         return np.zeros(shape, dtype)
 
 
-def _checked(x: Array, V: int, dtype: DType) -> Array:
-    """The indices for results of a dtype, a flat copy: nobody else can change it after the check."""
+def _checked(x: Array, V: int, dtype: DType, *, copy: bool) -> Array:
+    """The indices for results of a dtype, flat. Nobody else can change a copy after the check."""
     if x.dtype.kind not in "iu" and x.size:
         raise TypeError(f"x: expected integers, the indices of rows of W, got {x.dtype}; convert with x.astype(int)")
-    indices = np.array(x, INTP).reshape(-1)
+    indices = x.astype(INTP, copy=copy).reshape(-1)
     bad = first_bad_label.of(dtype)(indices, V)
     if bad >= 0:
         raise ValueError(
@@ -162,4 +183,67 @@ def _checked(x: Array, V: int, dtype: DType) -> Array:
     return indices
 
 
-layer(LayerRecord(Embedding, arrays=("W",), decayed=("W",), takes_indices=True))
+# In training by the engine, as the first layer.
+
+
+@kernel
+def _forward(network_at, number, part, i0, i1):
+    network = view(network_at)
+    layer = network.layers[number]
+    L, D = layer[D_IN], layer[W_WIDTH]
+    W, out = at(network.params, layer[W_AT]), at(network.workspace, layer[Z_OUT])
+    for i in range(i0, i1):
+        indices = indices_of(network_at, i)
+        for k in range(L):
+            row, copy = shift(W, load(shift(indices, k)) * D), shift(out, (i * L + k) * D)
+            for d in range(D):
+                store(shift(copy, d), load(shift(row, d)))
+    activate(network_at, number, i0, i1)
+
+
+@kernel
+def _gradient(network_at, number, part, parts, N, coefficients):
+    """Update a slice of W, some rows at a time while they are in the cache."""
+    network = view(network_at)
+    layer, dW = network.layers[number], at(network.gradients[part], 0)
+    rows, D = layer[W_ROWS], layer[W_WIDTH]
+    i0, i1 = boundary(rows, ROW_GRAIN, part, parts), boundary(rows, ROW_GRAIN, part + 1, parts)
+    count = max(ROW_GRAIN, CHUNK // D // ROW_GRAIN * ROW_GRAIN)
+    for start in range(i0, i1, count):
+        stop = min(start + count, i1)
+        _gradient_of_rows(network_at, number, N, start, stop, dW)
+        squares_at, given = layer[SQUARES_AT] + start // ROW_GRAIN, shift(coefficients, layer[W_GIVEN_AT])
+        update_parameters(network_at, layer[W_AT] + start * D, dW, (stop - start) * D, D, squares_at, given)
+
+
+@kernel
+def _gradient_of_rows(network_at, number, N, start, stop, dW):
+    """dW = the gradient by rows start:stop of W, with terms in the order of the batch."""
+    network = view(network_at)
+    layer = network.layers[number]
+    L, D = layer[D_IN], layer[W_WIDTH]
+    dout = at(network.workspace, layer[DELTA])
+    for k in range((stop - start) * D):
+        store(shift(dW, k), zero(load(dW)))
+    for i in range(N):
+        indices = indices_of(network_at, i)
+        for k in range(L):
+            v = load(shift(indices, k))
+            if start <= v < stop:
+                row, given = shift(dW, (v - start) * D), shift(dout, (i * L + k) * D)
+                for d in range(D):
+                    store(shift(row, d), load(shift(row, d)) + load(shift(given, d)))
+
+
+def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
+    return (*shape, int(parameter("W", layer.W, 2).shape[1]))
+
+
+def _check_indices(layer: Any, x: Array) -> None:
+    W = parameter("W", layer.W, 2)
+    _checked(x, len(W), result_dtype(W), copy=False)
+
+
+_MAP = Map(_forward, gradient=_gradient, shape=_shape, layout=lambda _: ROWS, check_indices=_check_indices)
+
+layer(LayerRecord(Embedding, arrays=("W",), decayed=("W",), map=_MAP))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import carray, typeof, types
 
 from fastbp.runtime.elementary import zero
@@ -17,7 +18,7 @@ from fastbp.runtime.gemm.epilogue import finish
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, located, shift, store, view
+from fastbp.runtime.pointers import address_of, aligned, at, call_at, load, located, pointer_to, shift, store, view
 from fastbp.runtime.vectors import REGISTER_BYTES, sum_of_products
 
 # Columns of the table. Addresses of kernels (0: none): of the map forward and backward, of the gradient of its
@@ -85,6 +86,7 @@ class Network(NamedTuple):
     squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
     batch: Any  # (3,) of intp: see SAMPLES
     gathers: Any  # 1 where the first row takes its samples by `chosen_rows`, else 0
+    takes_indices: Any  # 1 where the first row takes them by `indices_of`, else 0
     work: Any  # multiply-adds of a sample
     regions: Any  # (·, REGION) of intp: the parallel regions of a step, see `fastbp.engine.steps`
     sums: Any  # of each slice: sums over its samples
@@ -182,6 +184,14 @@ def chosen_rows(network_at, number):
     network = view(network_at)
     chosen = network.batch[CHOSEN] if number == 0 else 0
     return located(at(network.workspace, 0), network.batch[SOURCE]), chosen
+
+
+@kernel
+def indices_of(network_at, i):
+    """The indices of sample i of the batch, which the first row of the table takes, in x."""
+    network = view(network_at)
+    x, chosen = pointer_to(np.intp, network.batch[SOURCE]), pointer_to(np.intp, network.batch[CHOSEN])
+    return shift(x, load(shift(chosen, i)) * network.layers[0, D_IN])
 
 
 @kernel

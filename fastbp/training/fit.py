@@ -91,7 +91,8 @@ def fit(
     ----------
     x : array_like (samples, D)
         float32, float64 and uint8 are read as they are, a batch at a time, also from a memory-mapped file. Other
-        dtypes are converted at once. More axes are flattened to D.
+        dtypes are converted at once. More axes are flattened to D. For a network that begins with `Embedding` x is
+        integers, also (samples,), which are checked and copied at once.
     t : array_like
         Targets as the loss layer takes them.
     epochs : int

@@ -36,7 +36,16 @@ from fastbp.checks import (
 )
 from fastbp.engine import plan
 from fastbp.engine.table import output_size
-from fastbp.ops.contract import OPTIMIZERS, is_reference, loss_of, parameters_of, set_state, state_of, takes_indices
+from fastbp.ops.contract import (
+    OPTIMIZERS,
+    check_indices,
+    is_reference,
+    loss_of,
+    parameters_of,
+    set_state,
+    state_of,
+    takes_indices,
+)
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
 from fastbp.training.interrupts import Abandoned, Interruptible
@@ -113,9 +122,10 @@ class Run(Interruptible):
         if on_nan not in ("stop", "ignore"):
             raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
         self._continues_on_nan = on_nan == "ignore"
-        self._takes_indices = takes_indices(network.layers.values())
-        dtype = INTP if self._takes_indices else _common_dtype(network.layers.values()) or FLOAT64
-        self._x, self._sample_shape = _rows_of(x, dtype), np.shape(x)[1:]
+        layers = list(network.layers.values())
+        self._takes_indices, self._least_axes = takes_indices(layers), 1 if takes_indices(layers[:1]) else 2
+        dtype = INTP if self._takes_indices else _common_dtype(layers) or FLOAT64
+        self._x, self._sample_shape = _rows_of(x, dtype, self._least_axes), np.shape(x)[1:]
         self._t = as_array("t", t)
         samples = len(self._x)
         self.batch_size = min(self.batch_size, samples)
@@ -143,6 +153,8 @@ class Run(Interruptible):
             check_writeable(network.params)
         if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
+        if not unknown and takes_indices(layers):
+            check_indices(layers, self._as_taken(self._x))
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
         outputs = self._predicted_outputs() if unknown else output_size(layers, self._sample_shape)
         labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
@@ -265,7 +277,7 @@ class Run(Interruptible):
             )
         x, t, sample_weight = (*given, None)[:3]
         try:
-            samples = _rows_of(x, self._dtype)
+            samples = _rows_of(x, self._dtype, self._least_axes)
             if samples.shape[1] != self._x.shape[1]:
                 raise ValueError(
                     f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
@@ -382,13 +394,18 @@ def _common_dtype(layers: Iterable[Any]) -> DType | None:
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
 
 
-def _rows_of(x: ArrayLike, dtype: DType) -> Array:
-    """x as rows (samples, D) of float32, float64 or uint8, which the engine reads; other dtypes become `dtype`."""
+def _rows_of(x: ArrayLike, dtype: DType, least_axes: int) -> Array:
+    """x as rows (samples, D) of float32, float64 or uint8, which the engine reads; other dtypes become `dtype`.
+
+    Where that is `INTP`, rows of integers are a copy, which nobody else can change; others are left for the layer.
+    """
     array = as_array("x", x)
-    if array.ndim < 2 or len(array) == 0:
+    if array.ndim < least_axes or len(array) == 0:
         raise ValueError(
             f"x: expected at least one sample, (samples, D), got shape {array.shape}; give rows of features"
         )
+    if dtype is INTP:
+        return (array.astype(INTP, order="C") if array.dtype.kind in "iu" else array).reshape(len(array), -1)
     if array.dtype not in (FLOAT32, FLOAT64, np.uint8):
         array = array.astype(dtype)
     return np.asarray(to_kernel(array, array.dtype)).reshape(len(array), -1)
