@@ -20,8 +20,8 @@ from fastbp.ops.state import (
     apply_slope,
 )
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.lanes.turning import places_like, turn, turn_rows
 from fastbp.runtime.pointers import at, itemsize, load, shift, store, view
+from fastbp.runtime.turning import places_like, turn, turn_rows
 from fastbp.runtime.vectors import REGISTER_BYTES
 
 

@@ -30,7 +30,8 @@ from fastbp.runtime.gemm.tile import (
     zeros,
 )
 from fastbp.runtime.jit import inlined_kernel, kernel
-from fastbp.runtime.pointers import address_of, itemsize, load, shift, store, view, word_at
+from fastbp.runtime.pointers import address_of, itemsize, load, pointer_to, shift, store, view, word_at
+from fastbp.runtime.turning import places_like, turn_rows
 from fastbp.runtime.vectors import REGISTER_BYTES
 
 _WORD = np.intp(0).itemsize
@@ -278,7 +279,15 @@ def _multiply_transposed(a, a_col, b, b_row, b_col, c, c_row, i0, i1, columns, K
 
 @kernel
 def _copy_columns(width, b, b_row, b_col, panel, panel_row, K):
-    """panel[:K, :width] = B[:K, :width], column by column."""
+    """panel[:K, :width] = B[:K, :width], by registers where columns lie in one piece, else column by column."""
+    if b_row == 1:
+        places, registers = places_like(pointer_to(np.intp, np.intp(0))), REGISTER_BYTES // itemsize(panel)
+        for first in range(0, width, registers):
+            count = min(registers, width - first)
+            for lane in range(count):
+                store(shift(places, lane), (first + lane) * b_col)
+            turn_rows(b, places, count, K, load(ones(b)), shift(panel, first), panel_row)
+        return
     for column in range(width):
         source = shift(b, column * b_col)
         for k in range(K):
