@@ -1,8 +1,9 @@
 """Training steps in compiled code, for any stack of layers: the kernels walk along the table of a network.
 
-A step is two parallel regions, however deep the network. *Samples*: each thread takes a part of the batch through every
+A step is at least two parallel regions. *Samples*: each thread takes a part of the batch through every
 layer, the loss, and back to the first delta. *Weights*: each thread takes a slice of every weight matrix through its
-gradient and its update. A layer that needs sums over the whole batch ends a region, forward and backward.
+gradient and its update. A layer that needs sums over the whole batch ends a region, forward and backward. So do the
+last layers where those before take slices of the batch and they need none.
 
 Nothing is allocated, and the gradient by the network's input is not formed. What a layer, a loss and an optimizer do is
 called by the addresses in the table. No bit depends on the number of threads. Where a layer forms sums over samples,

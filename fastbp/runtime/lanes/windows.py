@@ -49,24 +49,15 @@ def windows_from(q, y, H, W, OW, S, pool_h, pool_w, stride, pad):
 class _Loops:
     """Emits the loops over windows, vectors of samples, and pixels of a window.
 
-    Pairs of columns, the commonest, have code of their own without a loop over them: the largest of 2 × 2 pixels takes
-    0.5 times as long.
+    Code of its own for two columns, without the loop over them, took as long.
     """
 
     def __init__(self, context: Any, builder: Any, scalar: Any, windows: Any) -> None:
         self.builder, self._context, self._scalar = builder, context, scalar
-        self._windows, self._has_pairs = Windows(*cgutils.unpack_tuple(builder, windows)), False
+        self._windows = Windows(*cgutils.unpack_tuple(builder, windows))
 
     def for_each(self, body: Callable[[VectorCode, Any, Any], None]) -> None:
         """body(instructions, place in the image, place in the result) for some samples of each window."""
-        builder, w = self.builder, self._windows
-        is_pair = builder.and_(builder.icmp_signed("==", w.j0, _I64(0)), builder.icmp_signed("==", w.j1, _I64(2)))
-        with builder.if_else(is_pair) as ways:
-            for way, self._has_pairs in zip(ways, (True, False), strict=True):
-                with way:
-                    self._emit(body)
-
-    def _emit(self, body: Callable[[VectorCode, Any, Any], None]) -> None:
         builder, w = self.builder, self._windows
 
         def window(q: Any, nothing: list[Any]) -> list[Any]:
@@ -94,8 +85,6 @@ class _Loops:
             def column(j: Any, values: list[Any]) -> list[Any]:
                 return body(builder.add(begin, builder.mul(j, w.S)), builder.add(number, j), values)
 
-            if self._has_pairs:
-                return column(_I64(1), column(_I64(0), values))
             return while_whole(builder, w.j0, w.j1, 1, column, values)[1]
 
         return while_whole(builder, w.i0, w.i1, 1, line, values)[1]
