@@ -41,7 +41,7 @@ from fastbp.ops.state import (
 from fastbp.ops.state import samples as samples_kernel
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.gemm.tile import ones
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import kernel, unlocked_kernel
 from fastbp.runtime.pointers import at, call_at, load, record_pointer, shift, view
 from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of
@@ -121,7 +121,7 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
     network, data = view(network_at), view(data_at)
     N, layers, region = len(samples), network.layers, network.regions[number]
     if region[IS_SLICED]:
-        i0, i1 = N * part // parts, N * (part + 1) // parts
+        i0, i1 = group_of(N, part)
     else:
         i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
     if i0 == i1:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastbp.checks import Array
 from fastbp.ops.contract import twin_of
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import public_kernel, shared_kernel
 
@@ -23,7 +23,7 @@ def _feature_statistics(x, mean, var):
     mean[:], var[:] = zero, zero
     for group in range(groups):
         part[:] = zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
+        for n in range(*group_of(N, group)):
             for d in range(D):
                 part[d] += x[n, d]
         for d in range(D):
@@ -33,7 +33,7 @@ def _feature_statistics(x, mean, var):
         mean[d] *= scale
     for group in range(groups):
         part[:] = zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
+        for n in range(*group_of(N, group)):
             for d in range(D):
                 part[d] += (x[n, d] - mean[d]) * (x[n, d] - mean[d])
         for d in range(D):
@@ -70,7 +70,7 @@ def _feature_normalization_sums(dout, x, mean, std, dgamma, dbeta):
     dbeta[:], dgamma[:] = zero, zero
     for group in range(groups):
         part_beta[:], part_gamma[:] = zero, zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
+        for n in range(*group_of(N, group)):
             for d in range(D):
                 part_beta[d] += dout[n, d]
                 part_gamma[d] += dout[n, d] * ((x[n, d] - mean[d]) / std[d])
@@ -130,7 +130,7 @@ def sum_by_groups(values):
     N, groups, total = values.size, groups_of(values.size), values.dtype.type(0)
     for group in range(groups):
         part = values.dtype.type(0)
-        for n in range(N * group // groups, N * (group + 1) // groups):
+        for n in range(*group_of(N, group)):
             part += values[n]
         total += part
     return total

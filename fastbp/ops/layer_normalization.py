@@ -46,7 +46,7 @@ from fastbp.ops.state import (
     sums_of,
     update_by_sums,
 )
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import at, located, shift, view
 from fastbp.runtime.sharing import public_kernel, shared_kernel
@@ -113,7 +113,7 @@ def _row_normalization_parameters(dout, xn, dgamma, dbeta):
     dgamma[:], dbeta[:] = zero, zero
     for group in range(groups):
         of_gamma[:], of_beta[:] = zero, zero
-        for n in range(N * group // groups, N * (group + 1) // groups):
+        for n in range(*group_of(N, group)):
             for d in range(D):
                 of_gamma[d] += dout[n, d] * xn[n, d]
                 of_beta[d] += dout[n, d]

@@ -65,7 +65,7 @@ from fastbp.ops.state import (
     update_by_sums,
 )
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import at, located, shift, view
 
@@ -329,12 +329,14 @@ def _statistics_of_batch(network_at, number, mean, var):
     slices, zero = groups_of(N), mean.dtype.type(0)
     mean[:], var[:] = zero, zero
     for part in range(slices):
-        share = mean.dtype.type(((part + 1) * N // slices - part * N // slices) / N)
+        n0, n1 = group_of(N, part)
+        share = mean.dtype.type((n1 - n0) / N)
         means, _ = _pair(network_at, number, part, _OF_SLICE)
         for c in range(len(mean)):
             mean[c] += share * means[c]
     for part in range(slices):
-        share = mean.dtype.type(((part + 1) * N // slices - part * N // slices) / N)
+        n0, n1 = group_of(N, part)
+        share = mean.dtype.type((n1 - n0) / N)
         means, variances = _pair(network_at, number, part, _OF_SLICE)
         for c in range(len(mean)):
             distance = means[c] - mean[c]

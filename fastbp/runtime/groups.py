@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from fastbp.runtime.jit import kernel
 
-# Groups at most, and samples of a group at least.
-GROUPS, GROUP = 16, 12
+# Groups at most, and what their size is a multiple of: vectors of samples are then whole, and begin where a line of the
+# cache does.
+GROUPS, GROUP = 16, 16
 
 
 @kernel
 def groups_of(samples):
-    """Into how many groups samples are divided: 1, 2, 4, 8 or 16. Group g begins at sample samples·g//groups."""
-    groups = 1
-    while 2 * groups <= min(GROUPS, samples // GROUP):
-        groups *= 2
-    return groups
+    """Into how many groups samples are divided: all of one size but the last, which may be smaller."""
+    size = _size_of(samples)
+    return max(1, (samples + size - 1) // size)
+
+
+@kernel
+def group_of(samples, number):
+    """The first sample of a group, and the one behind its last."""
+    first = number * _size_of(samples)
+    return first, min(samples, first + _size_of(samples))
+
+
+@kernel
+def _size_of(samples):
+    smallest = GROUPS * GROUP
+    return max(GROUP, (samples + smallest - 1) // smallest * GROUP)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, cleared, copy_line, images_of, line_size, slack
 from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
@@ -35,7 +35,7 @@ from fastbp.runtime.vectors import VECTOR_BYTES, sum_of
 
 # Samples of a group that go through the panels together; the bytes of both panels, a part of the second-level cache;
 # and the bytes of a filter's lines that one tile sums up, so that those of all its places are in the first-level cache.
-SLICE, PANEL_BYTES, TILE_BYTES = 96, 500_000, 4_000
+SLICE, PANEL_BYTES, TILE_BYTES = 96, 500_000, 8_000
 
 
 class FilterGradient(NamedTuple):
@@ -112,7 +112,7 @@ def filter_sums(images, dout, N, FH, FW, stride, pad, total):
     size = tiles * tile_sums(total, height) + F
     sums = allocate(total, size)
     gradient = record_pointer(FilterGradient(images, dout, N, FH, FW, stride, pad, height, sums, size))
-    sum_group(np.intp(0), np.intp(1), gradient)
+    _sum_samples(gradient, sums, np.intp(0), N)
     _in_order(sums, F, K, height, tile_sums(total, height), total)
     for f in range(F):
         store(shift(total, F * K + f), load(shift(sums, size - F + f)))
@@ -121,24 +121,30 @@ def filter_sums(images, dout, N, FH, FW, stride, pad, total):
 
 @kernel
 def _height_for(F):
-    """The height with the fewest rows to spare."""
-    best, fewest = GRADIENT_HEIGHTS[0], F + GRADIENT_HEIGHTS[0]
+    """The height whose tiles load the fewest vectors."""
+    best, fewest = GRADIENT_HEIGHTS[0], F * (1 + PLACES)
     for height in GRADIENT_HEIGHTS:
-        rows = (F + height - 1) // height * height
-        if rows < fewest:
-            best, fewest = height, rows
+        vectors = (F + height - 1) // height * (height + PLACES)
+        if vectors < fewest:
+            best, fewest = height, vectors
     return best
 
 
 @kernel
-def sum_group(part, parts, gradient_at):
-    """Form the sums of one of `parts` groups of samples."""
-    noinline()  # for the caller that shares groups among threads and the one that does not
+def sum_group(group, groups, gradient_at):
+    """Form the sums of one group of samples."""
     g = view(gradient_at)
-    sums = shift(g.sums, part * g.size)
+    n0, n1 = group_of(g.N, group)
+    _sum_samples(gradient_at, shift(g.sums, group * g.size), n0, n1)
+
+
+@kernel
+def _sum_samples(gradient_at, sums, n0, n1):
+    """Form the sums of samples n0:n1."""
+    noinline()  # each of its callers would compile it
+    g = view(gradient_at)
     for i in range(g.size):
         store(shift(sums, i), zero(load(g.sums)))
-    n0, n1 = g.N * part // parts, g.N * (part + 1) // parts
     slices = (n1 - n0 + SLICE - 1) // SLICE
     for number in range(slices):
         first, last = n0 + (n1 - n0) * number // slices, n0 + (n1 - n0) * (number + 1) // slices
@@ -152,11 +158,11 @@ def _sum_slice(g, n0, S, sums):
     lanes = VECTOR_BYTES // item
     x_columns = Columns(-g.pad, ((d.W - 1) * stride + g.FW + stride - 1) // stride, stride)
     d_columns = Columns(np.intp(0), d.W, np.intp(1))
-    x_channel = line_size(x_columns, S)
-    d_line = (d.W * S + lanes - 1) // lanes * lanes
-    x_line = x.C * x_channel
-    block = max(1, min(d.H, PANEL_BYTES // item // max(1, stride * x_line + d.C * d_line)))
-    x_size = ((block - 1) * stride + g.FH) * x_line + slack(sums)
+    x_line, d_line = line_size(x_columns, S), (d.W * S + lanes - 1) // lanes * lanes
+    block = max(1, min(d.H, PANEL_BYTES // item // max(1, stride * x.C * x_line + d.C * d_line)))
+    # The lines of a channel lie side by side: a tile reads some of them, which then never share a set of the cache.
+    x_channel = ((block - 1) * stride + g.FH) * x_line
+    x_size = x.C * x_channel + slack(sums)
     is_in_place = _is_in_place(d, S)
     d_size = 0 if is_in_place else block * d.C * d_line
     memory = allocate(sums, x_size + d_size + 2 * slack(sums))
@@ -209,8 +215,8 @@ def _add_block(g, x_panel, x_line, x_at, d, d_row, d_line, lines, run, K, sums):
     for y in range(0, lines, count):
         x, block = shift(x_panel, y * x_line), shift(d, y * d_line)
         tile = sums
-        for k in range(0, K, PLACES):
-            for f in range(0, F, height):
+        for f in range(0, F, height):
+            for k in range(0, K, PLACES):
                 used = min(height, F - f)
                 gradient_tile(
                     height, used, shift(block, f * d_row), d_row, d_line, x, shift(x_at, k), x_line,
@@ -227,8 +233,8 @@ def _add_block(g, x_panel, x_line, x_at, d, d_row, d_line, lines, run, K, sums):
 def _in_order(sums, F, K, height, size, dW):
     """Copy the sums of tiles to dW (F, K)."""
     tile = sums
-    for k in range(0, K, PLACES):
-        for f in range(0, F, height):
+    for f in range(0, F, height):
+        for k in range(0, K, PLACES):
             for q in range(min(PLACES, K - k)):
                 for row in range(min(height, F - f)):
                     store(shift(dW, (f + row) * K + k + q), load(shift(tile, q * height + row)))
