@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fastbp import num_threads
 from fastbp.runtime.gemm import product as gemm
 from fastbp.runtime.gemm import tile
+from fastbp.runtime.gemm.multiply import BLOCK
 from tests.subprocesses import run_python
 
 FORMS = {"A·B": gemm.PLAIN, "Aᵀ·B": gemm.A_TRANSPOSED, "A·Bᵀ": gemm.B_TRANSPOSED}
@@ -82,6 +83,22 @@ def test_any_length_of_the_sum(form, dtype, K):
         assert_product(M, K, N, form, dtype)
 
 
+@BY_FORM
+@BY_DTYPE
+@pytest.mark.parametrize("shape", [(1, 9), (5, 50), (13, 3), (30, 100), (50, 140)], ids=str)
+def test_a_long_sum_goes_on_where_a_block_of_it_ended(form, dtype, shape):
+    (M, N), K, first = shape, 3 * BLOCK + 37, 777
+    A, B, start = operands(M, K, N, form, dtype)
+    C, row = np.empty((M, N), dtype), np.empty((1, N), dtype)
+    gemm.product(A, B, start, C, form | gemm.FROM_ROW)
+    left, right = oriented(A, B, form)
+    for i in range(M):
+        begin, end = np.ascontiguousarray(left[i : i + 1, :first]), np.ascontiguousarray(left[i : i + 1, first:])
+        gemm.product(begin, np.ascontiguousarray(right[:first]), start, row, gemm.FROM_ROW)
+        gemm.product(end, np.ascontiguousarray(right[first:]), row[0], row, gemm.FROM_ROW)
+        np.testing.assert_array_equal(C[i], row[0])
+
+
 def strided(array, steps):
     """The same numbers, with other elements between them; a negative step also turns an axis around in memory."""
     row, column = steps
@@ -153,7 +170,7 @@ def test_nothing_is_written_beside_the_result(M, K, N, form, has_start, dtype):
 @BY_DTYPE
 @pytest.mark.parametrize("N", [1, 3, 50, 300])
 def test_sums_of_columns_come_with_the_product(dtype, N):
-    for M, K in ((784, 100), (1, 30), (0, 7), (5, 0)):
+    for M, K in ((784, 100), (1, 30), (0, 7), (5, 0), (13, 2 * BLOCK)):
         A, B, _ = operands(M, K, N, gemm.A_TRANSPOSED, dtype)
         C, (sums, whole) = np.empty((M, N), dtype), guarded((N,), dtype)
         gemm.product(A, B, sums, C, gemm.A_TRANSPOSED | gemm.SUMS_TO_ROW)
@@ -241,6 +258,7 @@ import numpy as np
 from fastbp import kernels
 from fastbp.runtime.gemm import product as gemm
 from fastbp.runtime.gemm import tile
+from fastbp.runtime.gemm.multiply import BLOCK
 rng = np.random.default_rng(0)
 for dtype in (np.float32, np.float64):
     for M, K, N in ((1, 9, 300), (13, 50, 50), (30, 20, 131)):
