@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -73,8 +72,9 @@ class Engine:
 
     The parameters and the optimizer's state are copies, in one dtype: `read` takes them from their owners, `write`
     gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
-    it `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At most `threads`
-    threads work, or as many as `set_num_threads` says; fewer where that is faster.
+    it `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At each call
+    of `train` the engine asks `threads` how many threads may work at most, of those that `set_num_threads` allows; it
+    takes fewer where that is faster.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Engine:
         batch_size: int,
         *,
         clips: bool = False,
-        threads: int | None = None,
+        threads: Callable[[], int] = most_parts,
     ) -> None:
         start_threads()
-        self._threads = sys.maxsize if threads is None else threads
+        self._threads = threads
         self._params, self._optimizer, self._update = params, optimizer, OPTIMIZERS[type(optimizer)]
         self._dtype, self._batch_size, self._layers = dtype, batch_size, layers
         record = LAYERS[type(loss)].loss
@@ -227,7 +227,7 @@ class Engine:
     def _run_on_the_faster(self, run: Callable[[Array, int, int], int], first: int, last: int) -> int:
         """Do steps `first` to `last` by `run`, on all threads or on one; returns how many are done."""
         start_threads()
-        everyone, alone = team(self._threads), team(1)
+        everyone, alone = team(self._threads()), team(1)
         if first == last:
             return run(alone, first, last)  # compiles what steps need
         step = first

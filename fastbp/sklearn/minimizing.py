@@ -13,6 +13,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from fastbp.checks import FLOAT64, Array
 from fastbp.ops.updates import Gradients
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
+from fastbp.training.at_once import at_work
 from fastbp.training.interrupts import Interrupts
 
 
@@ -27,7 +28,7 @@ def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: 
     objective = _Objective(estimator, activations, Samples(dense, y, weights, estimator, FLOAT64), len(y))
     options = {"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol}
     options |= _get_additional_lbfgs_options_dict("iprint", 1 if estimator.verbose >= 1 else -1)
-    with objective.interrupts:
+    with at_work(), objective.interrupts:
         try:
             result = scipy.optimize.minimize(
                 objective, objective.start(), method="L-BFGS-B", jac=True, options=options, callback=objective.keep

@@ -14,6 +14,7 @@ from fastbp.engine.plan import Engine
 from fastbp.layers import Affine, Dropout
 from fastbp.network import Sequential
 from fastbp.ops.contract import ACTIVATIONS, LOSSES
+from fastbp.training.at_once import share
 
 # Elements of sparse samples that are made dense at a time.
 DENSE = 2**23
@@ -65,7 +66,7 @@ def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size
                 layers.append(Dropout(estimator.dropout, seed=int(estimator._random_state.randint(2**31))))
                 layers[-1].step = int(estimator.t_)  # no mask comes twice, though partial_fit draws the same seed
     network = Sequential(layers, LOSSES[estimator.out_activation_].layer())
-    W = estimator.coefs_[0]
+    W, most = estimator.coefs_[0], _openmp_effective_n_threads()  # joblib and threadpoolctl set it
     return Engine(
         layers,
         network.last_layer,
@@ -75,7 +76,7 @@ def engine_of(estimator: Any, activations: list[str], optimizer: Any, batch_size
         (len(W),),
         batch_size,
         clips=True,
-        threads=_openmp_effective_n_threads(),  # joblib and threadpoolctl set this
+        threads=lambda: share(most),
     )
 
 

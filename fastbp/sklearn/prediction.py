@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from fastbp.runtime import threads
 from fastbp.runtime.gemm.epilogue import NONE, checked
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.sklearn.networks import DENSE
+from fastbp.training.at_once import at_work, share
 
 # Another subclass of ndarray may have a product of its own.
 PLAIN = np.ndarray, np.memmap
@@ -81,13 +83,14 @@ def outputs(X: Any, coefs: list[Array], intercepts: list[Array], activations: li
     rows, widest = kernels.rows_of_a_block(len(X), max(widths), weights), max(widths[1:])
     out = np.empty((len(X), widths[-1]), dtype)
     threads.start()
-    # joblib and threadpoolctl set how many; a few rows are not divided.
-    team = threads.team(_openmp_effective_n_threads() if len(X) > ROW_GRAIN else 1)
-    count = int(team[0])
-    hidden = np.empty((count, 2, rows * widest), dtype)
-    scratch = np.empty((count, scratch_for(max(rows, *widths), dtype.itemsize)), dtype)
     addresses = address_of_multiply(dtype), _output(activations[-1], dtype)
-    is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, weights, hidden, scratch, True)
+    with at_work() if len(X) > ROW_GRAIN else nullcontext():
+        # joblib and threadpoolctl set how many; a few rows are not divided.
+        team = threads.team(share(_openmp_effective_n_threads()) if len(X) > ROW_GRAIN else 1)
+        count = int(team[0])
+        hidden = np.empty((count, 2, rows * widest), dtype)
+        scratch = np.empty((count, scratch_for(max(rows, *widths), dtype.itemsize)), dtype)
+        is_finite = kernels.predict(team.ctypes.data, *addresses, table, X, out, rows, weights, hidden, scratch, True)
     return out, bool(is_finite)
 
 

@@ -21,6 +21,7 @@ from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOpti
 from fastbp import optimizers
 from fastbp.checks import Array, checked_order
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
+from fastbp.training.at_once import at_work
 from fastbp.training.display import Bar
 from fastbp.training.fit import StopTraining
 from fastbp.training.interrupts import Interruptible
@@ -57,7 +58,7 @@ def train(
         data, scored = _split(estimator, *data)
     run = _Run(estimator, activations, data, held_out, scored if estimator.early_stopping else None, callbacks)
     estimator.n_iter_ = 0
-    with run.interrupts:
+    with at_work(), run.interrupts:
         try:
             for _ in range(estimator.max_iter):
                 run.epoch()

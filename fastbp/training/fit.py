@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from fastbp.checks import whole_number
 from fastbp.files import FilePath
 from fastbp.optimizers import Optimizer
+from fastbp.training.at_once import at_work
 from fastbp.training.best import Best
 from fastbp.training.checkpoint import Checkpoints
 from fastbp.training.display import Display
@@ -166,7 +167,7 @@ def fit(
     best = Best(self, patience, "loss" if validation_data is None else "val_loss")
     checkpoints = Checkpoints(run, best, checkpoint, every)
     reached = None if resume is None else checkpoints.read(resume)
-    with run.interrupts:
+    with at_work(), run.interrupts:
         self.history = history = History() if reached is None else checkpoints.resume(reached)
         with Display(run, epochs, verbose) as display, suppress(StopTraining), run.written_at_the_end():
             while run.epochs < epochs and not best.is_over():

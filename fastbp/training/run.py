@@ -48,6 +48,7 @@ from fastbp.ops.contract import (
 )
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
+from fastbp.training.at_once import share
 from fastbp.training.interrupts import Abandoned, Interruptible
 from fastbp.training.protocol import Network
 
@@ -170,7 +171,7 @@ class Run(Interruptible):
             warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
         elif not is_reference():
             self._engine = plan.Engine(
-                layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size
+                layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size, threads=share
             )
             # No steps: this compiles what steps need, before Ctrl-C has to wait.
             self._train(self._engine, np.arange(0), np.empty(0), 0, 0)
