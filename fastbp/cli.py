@@ -1,4 +1,4 @@
-"""The `fastbp` command: train on digits, check gradients, time it, draw graphs, run scripts of the book."""
+"""The `fastbp` command: train on digits, check gradients, time it, draw graphs, run scripts of the book, compile."""
 
 from __future__ import annotations
 
@@ -151,6 +151,17 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--seconds", type=Path, help=argparse.SUPPRESS)  # where a comparison finds the time
     running.add_argument("script", type=Path, metavar="SCRIPT", nargs="?", help="in its folder of a clone")
     running.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="of the script")
+
+    compiling = commands.add_parser(
+        "compile", help="fill the cache of compiled kernels, for an image or a cluster node"
+    )
+    compiling.set_defaults(run=_compile)
+    compiling.add_argument(
+        "--all",
+        action="store_true",
+        help="every layer, loss and optimizer in float32 and float64, in some minutes; else what affine layers in "
+        "float32 need to learn and predict",
+    )
 
     describing = commands.add_parser("info", help="print what belongs in a bug report")
     describing.set_defaults(run=_info)
@@ -405,6 +416,25 @@ def _list(clone: Path, data: Path | None) -> int:
         by_fastbp = f"; by fastbp: {', '.join(needs.answered)}" if needs.answered else ""
         print(f"{needs.script:<{width}}  {state:<8}  needs {', '.join(needs.others) or 'nothing'}{by_fastbp}")
     return 1 if any(needs.missing for needs in found) else 0
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from fastbp import precompile  # noqa: PLC0415 - training starts sooner without it
+
+    folder = kernels.cache_folder()
+    before, start = len([*folder.iterdir()]), time.perf_counter()
+    steps = precompile.EVERYTHING if options.all else precompile.COMMON
+    with Bar(len(steps), unit="step", leave=False) as bar:
+        bar.reach(0, next=steps[0].name)
+        for done in precompile.run(steps):
+            bar.reach(done, next=steps[done].name if done < len(steps) else "nothing")
+    kernels.check_all_saved()
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    print(
+        f"{len(sizes) - before} kernels compiled in {time.perf_counter() - start:.1f} s; "
+        f"{len(sizes)} in {folder}, {sum(sizes) / 1e6:.1f} MB"
+    )
+    return 0
 
 
 def _info(_: argparse.Namespace) -> int:

@@ -10,7 +10,9 @@ from typing import Any
 import fastbp.layers
 import fastbp.optimizers  # noqa: F401
 from fastbp.ops.contract import TWINS
+from fastbp.runtime.cache import cache_folder as cache_folder
 from fastbp.runtime.cache import cache_status as cache_status
+from fastbp.runtime.cache import check_all_saved as check_all_saved
 from fastbp.runtime.threads import get_num_threads as get_num_threads
 from fastbp.runtime.threads import num_threads as num_threads
 from fastbp.runtime.threads import set_num_threads as set_num_threads

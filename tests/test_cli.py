@@ -281,6 +281,13 @@ def test_on_a_terminal_there_is_a_progress_bar():
     assert "epoch 3/3" in screen
 
 
+def test_on_a_terminal_compile_shows_how_far_it_is():
+    screen, status = on_terminal("compile")
+    assert status == 0
+    assert "next=float32 optimizers" in screen
+    assert re.search(r"\d+ kernels compiled in [\d.]+ s; \d+ in /", screen)
+
+
 def test_ctrl_c_keeps_what_was_done(tmp_path):
     path = tmp_path / "curves.png"
     screen, status = on_terminal("train", "--epochs", "100000", "--plot", str(path), interrupt_at=b"epoch      3/")

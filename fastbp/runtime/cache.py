@@ -40,6 +40,32 @@ def cache_status() -> str:
     return f"{folder or 'none'} ({reason})" if reason else str(folder)
 
 
+def cache_folder() -> Path:
+    """The folder of compiled kernels, to which this process can write.
+
+    Raises
+    ------
+    PermissionError
+        If there is none, or it cannot be written.
+    """
+    folder, reason = _CACHE
+    if folder is None or reason:
+        raise PermissionError(
+            f"FASTBP_CACHE: expected a folder for compiled kernels that can be written, got {folder or 'none'} "
+            f"({reason}); name another one"
+        )
+    return folder
+
+
+def check_all_saved() -> None:
+    """Raise `OSError` if this process compiled kernels that it could not save."""
+    if _lost:
+        raise OSError(
+            f"FASTBP_CACHE: expected room for the compiled kernels, got {_lost[0]} for the first of {len(_lost)}; "
+            f"make room, or name another folder"
+        )
+
+
 def kernel_cache(name: str) -> Any:
     """The cache of the kernel of that name, in the form that a Numba dispatcher asks for; None where there is none."""
     folder, _ = _CACHE
@@ -79,9 +105,9 @@ class _KernelCache:
         path = self._path(signature, result.codegen)
         try:
             _replace(path, _checksum(path, payload) + payload)
-        except OSError:
+        except OSError as error:
             # A full disk, or a folder that became read-only: the compiled code is in memory all the same.
-            return
+            _lost.append(error)
 
     def flush(self) -> None:
         for path in self._folder.glob(f"{self._name}-*.bin"):
@@ -211,3 +237,6 @@ except ImportError:
     CompileResult = None
 
 _CACHE = _find_cache()
+
+# The errors with which compiled code could not be saved.
+_lost: list[OSError] = []
