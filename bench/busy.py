@@ -3,10 +3,9 @@
 The first sections time an epoch of 784-50-10 (10,000 images, batches of 100, SGD, float32). Its columns are fastbp with
 the threads that `fit` chooses, with one thread and with all threads, then NumPy, PyTorch and JAX. The machine is quiet,
 or has processes that only spin, or gives half a core, or has just finished a product of NumPy in the same process.
-Further sections time cross-validation, two fits at once, a grid search in threads, and a Python thread that counts
-beside a large step. All cells of a row are measured in turns. A cell has the 10th, 50th and 90th percentile. Ratios of
-the medians follow, each with its bar. Functions import scikit-learn and joblib, because asv imports this file where
-they are not installed.
+Further sections time cross-validation, and a Python thread that counts beside a large step. All cells of a row are
+measured in turns. A cell has the 10th, 50th and 90th percentile. Ratios of the medians follow, each with its bar.
+Functions import scikit-learn and joblib, because asv imports this file where they are not installed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,6 @@ import numpy as np
 from bench import mixed, processes
 from bench.sklearn import bundled, classifiers
 from bench.table import Ratio, Table, digits, print_machine
-from fastbp import num_threads
 from fastbp.benchmark import peers, tasks
 from fastbp.benchmark.measure import samples
 
@@ -47,7 +44,6 @@ SECONDS = 10  # for a row; after two rounds none begins later
 LAST = 160  # seconds after which no row begins
 PAUSE = 0.12  # seconds in which the spinning threads of a BLAS go to sleep
 CLASSIFIER: dict[str, Any] = {"hidden_layer_sizes": (50, 20), "random_state": 0}
-FIT_EPOCHS = 4  # of each of the two fits
 COUNTING = 0.15  # seconds in which the thread counts alone
 AFTER = (0, 20, 60, 100, 300)  # milliseconds after a product; the last two only for epochs
 
@@ -89,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     print()
                     table = Table(columns, names=43, width=18)
                 table.row(
-                    row.name, *(_percentiles(values, row.scale) for values in row.figures.values()), notes=row.ratios
+                    row.name, *(percentiles(values, row.scale) for values in row.figures.values()), notes=row.ratios
                 )
                 if time.perf_counter() - start > LAST:
                     print(f"{name}: {LAST} s are over; further rows, if it has any, are left out", flush=True)
@@ -101,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{time.perf_counter() - start:4.0f} s: done", file=sys.stderr)
 
 
-def _percentiles(values: list[float], scale: float) -> str:
+def percentiles(values: list[float], scale: float) -> str:
+    """A cell."""
     return " ".join(map(digits, np.percentile(np.array(values) * scale, [10, 50, 90])))
 
 
@@ -353,53 +350,7 @@ def validation() -> Iterator[Row]:
         yield Row(name, found, (Ratio(own / one, "of 1 thread", bar), Ratio(own / theirs, "of scikit-learn", 1.0)))
 
 
-def search() -> Iterator[Row]:
-    """A grid search of 18 fits and a final one, in joblib's threads and without them."""
-    joblib, selection = importlib.import_module("joblib"), importlib.import_module("sklearn.model_selection")
-    X, y = bundled("digits")
-    grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 3e-3, 1e-2]}
-    model = classifiers()["fastbp"](**{"max_iter": 30} | CLASSIFIER)
-
-    def serial() -> None:
-        selection.GridSearchCV(model, grid, cv=3).fit(X, y)
-
-    def in_threads() -> None:
-        with joblib.parallel_backend("threading", n_jobs=2):
-            selection.GridSearchCV(model, grid, cv=3).fit(X, y)
-
-    functions = {
-        "serial, 1 thread": mixed.on_one_thread(serial),
-        "2 jobs, 1 thread": mixed.on_one_thread(in_threads),
-        "serial": serial,
-        "2 jobs": in_threads,
-    }
-    in_threads()
-    found = samples(functions, rounds=4, settling=0, pause=PAUSE, at_most=SECONDS)
-    faster = Ratio(ratio(found, "serial, 1 thread", "2 jobs, 1 thread"), "times serial on 1 thread", at_least=1.6)
-    yield Row(
-        "grid search in joblib's threads", found, (faster, Ratio(ratio(found, "serial", "2 jobs"), "times serial"))
-    )
-
-
-# Python threads.
-
-
-def threads() -> Iterator[Row]:
-    """Two fits with one kernel thread each."""
-    pair = [peers.Fastbp(TASK, *tasks.noise(TASK)) for _ in range(2)]
-
-    def fit(peer: peers.Fastbp) -> None:
-        peer.epochs(FIT_EPOCHS)
-
-    with ThreadPoolExecutor(2) as pool, num_threads(1):
-        found = in_turns(
-            {
-                "one after the other": lambda: [fit(peer) for peer in pair],
-                "in two threads": lambda: list(pool.map(fit, pair)),
-            }
-        )
-    faster = Ratio(ratio(found, "one after the other", "in two threads"), "times as fast", at_least=1.7)
-    yield Row("two fits, one kernel thread each", found, (faster,))
+# A Python thread beside kernels.
 
 
 def counting() -> Iterator[Row]:
@@ -459,8 +410,6 @@ SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {
     "container": container,
     "mixed": after_products,
     "validation": validation,
-    "threads": threads,
-    "search": search,
     "counting": counting,
 }
 

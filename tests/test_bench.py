@@ -31,6 +31,7 @@ from bench import (
     mnist,
     processes,
     publish,
+    searches,
     suite,
     table,
 )
@@ -411,8 +412,6 @@ EPOCHS = ["fastbp", "1 thread", "all threads", "NumPy"]
             ("digits, a fold of five, quiet", ["fastbp", "1 thread", "scikit-learn"]),
             ("the same, beside a spinning process", ["fastbp", "1 thread", "scikit-learn"]),
         ],
-        "threads": [("two fits, one kernel thread each", ["one after the other", "in two threads"])],
-        "search": [("grid search in joblib's threads", ["serial, 1 thread", "2 jobs, 1 thread", "serial", "2 jobs"])],
         "counting": [
             (
                 "a thread counts, millions/s, beside",
@@ -429,6 +428,42 @@ def test_every_section_of_a_busy_machine_has_its_rows_and_ratios(section, rows, 
         assert row.ratios
         assert all(math.isfinite(ratio.value) for ratio in row.ratios)
         assert all(len(values) >= 2 and min(values) >= 0 for values in row.figures.values())
+
+
+@pytest.fixture
+def tiny_searches(tiny, monkeypatch):
+    """`bench.searches` on the smallest sizes, without Dask."""
+    for name, size in {
+        "ROUNDS": 1, "SECONDS": 0, "PAUSE": 0, "EPOCHS": 1, "IMAGES": 20, "COPIED": (6, 4, 3),
+        "CLASSIFIER": busy.CLASSIFIER, "bundled": busy.bundled, "table": lambda *_: busy.bundled("table"),
+        "_clients": lambda _: iter(()),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(searches, name, size)
+    monkeypatch.setattr(searches, "available_cores", lambda: 4)
+
+
+SEARCHED = ["serial", "serial, 1 thread", "threading", "loky"]
+COPIED = ["copies of arrays", "deepcopy", "pickle of arrays", "pickle"]
+
+
+@pytest.mark.parametrize(
+    ("section", "rows"),
+    {
+        "search": [("digits, (50, 20)", SEARCHED), ("5,000 x 100, (50, 20)", SEARCHED)],
+        "pool": [
+            (
+                "8 fits of 784-50-10, 1 epochs",
+                ["one after the other", "the same, 1 thread", "2 Python threads", "4 Python threads"],
+            )
+        ],
+        "copies": [("network and Adam, 0.0 MB", COPIED), ("estimator, 0.0 MB", COPIED)],
+    }.items(),
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_every_section_of_searches_has_its_rows_and_ratios(section, rows, tiny_searches):
+    found = list(searches.SECTIONS[section]())
+    assert [(row.name, [*row.figures]) for row in found] == rows
+    assert all(row.ratios and all(ratio.value > 0 for ratio in row.ratios) for row in found)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to a core")
