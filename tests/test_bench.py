@@ -435,7 +435,7 @@ def tiny_searches(tiny, monkeypatch):
     """`bench.searches` on the smallest sizes, without Dask."""
     for name, size in {
         "ROUNDS": 1, "SECONDS": 0, "PAUSE": 0, "EPOCHS": 1, "IMAGES": 20, "COPIED": (6, 4, 3),
-        "CLASSIFIER": busy.CLASSIFIER, "bundled": busy.bundled, "table": lambda *_: busy.bundled("table"),
+        "bundled": busy.bundled, "table": lambda *_: busy.bundled("table"),
         "_clients": lambda _: iter(()),
     }.items():  # fmt: skip
         monkeypatch.setattr(searches, name, size)
@@ -449,7 +449,7 @@ COPIED = ["copies of arrays", "deepcopy", "pickle of arrays", "pickle"]
 @pytest.mark.parametrize(
     ("section", "rows"),
     {
-        "search": [("digits, (50, 20)", SEARCHED), ("5,000 x 100, (50, 20)", SEARCHED)],
+        "search": [("digits, (50, 20)", SEARCHED), ("30,000 x 20, (64, 64)", SEARCHED)],
         "pool": [
             (
                 "8 fits of 784-50-10, 1 epochs",
