@@ -99,7 +99,7 @@ class Engine:
             raise TypeError(f"loss: expected a loss of fastbp.layers, got {type(loss).__name__}; take one of these")
         eps = float(np.finfo(dtype).eps) if clips else 0.0
         self._losses, self._chosen = record.kernels(loss, eps), None
-        plan = Table(layers, shape, batch_size, dtype)
+        plan = Table(layers, shape, batch_size, dtype, record.takes_lanes)
         self._places = dict(zip(params, plan.places, strict=True))
         self._counted, self._running = plan.counted, plan.running
         network = state.Network(
@@ -120,7 +120,8 @@ class Engine:
             sample_losses=np.zeros(batch_size),
             sample_hits=np.zeros(batch_size),
             loss_settings=np.array([*record.settings(loss, eps), 0.0]),
-            loss_scratch=np.zeros((2, batch_size), dtype),
+            loss_scratch=np.zeros((3, batch_size), dtype),
+            ends_in_lanes=int(plan.ends_in_lanes),
             squares=np.zeros(plan.squares),
             batch=np.zeros(state.BATCH, np.intp),
             gathers=int(plan.gathers),

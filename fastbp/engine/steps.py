@@ -36,14 +36,14 @@ from fastbp.ops.state import (
     apply_slope,
     gradient,
     loss,
-    rows_of,
 )
 from fastbp.ops.state import samples as samples_kernel
+from fastbp.runtime.elementary import as_like
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.gemm.tile import ones
 from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import kernel, unlocked_kernel
-from fastbp.runtime.pointers import at, call_at, load, record_pointer, shift, view
+from fastbp.runtime.pointers import at, call_at, load, record_pointer, shift, store, view
 from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of
 from fastbp.runtime.vectors import sum_in_double
 
@@ -190,13 +190,15 @@ def _weigh(network_at, shares, i0, i1):
     """Losses, hits and deltas of rows i0:i1 of the last layer, times the shares of their samples."""
     network = view(network_at)
     layer = network.layers[len(network.layers) - 1]
-    d = rows_of(network.workspace, layer[DELTA], layer[M_OUT], i0, i1)
+    M, d = layer[M_OUT], at(network.workspace, layer[DELTA] + i0 * layer[M_OUT])
+    row, column = (1, i1 - i0) if network.ends_in_lanes else (M, 1)
     for i in range(i1 - i0):
         share = shares[i0 + i]
         network.sample_losses[i0 + i] *= share
         network.sample_hits[i0 + i] *= share
-        for j in range(layer[M_OUT]):
-            d[i, j] *= d.dtype.type(share)
+        for j in range(M):
+            place = shift(d, i * row + j * column)
+            store(place, load(place) * as_like(load(place), share))
 
 
 @kernel

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from fastbp.ops.state import COEFFICIENTS, COLUMNS, LANES, ROWS
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.gemm.multiply import ROW_GRAIN
 from fastbp.runtime.groups import groups_of
+from fastbp.runtime.threads import WORTH_A_REGION
 from fastbp.runtime.vectors import VECTOR_BYTES
 
 
@@ -93,10 +95,13 @@ class Row(NamedTuple):
         columns[state.OUT_C : state.OUT_W + 1] = _image(self.out)
 
 
-def arranged(layers: list[Mapped], moves: Callable[[Map], bool], layout: int | None = None) -> list[Row]:
+def arranged(
+    layers: list[Mapped], moves: Callable[[Map], bool], layout: int | None = None, ends_in_lanes: bool = False
+) -> list[Row]:
     """A row for each map that moves anything, with the activation after it, and for each turn between two of them.
 
-    The samples come in `layout`; None: in that of the first layer. They end in rows.
+    The samples come in `layout`; None: in that of the first layer. They end in rows, or as the last layer leaves them
+    where it `ends_in_lanes`. A single number of each sample lies the same in both.
     """
     wanted = [None if each.record.map is None else each.record.map.layout(each.shape) for each in layers]
     if layout is None:
@@ -115,9 +120,45 @@ def arranged(layers: list[Mapped], moves: Callable[[Map], bool], layout: int | N
     out = layers[-1].out
     if not rows:
         rows.append(Row(COPY, out, out, layout))
-    if layout == LANES:
+    if layout == LANES and not ends_in_lanes and math.prod(out) > 1:
         rows.append(Row(TURN, out, out, layout))
     return rows
+
+
+# Widths of dense layers, inputs and outputs, up to which samples in lanes are faster, and the least number of samples.
+# On one thread, in float32, a step of 24-8-2 with 200, 100, 48, 32 samples takes 0.74, 0.74, 0.83, 0.84 of its time in
+# rows, of 4-10-3 with 150 and 32 0.70 and 0.80, of 64-8-10 with 200 0.72. Layers of 16 outputs fill a vector: 64-16-10
+# takes 0.96, 30-16-1 with 100 1.09, 13-32-3 1.09, 64-32-10 1.23. Wide inputs take long to turn: 200-4-2 takes 1.05. In
+# float64 24-8-2 takes 0.85, 0.97, 0.98, 0.96, and the others of the first kind 0.77 to 1.0 (`bench.layouts`).
+WIDEST_INPUT, WIDEST_OUTPUT, LEAST_SAMPLES = 64, 12, 32
+
+
+def is_small(stack: list[Mapped], batch_size: int) -> bool:
+    """Whether a stack of dense layers takes its samples in lanes, all of a batch side by side.
+
+    One thread then does all.
+    """
+    dense = [each for each in stack if each.record.map is not None and each.record.map.in_lanes is not None]
+    if not dense or not all(_goes_in_lanes(each) for each in stack) or batch_size < LEAST_SAMPLES:
+        return False
+    sizes = [getattr(each.layer, name).size for each in dense for name in each.layer.parameter_names]
+    is_narrow = all(math.prod(each.shape) <= WIDEST_INPUT and math.prod(each.out) <= WIDEST_OUTPUT for each in dense)
+    return is_narrow and batch_size * sum(sizes) < WORTH_A_REGION
+
+
+def _goes_in_lanes(each: Mapped) -> bool:
+    """Whether a layer takes samples in lanes, and forms no sums over them."""
+    kind = each.record.map
+    if kind is None or kind.in_lanes is not None or kind.forward is None:
+        return True
+    return kind.layout(each.shape) is None and kind.sums is None and kind.statistics is None
+
+
+def _in_lanes(each: Mapped) -> Mapped:
+    kind = each.record.map
+    if kind is None or kind.in_lanes is None:
+        return each
+    return each._replace(record=replace(each.record, map=kind.in_lanes))
 
 
 class _Allotment:
@@ -152,9 +193,13 @@ class Table:
     work_of_sample : int
         Multiply-adds, about.
     regions : ndarray (·, REGION)
+    ends_in_lanes : bool
+        Whether the outputs of the last row lie in lanes, for a loss that takes them so.
     """
 
-    def __init__(self, layers: Iterable[Any], shape: Shape, batch_size: int, dtype: DType) -> None:
+    def __init__(
+        self, layers: Iterable[Any], shape: Shape, batch_size: int, dtype: DType, loss_takes_lanes: bool
+    ) -> None:
         self.parameters, self.work = _Allotment(np.dtype(np.float64)), _Allotment(dtype)
         self.sums, self.statistics = _Allotment(dtype), _Allotment(dtype)
         self.places: list[int] = []
@@ -166,7 +211,11 @@ class Table:
         self._dtype, self._batch_size = dtype, batch_size
         self._rows: list[Array] = []
         stack = [*mapped(layers, shape)]
-        for row in arranged(stack, lambda kind: kind.forward is not None):
+        self._is_small = is_small(stack, batch_size)
+        self.ends_in_lanes = self._is_small and loss_takes_lanes
+        if self._is_small:
+            stack = [_in_lanes(each) for each in stack]
+        for row in arranged(stack, lambda kind: kind.forward is not None, None, self.ends_in_lanes):
             self._add(row)
         self.rows = np.array(self._rows)
         self._pool_with_convolutions()
@@ -285,7 +334,7 @@ class Table:
         A layer with statistics ends one, forward and backward. So do the last layers where they need no slices, as
         affine ones: of more samples at once each thread reads W less often.
         """
-        first, tail = self._first_with_parameters(), self._first_without_slices()
+        first, tail = self._first_with_parameters(), 0 if self._is_small else self._first_without_slices()
         last, whole = len(self.rows) - 1, [number for number, kind in enumerate(self._maps()) if kind.statistics]
         behind, begins = [number for number in reversed(whole) if number > first], [0, *whole]
         starts, sums_from, stops = [last, *behind], [last, *(number - 1 for number in behind)], [*behind, first]

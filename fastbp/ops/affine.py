@@ -1,8 +1,9 @@
-"""The affine layer x·W + b, and x·W alone: their products, and the way of parameters through a training step."""
+"""The affine layer x·W + b, and x·W alone."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,43 +22,11 @@ from fastbp.checks import (
     same_shape,
     to_kernel,
 )
-from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.affine_in_lanes import IN_LANES
+from fastbp.ops.affine_in_rows import IN_ROWS
+from fastbp.ops.contract import LayerRecord, Shape, layer, twin_of
 from fastbp.ops.memory import axes_in_memory, empty_in
-from fastbp.ops.prediction import row_at
-from fastbp.ops.state import (
-    B_AT,
-    B_GIVEN_AT,
-    B_SIZE,
-    CHUNK,
-    D_IN,
-    DELTA,
-    DELTA_BEFORE,
-    EPILOGUE,
-    H_IN,
-    H_OUT,
-    KEPT,
-    M_OUT,
-    PENALTY,
-    ROWS,
-    SETTINGS_AT,
-    SLOPE,
-    SQUARES_AT,
-    W_AT,
-    W_GIVEN_AT,
-    WEIGHT_DECAY,
-    Z_OUT,
-    chosen_rows,
-    coefficient,
-    scratch_of,
-    update_parameters,
-)
-from fastbp.runtime.gemm.epilogue import NONE
-from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
 from fastbp.runtime.gemm.product import A_TRANSPOSED, B_TRANSPOSED, FROM_ROW, SUMS_TO_ROW, product
-from fastbp.runtime.gemm.rows import product_with_rows
-from fastbp.runtime.gemm.tile import zeros
-from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, call_at, located, pointer_to, record_pointer, shift, view
 
 __all__ = ["Affine", "MatMul"]
 
@@ -138,87 +107,6 @@ def matmul_backward(x: Array, W: Array, dout: Array, dx: Array, dW: Array) -> No
     np.matmul(x.T, dout, out=dW)
 
 
-@kernel
-def _forward(network_at, number, part, i0, i1):
-    network = view(network_at)
-    layer, workspace = network.layers[number], network.workspace
-    W, has_b = at(network.params, layer[W_AT]), np.intp(layer[B_SIZE] > 0)
-    b = at(network.params, layer[B_AT]) if has_b else zeros(W)
-    h, z, out = at(workspace, layer[H_IN]), at(workspace, layer[Z_OUT]), at(workspace, layer[H_OUT])
-    settings, (source, chosen) = at(network.settings, layer[SETTINGS_AT]), chosen_rows(network_at, number)
-    product_with_rows(
-        network.multiply, source, chosen, h, layer[D_IN], W, b, has_b, z, layer[M_OUT], i0, i1, layer[EPILOGUE], out,
-        settings, scratch_of(network_at, part),
-    )  # fmt: skip
-
-
-@kernel
-def _backward(network_at, number, part, i0, i1):
-    """The product with Wᵀ, and the slope of the activation before."""
-    network = view(network_at)
-    layer, before, workspace = network.layers[number], network.layers[number - 1], network.workspace
-    D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
-    W, d, out = at(network.params, layer[W_AT]), at(workspace, layer[DELTA]), at(workspace, layer[DELTA_BEFORE])
-    product = Product(
-        a=d, a_row=M, a_col=one, source=d, chosen=zero, b=W, b_row=one, b_col=M, start=zeros(d), start_col=zero,
-        sums=d, has_sums=zero, c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M, rate=d, subtracts=zero,
-        epilogue=before[SLOPE], beside=at(workspace, before[KEPT]), beside_row=D,
-        settings=at(network.settings, before[SETTINGS_AT]), scratch=scratch_of(network_at, part),
-    )  # fmt: skip
-    call_at(network.multiply, multiply, (record_pointer(product),))
-
-
-@kernel
-def _gradient(network_at, number, part, parts, N, coefficients):
-    """Update a slice of W, some rows at a time while they are in the cache. Row 0 comes with b."""
-    network = view(network_at)
-    layer = network.layers[number]
-    D, M = layer[D_IN], layer[M_OUT]
-    i0, i1 = boundary(D, ROW_GRAIN, part, parts), boundary(D, ROW_GRAIN, part + 1, parts)
-    given = shift(coefficients, layer[W_GIVEN_AT])
-    decay = coefficient(given, WEIGHT_DECAY) + coefficient(given, PENALTY)
-    is_subtracted = network.subtracts == 1 and decay == 0 and D > 1
-    rows = D if is_subtracted else max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
-    for start in range(i0, max(i1, np.intp(D == part == 0)), rows):  # b also where W has no rows
-        _update_rows(network_at, number, part, N, start, min(start + rows, i1), coefficients, is_subtracted)
-
-
-@kernel
-def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subtracted):
-    """Update rows start:stop of W. Where the gradient `is_subtracted`, it does not reach memory."""
-    network = view(network_at)
-    layer, gradients = network.layers[number], network.gradients[part]
-    D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
-    size = 0 if is_subtracted else (stop - start) * M
-    dW, db, rate = at(gradients, 0), at(gradients, size), at(gradients, size + M)
-    h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
-    out = at(network.params, layer[W_AT]) if is_subtracted else shift(dW, -start * M)
-    with_b = np.intp(start == 0 and layer[B_SIZE] > 0)
-    gradients[size + M] = coefficient(coefficients, 0)
-    product = Product(
-        a=h, a_row=one, a_col=D, source=d, chosen=zero, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
-        sums=db, has_sums=with_b, c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
-        rate=rate, subtracts=np.intp(is_subtracted),
-        epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients, scratch=scratch_of(network_at, part),
-    )  # fmt: skip
-    call_at(network.multiply, multiply, (record_pointer(product),))
-    if not is_subtracted:
-        squares_at, given = layer[SQUARES_AT] + start // ROW_GRAIN, shift(coefficients, layer[W_GIVEN_AT])
-        update_parameters(network_at, layer[W_AT] + start * M, dW, size, M, squares_at, given)
-    if with_b:
-        squares_at, given = layer[SQUARES_AT] + -(-D // ROW_GRAIN), shift(coefficients, layer[B_GIVEN_AT])
-        update_parameters(network_at, layer[B_AT], db, M, M, squares_at, given)
-
-
-@kernel
-def _predict(multiply_at, layer_at, h, out, N, scratch):
-    layer, zero = row_at(layer_at), np.intp(0)
-    W, has_b = located(h, layer[W_AT]), np.intp(layer[B_AT] != 0)
-    b = located(h, layer[B_AT]) if has_b else zeros(h)
-    D, M, word, settings = layer[D_IN], layer[M_OUT], layer[EPILOGUE], pointer_to(np.float64, layer[SETTINGS_AT])
-    product_with_rows(multiply_at, h, zero, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
-
-
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     W, D = parameter("W", layer.W, 2), math.prod(shape)
     if "b" in layer.parameter_names:
@@ -231,7 +119,7 @@ def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return (int(W.shape[1]),)
 
 
-_MAP = Map(_forward, _backward, _gradient, _predict, shape=_shape, layout=lambda _: ROWS, gathers=True)
+_MAP = replace(IN_ROWS, shape=_shape, in_lanes=IN_LANES)
 
 
 class Affine:

@@ -173,6 +173,8 @@ class Map:
         Whether `forward` and `backward` can be one with the pooling that follows, see `fastbp.ops.state.POOL`.
     pool : callable
         pool(layer) is what the column POOL then says; 0 where the layer is no such pooling.
+    in_lanes : Map or None
+        The same for samples in lanes, for a layer that takes rows elsewhere. The plan takes it in a small network.
     """
 
     forward: Any = None
@@ -193,6 +195,7 @@ class Map:
     running: tuple[str, ...] = ()
     pools: bool = False
     pool: Callable[[Any], int] = lambda _: 0
+    in_lanes: Map | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,8 @@ class Loss:
         The estimators' name for what a prediction makes of the outputs.
     predict : kernel or None
         The kernel that does so, with the arguments of `fastbp.ops.state.predict`; None if predictions are the outputs.
+    takes_lanes : bool
+        Whether the kernels take outputs in lanes where `fastbp.ops.state.Network.ends_in_lanes`.
     """
 
     kernels: Callable[[Any, float], tuple[Any, Any]]
@@ -224,6 +229,7 @@ class Loss:
     settings: Callable[[Any, float], tuple[float, ...]] = lambda layer, eps: ()  # noqa: ARG005
     classifies: bool = False
     predict: Any = None
+    takes_lanes: bool = False
 
 
 @dataclass(frozen=True)

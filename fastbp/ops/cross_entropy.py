@@ -25,6 +25,7 @@ from fastbp.checks import (
     to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, Loss, layer, twin_of
+from fastbp.ops.cross_entropy_in_lanes import losses_in_lanes
 from fastbp.ops.losses import (
     LossLayer,
     difference_of_rows,
@@ -36,12 +37,12 @@ from fastbp.ops.losses import (
     sum_of_losses,
     weighted,
 )
-from fastbp.ops.softmax import softmax_of_rows
-from fastbp.ops.state import end_of, targets_of
+from fastbp.ops.softmax import MOST_CLASSES, TURNED, is_few, softmax_of_rows
+from fastbp.ops.state import DELTA, H_OUT, M_OUT, end_of, targets_of
 from fastbp.ops.targets import class_targets, kept_target, target
 from fastbp.runtime.elementary import log
 from fastbp.runtime.jit import kernel, noinline
-from fastbp.runtime.pointers import at, load, shift, view
+from fastbp.runtime.pointers import at, load, local_memory, shift, store, view
 from fastbp.runtime.sharing import WORTH_SHARING, public_kernel, shared_kernel
 from fastbp.runtime.vectors import cross_entropy_of
 
@@ -341,19 +342,67 @@ def _of_smoothed_labels(network_at, count, i0, i1):
     _mixed(network_at, count, i0, i1)
 
 
+# Outputs and deltas of the samples that are turned together.
+_outputs = local_memory(2 * MOST_CLASSES * TURNED)
+
+
 @kernel
 def _of_labels(network_at, count, i0, i1):
+    network = view(network_at)
+    C = network.layers[len(network.layers) - 1, M_OUT]
+    if network.ends_in_lanes:
+        _in_lanes(network_at, count, i0, i1, True)
+    elif is_few(C, at(network.workspace, 0)):
+        _of_labels_of_few_classes(network_at, count, i0, i1, C)
+    else:
+        _of_labels_of_many_classes(network_at, count, i0, i1)
+    clip, largest = network.loss_settings[0], network.loss_settings[1]
+    if clip != 0:  # the loss of a probability of 1 - clip is clip; NaN stays
+        for i in range(i0, i1):
+            loss = network.sample_losses[i]
+            network.sample_losses[i] = clip if loss < clip else largest if loss > largest else loss
+
+
+@kernel
+def _of_labels_of_many_classes(network_at, count, i0, i1):
     network = view(network_at)
     h, d, losses = end_of(network_at, i0, i1)
     labels, tops = network.labels[i0:i1], network.loss_scratch[0, i0:i1]
     cross_entropy_of_logits(h, labels, d, losses, tops, network.loss_scratch[1, i0:i1])
-    clip, largest = network.loss_settings[0], network.loss_settings[1]
     for i in range(i1 - i0):
         network.sample_hits[i0 + i] = _is_first_largest(h, i, labels[i], tops[i])
-        if clip != 0:  # the loss of a probability of 1 - clip is clip; NaN stays
-            loss = losses[i]
-            losses[i] = clip if loss < clip else largest if loss > largest else loss
     difference_of_rows(d, labels, 1.0 / count, d)
+
+
+@kernel
+def _of_labels_of_few_classes(network_at, count, i0, i1, C):
+    """Some rows at a time are turned, so that a vector is one class of several samples.
+
+    200 rows of 2 take 1.4 µs where they take 3.4 as above, 100 of 10 take 3.3 in place of 4.3 (float32).
+    """
+    network = view(network_at)
+    layer, workspace = network.layers[len(network.layers) - 1], network.workspace
+    x = _outputs(at(workspace, 0))
+    d = shift(x, TURNED * C)
+    for start in range(i0, i1, TURNED):
+        n = min(TURNED, i1 - start)
+        rows, deltas = at(workspace, layer[H_OUT] + start * C), at(workspace, layer[DELTA] + start * C)
+        for i in range(n):
+            for j in range(C):
+                store(shift(x, j * n + i), load(shift(rows, i * C + j)))
+        losses_in_lanes(network_at, count, x, d, start, n, C, True)
+        for i in range(n):
+            for j in range(C):
+                store(shift(deltas, i * C + j), load(shift(d, j * n + i)))
+
+
+@kernel
+def _in_lanes(network_at, count, i0, i1, has_labels):
+    """Losses, hits and deltas where the outputs lie in lanes, (C, n)."""
+    network = view(network_at)
+    layer, C = network.layers[len(network.layers) - 1], network.layers[len(network.layers) - 1, M_OUT]
+    h, d = at(network.workspace, layer[H_OUT] + i0 * C), at(network.workspace, layer[DELTA] + i0 * C)
+    losses_in_lanes(network_at, count, h, d, i0, i1 - i0, C, has_labels)
 
 
 @kernel
@@ -372,6 +421,9 @@ def _mixed(network_at, count, i0, i1):
     t, tops, smoothing = targets_of(network_at, i0, i1), network.loss_scratch[0, i0:i1], network.loss_settings[2]
     if smoothing != 0:
         _smooth(t, smoothing)
+    if network.ends_in_lanes:
+        _in_lanes(network_at, count, i0, i1, False)
+        return
     cross_entropy_of_logits(h, t, d, losses, tops, network.loss_scratch[1, i0:i1])
     for i in range(i1 - i0):
         network.sample_hits[i0 + i] = _is_first_largest(h, i, network.labels[i0 + i], tops[i])
@@ -404,6 +456,7 @@ layer(
             settings=lambda layer, eps: (eps, -math.log(eps) if eps else math.inf, layer.smoothing()),
             classifies=True,
             predict=_predict,
+            takes_lanes=True,
         ),
     )
 )

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from fastbp.checks import Array, as_array, axis_of, empty, float_dtype, from_kernel, result_dtype, to_kernel
 from fastbp.ops.contract import LayerRecord, layer, twin_of
 from fastbp.ops.elementwise import SameShapeLayer
-from fastbp.runtime.elementary import exp, maximum
+from fastbp.runtime.elementary import as_like, exp, maximum, one, zero
 from fastbp.runtime.jit import kernel, noinline
 from fastbp.runtime.pointers import at, itemsize, load, local_memory, shift, store
 from fastbp.runtime.sharing import shared_kernel
@@ -18,45 +18,62 @@ __all__ = ["Softmax"]
 
 
 # Samples that are turned together, so that a vector is one class of several of them.
-_TURNED = 64
-_MOST_CLASSES = VECTOR_BYTES // 4 - 1
+TURNED = 64
+MOST_CLASSES = VECTOR_BYTES // 4 - 1
 
-_block = local_memory((_MOST_CLASSES + 1) * _TURNED)
+_block = local_memory((MOST_CLASSES + 1) * TURNED)
+
+
+@kernel
+def is_few(C, pointer):
+    """Whether rows of C classes are turned: their sum is then one chain in either layout."""
+    return C < VECTOR_BYTES // itemsize(pointer)
+
+
+@kernel
+def softmax_in_lanes(x, y, n, C, tops, totals, scales):
+    """`softmax_of_rows` for n samples side by side, x and y of (C, n); y may be x. `scales` is n numbers of memory."""
+    noinline()
+    for i in range(n):
+        store(shift(tops, i), as_like(load(tops), -np.inf))
+        store(shift(totals, i), zero(load(totals)))
+    for j in range(C):
+        row = shift(x, j * n)
+        for i in range(n):
+            store(shift(tops, i), maximum(load(shift(row, i)), load(shift(tops, i))))
+    for j in range(C):
+        row, out = shift(x, j * n), shift(y, j * n)
+        for i in range(n):
+            store(shift(out, i), load(shift(row, i)) - load(shift(tops, i)))
+    for k in range(C * n):  # one long loop: the last samples of a row, fewer than a vector, would go one by one
+        store(shift(y, k), exp(load(shift(y, k))))
+    for j in range(C):
+        out = shift(y, j * n)
+        for i in range(n):
+            store(shift(totals, i), load(shift(totals, i)) + load(shift(out, i)))
+    for i in range(n):
+        store(shift(scales, i), one(load(totals)) / load(shift(totals, i)))
+    for j in range(C):
+        out = shift(y, j * n)
+        for i in range(n):
+            store(shift(out, i), load(shift(out, i)) * load(shift(scales, i)))
 
 
 @kernel
 def _softmax_of_few_classes(x, y, tops, totals):
-    """`softmax_of_rows` for so few classes that their sum is one chain.
-
-    200 rows of 2 take 1.05 µs with their losses where vectors along the rows take 1.6, 100 of 10 take 1.4 in place of
-    2.0 (float32).
-    """
+    """`softmax_of_rows` for so few classes that their sum is one chain."""
     N, C = x.shape
     block = _block(at(y, 0))
-    scales = shift(block, C * _TURNED)
-    for start in range(0, N, _TURNED):
-        n = min(_TURNED, N - start)
-        given, out, top, total = at(x, start * C), at(y, start * C), at(tops, start), at(totals, start)
+    for start in range(0, N, TURNED):
+        n = min(TURNED, N - start)
+        given, out = at(x, start * C), at(y, start * C)
         for i in range(n):
             for j in range(C):
-                store(shift(block, j * _TURNED + i), load(shift(given, i * C + j)))
-            store(shift(top, i), x.dtype.type(-np.inf))
-            store(shift(total, i), x.dtype.type(0))
-        for j in range(C):
-            row = shift(block, j * _TURNED)
-            for i in range(n):
-                store(shift(top, i), maximum(load(shift(row, i)), load(shift(top, i))))
-        for j in range(C):
-            row = shift(block, j * _TURNED)
-            for i in range(n):
-                value = exp(load(shift(row, i)) - load(shift(top, i)))
-                store(shift(row, i), value)
-                store(shift(total, i), load(shift(total, i)) + value)
-        for i in range(n):
-            store(shift(scales, i), x.dtype.type(1) / load(shift(total, i)))
+                store(shift(block, j * n + i), load(shift(given, i * C + j)))
+        softmax_in_lanes(block, block, n, C, at(tops, start), at(totals, start), shift(block, C * n))
         for i in range(n):
             for j in range(C):
-                store(shift(out, i * C + j), load(shift(block, j * _TURNED + i)) * load(shift(scales, i)))
+                store(shift(out, i * C + j), load(shift(block, j * n + i)))
 
 
 @kernel
@@ -68,7 +85,7 @@ def softmax_of_rows(x, y, tops, totals):
     """
     noinline()
     N, C = x.shape
-    if C < VECTOR_BYTES // itemsize(at(x, 0)):
+    if is_few(C, at(x, 0)):
         _softmax_of_few_classes(x, y, tops, totals)
         return
     rows = max(1, 2048 // C)

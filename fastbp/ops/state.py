@@ -82,7 +82,8 @@ class Network(NamedTuple):
     sample_losses: Any  # (N,) of float64
     sample_hits: Any  # (N,) of float64: whether the largest output is at the class of t
     loss_settings: Any  # float64
-    loss_scratch: Any  # (2, N), of the parameters' dtype
+    loss_scratch: Any  # (3, N), of the parameters' dtype
+    ends_in_lanes: Any  # 1 where the outputs of the last row lie in lanes, all in one slice, else 0
     squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
     batch: Any  # (3,) of intp: see SAMPLES
     gathers: Any  # 1 where the first row takes its samples by `chosen_rows`, else 0
