@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from fastbp import num_threads
 from fastbp.runtime.gemm import product as gemm
 from fastbp.runtime.gemm import tile
 from fastbp.runtime.gemm.multiply import BLOCK
+from fastbp.runtime.gemm.outer import subtract_outer
+from fastbp.runtime.pointers import at
+from fastbp.runtime.vectors import REGISTER_BYTES
 from tests.subprocesses import run_python
 
 FORMS = {"A·B": gemm.PLAIN, "Aᵀ·B": gemm.A_TRANSPOSED, "A·Bᵀ": gemm.B_TRANSPOSED}
@@ -214,6 +218,26 @@ def test_a_product_too_large_for_every_cache_is_that_of_its_rows(form, dtype):
             with num_threads(n):
                 gemm.product(A, B, start, whole, form | gemm.FROM_ROW)
             np.testing.assert_array_equal(whole[first : first + rows], part)
+
+
+@njit
+def subtract(a, b, rate, C):
+    subtract_outer(at(a, 0), at(b, 0), at(rate, 0), at(C, 0), len(a), len(b))
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("more", [0, 1, 2, 15, 16, 17, 34, 50])
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_a_column_times_a_row_is_subtracted_with_each_step_rounded(dtype, rows, more):
+    rng, columns = np.random.default_rng(0), REGISTER_BYTES // np.dtype(dtype).itemsize + more
+    a, b, rate = (rng.standard_normal(size).astype(dtype) for size in (rows, columns, 1))
+    C, whole = guarded((rows, columns), dtype)
+    C[...] = rng.standard_normal(C.shape)
+    expected, around = C - rate * (a[:, None] * b), whole.copy()
+    subtract(a, b, rate, C)
+    np.testing.assert_array_equal(C, expected)
+    around[64 : 64 + C.size] = expected.reshape(-1)
+    np.testing.assert_array_equal(whole, around)
 
 
 @BY_DTYPE

@@ -35,10 +35,12 @@ from fastbp.ops.state import (
 )
 from fastbp.runtime.gemm.epilogue import NONE
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
+from fastbp.runtime.gemm.outer import subtract_outer
 from fastbp.runtime.gemm.rows import product_with_rows
 from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, call_at, located, pointer_to, record_pointer, shift, view
+from fastbp.runtime.pointers import at, call_at, itemsize, load, located, pointer_to, record_pointer, shift, store, view
+from fastbp.runtime.vectors import REGISTER_BYTES
 
 
 @kernel
@@ -98,14 +100,19 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
     out = at(network.params, layer[W_AT]) if is_subtracted else shift(dW, -start * M)
     with_b = np.intp(start == 0 and layer[B_SIZE] > 0)
     gradients[size + M] = coefficient(coefficients, 0)
-    product = Product(
-        a=h, a_row=one, a_col=D, source=d, chosen=zero, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
-        sums=db, has_sums=with_b, c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
-        rate=rate, subtracts=np.intp(is_subtracted),
-        epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients,
-        scratch=scratch_of(network_at, part),
-    )  # fmt: skip
-    call_at(network.multiply, multiply, (record_pointer(product),))
+    if is_subtracted and N == 1 and M >= REGISTER_BYTES // itemsize(d):
+        subtract_outer(shift(h, start), d, rate, shift(out, start * M), stop - start, M)
+        for j in range(M * with_b):
+            store(shift(db, j), load(shift(d, j)) + load(zeros(d)))
+    else:
+        product = Product(
+            a=h, a_row=one, a_col=D, source=d, chosen=zero, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
+            sums=db, has_sums=with_b, c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
+            rate=rate, subtracts=np.intp(is_subtracted),
+            epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients,
+            scratch=scratch_of(network_at, part),
+        )  # fmt: skip
+        call_at(network.multiply, multiply, (record_pointer(product),))
     if not is_subtracted:
         squares_at, given = layer[SQUARES_AT] + start // ROW_GRAIN, shift(coefficients, layer[W_GIVEN_AT])
         update_parameters(network_at, layer[W_AT] + start * M, dW, size, M, squares_at, given)
