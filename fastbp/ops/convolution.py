@@ -8,7 +8,6 @@ every vector is then full of samples, whatever the number of filters and the wid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,16 @@ from numpy.typing import ArrayLike
 
 from fastbp.checks import Array, as_array, from_kernel, not_run, parameter, result_dtype, same_shape, to_kernel
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
-from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, output_size, steps, words_of
+from fastbp.ops.images import (
+    empty_lanes,
+    images,
+    images_of_shape,
+    in_kernel_dtype,
+    output_size,
+    steps,
+    window_pixels,
+    words_of,
+)
 from fastbp.ops.prediction import row_at
 from fastbp.ops.state import (
     B_AT,
@@ -76,8 +84,9 @@ def _convolution_forward(x: Any, W: Any, b: Any, stride: int, pad: int, out: Any
 @twin_of(_convolution_forward)
 def convolution_forward(x: Array, W: Array, b: Array, stride: int, pad: int, out: Array) -> None:
     out[...] = b[:, None, None]
-    for place, window in _windows(_padded(x, pad), W.shape, out.shape, stride):
-        out += np.tensordot(window, W[place], (1, 1)).transpose(0, 3, 1, 2)
+    padded = _padded(x, pad)
+    for i, j, lines, columns in window_pixels(W.shape[2:], out.shape[2:], stride):
+        out += np.tensordot(padded[:, :, lines, columns], W[:, :, i, j], (1, 1)).transpose(0, 3, 1, 2)
 
 
 def _convolution_backward(x: Any, W: Any, dout: Any, stride: int, pad: int, dx: Any, dW: Any, db: Any) -> None:
@@ -92,8 +101,8 @@ def convolution_backward(
     x: Array, W: Array, dout: Array, stride: int, pad: int, dx: Array, dW: Array, db: Array
 ) -> None:
     padded = np.zeros_like(_padded(x, pad), dx.dtype)
-    for place, window in _windows(padded, W.shape, dout.shape, stride):
-        np.add(window, np.tensordot(dout, W[place], (1, 0)).transpose(0, 3, 1, 2), out=window)
+    for i, j, lines, columns in window_pixels(W.shape[2:], dout.shape[2:], stride):
+        padded[:, :, lines, columns] += np.tensordot(dout, W[:, :, i, j], (1, 0)).transpose(0, 3, 1, 2)
     dx[...] = padded[:, :, pad : pad + dx.shape[2], pad : pad + dx.shape[3]]
     convolution_backward_parameters.twin(x, dout, stride, pad, dW, db)
 
@@ -109,24 +118,14 @@ def _convolution_backward_parameters(x: Any, dout: Any, stride: int, pad: int, d
 
 @twin_of(_convolution_backward_parameters)
 def convolution_backward_parameters(x: Array, dout: Array, stride: int, pad: int, dW: Array, db: Array) -> None:
-    for place, window in _windows(_padded(x, pad), dW.shape, dout.shape, stride):
-        dW[place] = np.tensordot(dout, window, ((0, 2, 3), (0, 2, 3)))
+    padded = _padded(x, pad)
+    for i, j, lines, columns in window_pixels(dW.shape[2:], dout.shape[2:], stride):
+        dW[:, :, i, j] = np.tensordot(dout, padded[:, :, lines, columns], ((0, 2, 3), (0, 2, 3)))
     db[...] = np.sum(dout, axis=(0, 2, 3))
 
 
 def _padded(x: Array, pad: int) -> Array:
     return np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-
-
-def _windows(
-    padded: Array, filters: tuple[int, ...], out: tuple[int, ...], stride: int
-) -> Iterator[tuple[tuple[slice, slice, int, int], Array]]:
-    """For each place of a filter its index in W, and a view of the pixels that it meets (N, C, OH, OW)."""
-    (FH, FW), (OH, OW) = filters[2:], out[2:]
-    for i in range(FH):
-        for j in range(FW):
-            lines, columns = slice(i, i + stride * OH, stride), slice(j, j + stride * OW, stride)
-            yield (slice(None), slice(None), i, j), padded[:, :, lines, columns]
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from fastbp.checks import FLOAT16, FLOAT32, Array, DType, empty, whole_number
@@ -43,6 +45,14 @@ def output_size(size: int, window: int, stride: int, pad: int, what: str) -> int
             f"got {size}; enlarge x or pad, or take a smaller window"
         )
     return (size + 2 * pad - window) // stride + 1
+
+
+def window_pixels(
+    window: tuple[int, ...], places: tuple[int, ...], stride: int
+) -> Iterator[tuple[int, int, slice, slice]]:
+    """For each pixel (i, j) of a window, line by line, the lines and columns of images that it meets in all places."""
+    for i, j in np.ndindex(*window):
+        yield i, j, *(slice(k, k + stride * count, stride) for k, count in zip((i, j), places, strict=True))
 
 
 def in_kernel_dtype(array: Array, dtype: DType) -> Array:

@@ -26,7 +26,16 @@ from fastbp.checks import (
     to_kernel,
 )
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
-from fastbp.ops.images import empty_lanes, images, images_of_shape, in_kernel_dtype, in_lanes, output_size, steps
+from fastbp.ops.images import (
+    empty_lanes,
+    images,
+    images_of_shape,
+    in_kernel_dtype,
+    in_lanes,
+    output_size,
+    steps,
+    window_pixels,
+)
 from fastbp.ops.prediction import activate_in_place, row_at
 from fastbp.ops.state import (
     DELTA,
@@ -178,9 +187,8 @@ def average_pooling_backward(dout: Array, pool_h: int, pool_w: int, stride: int,
 
 def _windows(padded: Array, pool_h: int, pool_w: int, stride: int, out: tuple[int, ...]) -> Iterator[Array]:
     """For each place of a window, line by line, a view of its pixels (C, OH, OW, N)."""
-    for i in range(pool_h):
-        for j in range(pool_w):
-            yield padded[:, i : i + stride * out[1] : stride, j : j + stride * out[2] : stride]
+    for _, _, lines, columns in window_pixels((pool_h, pool_w), out[1:3], stride):
+        yield padded[:, lines, columns]
 
 
 class Pooling:
