@@ -347,6 +347,12 @@ def test_every_benchmark_names_its_parameters_and_unit(module):
         assert len([name for name in dir(benchmark) if name.startswith("track_")]) == 1
 
 
+def test_the_least_memory_counts_no_outputs_of_a_convolution_that_are_pooled_as_it_goes():
+    parameters = 30 * (25 + 1) + (30 * 12 * 12 + 1) * 100 + (100 + 1) * 10
+    sample = 4 * 784 + (2 * 4 + 1) * 30 * 12 * 12 + 2 * 4 * (100 + 10)
+    assert memory.least_on_images("SimpleConvNet", 100) == 3 * 4 * parameters + 100 * sample
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """`bench.busy` and `bench.mixed` on the smallest sizes."""
