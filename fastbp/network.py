@@ -13,10 +13,7 @@ from fastbp import contents
 from fastbp.checks import (
     Array,
     as_array,
-    float_dtype,
     rate,
-    rows,
-    sample_weights,
     whole_number,
 )
 from fastbp.engine.prediction import Prediction
@@ -24,12 +21,11 @@ from fastbp.gradcheck import numerical_gradient
 from fastbp.initialization import NewLayers
 from fastbp.layers import Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
 from fastbp.ops.contract import LAYERS, set_state, state_names, state_of
-from fastbp.ops.losses import shares_of_mean
-from fastbp.ops.targets import target
 from fastbp.optimizers import Optimizer
+from fastbp.training.accuracy import accuracy as network_accuracy
 from fastbp.training.fit import fit as train_network
 from fastbp.training.history import History
-from fastbp.training.run import share_of_hits, where_given
+from fastbp.training.run import where_given
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 
@@ -248,35 +244,7 @@ class Sequential:
         weights = [value for key, value in self.params.items() if self.params.decays(key)]
         return self.weight_decay_lambda / 2 * sum(float(np.sum(W * W)) for W in weights)
 
-    def accuracy(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the share of samples whose largest output is at the class of t.
-
-        Parameters
-        ----------
-        x : array_like
-            A batch.
-        t : array_like
-            Integer labels (N,), 0 <= t < C, or one-hot (N, C).
-        sample_weight : array_like (N,), optional
-            A weight for each sample: the share is that of the sum of weights.
-
-        Raises
-        ------
-        TypeError
-            If labels are not integers.
-        ValueError
-            For an empty batch, and for what is neither a label of each sample nor one-hot.
-        """
-        out = as_array("predict(x)", self.predict(x))
-        scores = rows("predict(x)", out)
-        labels, _ = target(t, out.shape, float_dtype(out.dtype))
-        if len(scores) == 0:
-            raise ValueError("x: expected at least one sample, got none; the share of none is not a number")
-        if sample_weight is None:
-            return share_of_hits(scores, labels, np.empty(0))
-        weights = sample_weights(sample_weight, len(scores))
-        return share_of_hits(scores, labels, shares_of_mean(weights, float(np.sum(weights))))
-
+    accuracy = network_accuracy
     fit = train_network
     save = contents.save
 

@@ -309,6 +309,45 @@ def test_validation_of_fit_is_the_loss_and_the_accuracy_of_the_network():
     assert row["val_accuracy"] == [net.accuracy(x, t, np.arange(40.0))]
 
 
+class Counting(ReLU):
+    """Counts the batches of one size that it has seen."""
+
+    seen = 0
+
+    def forward(self, x):
+        self.seen += len(x) == 7
+        return super().forward(x)
+
+
+class Halved(TwoLayerNet):
+    """A network with an accuracy of its own."""
+
+    def accuracy(self, x, t, sample_weight=None):
+        return super().accuracy(x, t, sample_weight) / 2
+
+
+@pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
+@pytest.mark.parametrize("weights", [(), (np.arange(7.0),)])
+def test_one_prediction_gives_the_loss_and_the_accuracy_of_an_epoch(weights):
+    rng = np.random.default_rng(0)
+    net, x, t = TwoLayerNet(FEATURES, 5, 3, seed=0), rng.standard_normal((40, FEATURES)), rng.integers(0, 3, 40)
+    net.layers["Relu1"] = counting = Counting()
+    row = net.fit(x, t, epochs=3, seed=0, validation_data=(x[:7], t[:7], *weights))
+    assert counting.seen == 3
+    assert row["val_loss"][-1] == net.loss(x[:7], t[:7], sample_weight=weights[0] if weights else None)
+    assert row["val_accuracy"][-1] == net.accuracy(x[:7], t[:7], *weights)
+
+
+def test_validation_takes_the_accuracy_of_a_network_that_has_its_own():
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((40, FEATURES)), rng.integers(0, 3, 40)
+    plain, halved = (
+        kind(FEATURES, 5, 3, seed=0).fit(x, t, seed=0, validation_data=(x, t)) for kind in (TwoLayerNet, Halved)
+    )
+    assert halved["val_accuracy"] == [plain["val_accuracy"][0] / 2]
+    assert halved["val_loss"] == plain["val_loss"]
+
+
 def test_a_reference_predicts_by_numpy():
     net, x = network(np.float64), np.ones((2, FEATURES))
     with use_reference():

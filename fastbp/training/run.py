@@ -48,6 +48,7 @@ from fastbp.ops.contract import (
 )
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
+from fastbp.training.accuracy import accuracy_of, has_its_own, share_of_hits
 from fastbp.training.at_once import share
 from fastbp.training.interrupts import Abandoned, Interruptible
 from fastbp.training.protocol import Network
@@ -302,19 +303,22 @@ class Run(Interruptible):
             return row
         x, t, weights = self._validation
         with self.paused():
-            x = self._as_taken(self._as_read(as_array("x", x)))
-            row["val_loss"] = self._validation_loss(x, t, weights)
-            if self.classifies:
-                row["val_accuracy"] = self.network.accuracy(x, t, **weights)
-        return row
+            return row | self._validated(self._as_taken(self._as_read(as_array("x", x))), t, weights)
 
-    def _validation_loss(self, x: Array, t: Array, weights: Mapping[str, Any]) -> float:
-        """The loss of x; layers of fastbp's own need not keep anything of it."""
-        network = self.network
+    def _validated(self, x: Array, t: Array, weights: Mapping[str, Any]) -> dict[str, float]:
+        """Loss and accuracy of x by one prediction, of which fastbp's own layers need not keep anything."""
+        network, row = self.network, {}
         if network.own_methods():
-            return network.loss(x, t, **weights)
-        forward: Callable[..., float] = network.last_layer.forward
-        return forward(network.predict(x), t, **weights) + network.penalty()
+            row["val_loss"] = network.loss(x, t, **weights)
+        else:
+            outputs = network.predict(x)
+            forward: Callable[..., float] = network.last_layer.forward
+            row["val_loss"] = forward(outputs, t, **weights) + network.penalty()
+            if self.classifies and not has_its_own(network):
+                row["val_accuracy"] = accuracy_of(outputs, t, **weights)
+        if self.classifies and "val_accuracy" not in row:
+            row["val_accuracy"] = network.accuracy(x, t, **weights)
+        return row
 
     def _do(self, order: Array, sample_shares: Array, first: int, last: int) -> int:
         """Do steps `first` to `last`, or some of them; returns how many, 0 where the first loss is not finite."""
@@ -475,10 +479,3 @@ def _average(values: Array, counts: Array) -> float:
     """The mean over batches by their weights; 0.0 where all weights are 0."""
     total = np.add.reduce(counts)
     return float(np.add.reduce(values * counts) / total) if total else 0.0
-
-
-def share_of_hits(scores: Array, t: Array, sample_shares: Array) -> float:
-    """The share of samples whose largest score is at the class of t; `sample_shares` is (0,) where all are alike."""
-    labels = t if t.ndim == 1 else np.argmax(t, axis=1)
-    hits = np.argmax(scores, axis=-1) == labels
-    return float(np.sum(sample_shares * hits) if len(sample_shares) else np.mean(hits))
