@@ -27,8 +27,8 @@ LAYERS: dict[str, type[LayerNode]] = {}
 class LayerNode(Operation):
     """A node that a layer computes. A subclass with a name is all that `fastbp.graph` needs of a layer.
 
-    The first operand is the input of the layer. Any other operand is a target, which gets no gradient. Keyword
-    arguments are the settings of the layer.
+    The first operand is the input of the layer. Any other operand is a target, which gets no gradient. The settings of
+    the layer come after the operands.
     """
 
     name = "layer"
@@ -77,7 +77,7 @@ class Affine(LayerNode):
 
 
 class Softmax(LayerNode):
-    """exp(x)/sum(exp(x)) as one node, along the last axis or that of the keyword `axis`."""
+    """exp(x)/sum(exp(x)) as one node, along an axis of x, by default the last."""
 
     name, symbol = "softmax", "Softmax"
     layer = layers.Softmax

@@ -89,12 +89,16 @@ def _of_elements(kind: type[Elementwise]) -> Callable[..., Variable]:
 
 
 def _of_layer(kind: type[LayerNode]) -> Callable[..., Variable]:
-    def function(*operands: Any, **options: Any) -> Variable:
-        named = [options.pop(name) for name in kind.parameters[len(operands) :] if name in options]
-        return apply(kind(**options), *operands, *named)
+    operands = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in kind.parameters]
+    settings = inspect.signature(kind.layer).parameters if hasattr(kind, "layer") else {}
+    signature = inspect.Signature([*operands, *settings.values()])
 
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in kind.parameters]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    def function(*given: Any, **options: Any) -> Variable:
+        arguments = signature.bind(*given, **options).arguments
+        named = [arguments.pop(name) for name in kind.parameters]
+        return apply(kind(**arguments), *named)
+
+    function.__signature__ = signature  # type: ignore[attr-defined]
     return function
 
 
