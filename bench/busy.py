@@ -36,6 +36,7 @@ from bench.sklearn import bundled, classifiers
 from bench.table import Ratio, Table, digits, print_machine
 from fastbp.benchmark import peers, tasks
 from fastbp.benchmark.measure import samples
+from fastbp.engine.thread_choice import ThreadChoice
 
 TASK = tasks.Task((784, 50, 10), 100)
 LARGE = tasks.Task((784, 1024, 10), 1024, samples=4096)
@@ -118,18 +119,12 @@ def of_one_thread(figures: Seconds, at_most: float | None = None) -> Ratio:
 _reasons: dict[str, str] = {}  # the reason why a library is missing, by its name
 
 
-class _AllThreads:
-    """Replaces the choice of `fit`: all threads, whatever they cost."""
+def on_all_threads(function: Callable[[], object]) -> Callable[[], object]:
+    """On all threads, whatever they cost: the choice of `fit` takes them each time, and learns nothing of it."""
 
-    def next(self, steps: int) -> tuple[bool, int]:
-        return True, steps
-
-    def note(self, seconds: float, steps: int) -> None: ...
-
-
-def _on_all_threads(function: Callable[[], object]) -> Callable[[], object]:
     def call() -> None:
-        with mock.patch("fastbp.engine.plan.choice_for", return_value=_AllThreads()):
+        decides: dict[str, Any] = {"next": lambda _, steps: (True, steps), "note": lambda *_: None}
+        with mock.patch.multiple(ThreadChoice, **decides):
             function()
 
     return call
@@ -143,7 +138,7 @@ def epochs(task: tasks.Task) -> Functions:
     functions: Functions = {
         "fastbp": functools.partial(own["fastbp"].epochs, 1),
         mixed.ONE: mixed.on_one_thread(functools.partial(own[mixed.ONE].epochs, 1)),
-        "all threads": _on_all_threads(functools.partial(own["all threads"].epochs, 1)),
+        "all threads": on_all_threads(functools.partial(own["all threads"].epochs, 1)),
     }
     for peer in peers.available(task, (peers.Lean, peers.Torch, peers.JaxScan), data, _reasons):
         functions[peer.name] = functools.partial(peer.epochs, 1)

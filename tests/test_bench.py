@@ -40,6 +40,7 @@ from fastbp import DeepConvNet, LeNet, SimpleConvNet
 from fastbp.benchmark import comparison, machine, measure, peak, peers, tasks
 from fastbp.cli import main
 from fastbp.data import load_digits
+from fastbp.engine.thread_choice import ThreadChoice
 from fastbp.layers import Dropout
 from tests.subprocesses import run_python
 
@@ -400,6 +401,14 @@ def test_accuracies_are_told_by_epoch_and_drawn(any_machine, monkeypatch, tmp_pa
 
 
 EPOCHS = ["fastbp", "1 thread", "all threads", "NumPy"]
+
+
+def test_a_choice_takes_all_threads_where_bench_busy_asks_for_them():
+    choice, found = ThreadChoice(), []
+    choice.is_all = False
+    busy.on_all_threads(lambda: (found.append(choice.next(5)), choice.note(1.0, 5)))()
+    assert found == [(True, 5)]
+    assert choice.next(5) == (False, 5)
 
 
 @pytest.mark.parametrize(
