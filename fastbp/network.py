@@ -194,12 +194,12 @@ class Sequential:
         Layers that predict in compiled code keep nothing of it for their `backward`: `loss` and `gradient` do that.
         Some samples at a time go through all layers, so that memory does not grow with their number. For an x of
         another dtype than the parameters, or in another order than C, and for layers of your own, each layer takes all
-        samples and keeps what its `backward` needs.
+        samples and keeps what its `backward` needs. Indices for `Embedding` may be any integers in any order.
 
         Parameters
         ----------
         x : array_like
-            What the first layer takes: (N, D), (N, C, H, W), or one sample (D,).
+            What the first layer takes: (N, D), (N, C, H, W), or one sample (D,); indices (N, ...) for `Embedding`.
         train_flg : bool
             Whether `Dropout` drops, and `BatchNormalization` takes the statistics of the batch.
         """

@@ -13,7 +13,7 @@ from fastbp.engine import steps
 from fastbp.engine.table import Table
 from fastbp.engine.thread_choice import choice_for
 from fastbp.ops import state
-from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, settings_of, takes_indices
+from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, only_reshapes, settings_of, takes_indices
 from fastbp.ops.state import COEFFICIENTS, PENALTY, WEIGHT_DECAY
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.runtime.groups import groups_of
@@ -37,13 +37,8 @@ def unknown(layers: list[Any], loss: Any, optimizer: Any) -> list[str]:
     if type(optimizer) not in OPTIMIZERS or _is_altered(optimizer):
         parts.append(optimizer)
     names = {type(part).__name__ for part in parts}
-    behind = [layer for layer in layers if not _only_reshapes(layer)][1:]
+    behind = [layer for layer in layers if not only_reshapes(layer)][1:]
     return sorted(names | {f"{type(layer).__name__} after another layer" for layer in behind if takes_indices([layer])})
-
-
-def _only_reshapes(layer: Any) -> bool:
-    record = LAYERS.get(type(layer))
-    return record is not None and record.map is not None and record.map.forward is None
 
 
 def _is_altered(part: Any) -> bool:

@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 
 from fastbp import allocation
-from fastbp.checks import FLOAT32, FLOAT64, Array, DType
+from fastbp.checks import FLOAT32, FLOAT64, INTP, Array, DType
 from fastbp.engine import predict
 from fastbp.engine.table import Mapped, Row, arranged, mapped
 from fastbp.ops import prediction
-from fastbp.ops.contract import HANDS_ON, LAYERS, LayerRecord, Map, Shape, is_reference, settings_of
+from fastbp.ops.contract import (
+    HANDS_ON,
+    LAYERS,
+    LayerRecord,
+    Map,
+    Shape,
+    checked_indices,
+    is_reference,
+    layer_of_indices,
+    settings_of,
+    takes_indices,
+)
 from fastbp.ops.state import (
     D_IN,
     EPILOGUE,
@@ -67,36 +78,62 @@ class Prediction:
     def outputs(self, layers: Collection[Any], x: Any) -> Array | None:
         """The outputs for samples x, a new array; None where only the layers' own `forward` can say.
 
-        That is for an x of another dtype than the parameters or of another memory order, for layers whose records have
-        no kernel for predictions or of which something was replaced, and under `use_reference`.
+        That is for an x of floats of another dtype than the parameters or of another memory order, for layers whose
+        records have no kernel for predictions or of which something was replaced, and under `use_reference`.
+
+        Raises
+        ------
+        ValueError
+            If x is integers, the first layer takes indices, and they are out of its range.
         """
         if type(x) is not np.ndarray or is_reference():
             return None
-        shape, size, flags = x.shape, x.size, x.flags
-        if not size or not shape or not flags.c_contiguous or not flags.aligned:
+        shape, size, flags, dtype = x.shape, x.size, x.flags, x.dtype
+        if not size or not shape:
+            return None
+        if dtype is not FLOAT32 and dtype is not FLOAT64:
+            return self._outputs_of_indices(layers, x) if dtype.kind in "iu" else None
+        if not flags.c_contiguous or not flags.aligned:
             return None
         N, sample = (1, shape) if len(shape) == 1 else (shape[0], shape[1:])
-        table = self._table
-        if table is None or not table.is_for(layers, sample, x.dtype):
-            table = self._table = _tabled(list(layers), sample, x.dtype)
+        table = self._table_for(layers, sample, dtype)
         if table is None or (len(shape) == 1 and not table.takes_one):
             return None
-        out_shape = table.out if len(shape) == 1 else (N, *table.out)
-        if N * table.work < FEW:
-            out = np.empty(out_shape, table.dtype)
-            return out if table.predict_few(x, out, N) else None
-        if N < ROW_GRAIN * threads.most_parts() > ROW_GRAIN:
-            return None  # the products of layers divide columns among threads, too
-        out = allocation.empty(out_shape, table.dtype)
-        return out if table.predict(x.reshape(N, -1), out.reshape(N, -1), N) else None
+        return _predicted(table, x, N, table.out if len(shape) == 1 else (N, *table.out))
+
+    def _outputs_of_indices(self, layers: Collection[Any], x: Array) -> Array | None:
+        first = layer_of_indices(layers)
+        if first is None or (x.ndim == 1 and first is not next(iter(layers))):  # others take one axis for one sample
+            return None
+        table = self._table_for(layers, x.shape[1:], INTP)
+        if table is None:
+            return None
+        indices = checked_indices(first, x.copy())  # nobody else can change a copy after the check
+        return _predicted(table, indices.reshape(len(x), -1).view(table.dtype), len(x), (len(x), *table.out))
+
+    def _table_for(self, layers: Collection[Any], sample: Shape, dtype: DType) -> _Table | None:
+        table = self._table
+        if table is None or not table.is_for(layers, sample, dtype):
+            table = self._table = _tabled(list(layers), sample, dtype)
+        return table
+
+
+def _predicted(table: _Table, x: Array, N: int, out_shape: Shape) -> Array | None:
+    if N * table.work < FEW:
+        out = np.empty(out_shape, table.dtype)
+        return out if table.predict_few(x, out, N) else None
+    if N < ROW_GRAIN * threads.most_parts() > ROW_GRAIN:
+        return None  # the products of layers divide columns among threads, too
+    out = allocation.empty(out_shape, table.dtype)
+    return out if table.predict(x.reshape(N, -1), out.reshape(N, -1), N) else None
 
 
 class _Table:
     """The table of a stack, and what it was made of."""
 
-    def __init__(self, known: list[_Known], stack: list[Mapped], dtype: DType) -> None:
+    def __init__(self, known: list[_Known], stack: list[Mapped], given: DType, dtype: DType) -> None:
         rows, shapes = arranged(stack, _has_kernel, ROWS), [stack[0].shape, *(each.out for each in stack)]
-        self._known, self._shape, self.out, self.dtype = known, shapes[0], shapes[-1], dtype
+        self._known, self._shape, self.out, self._given, self.dtype = known, shapes[0], shapes[-1], given, dtype
         records = [(layer, LAYERS[kind]) for layer, kind, _ in known]
         self._set = [(layer, record, _traits(record, layer)) for layer, record in records if record.settings]
         # To a layer one sample (C, H) would be a batch, and a layer with statistics takes none but batches.
@@ -109,11 +146,13 @@ class _Table:
         self._rows = np.array(columns, np.intp)
         sizes = [(each[D_IN], each[M_OUT]) for each in columns]
         self._widest, self._largest = max(M for _, M in sizes), max(max(pair) for pair in sizes)
-        # W has a row for each number that a product takes. A normalization takes as many numbers as gamma has.
-        heights = [each[W_ROWS] for each in columns]
+        # W has a row for each number that a product takes. A normalization takes as many numbers as gamma has. One that
+        # takes indices has no product.
+        heights = [1 if row.kind.check_indices else each[W_ROWS] for row, each in zip(rows, columns, strict=True)]
         self._longest = max(max(D, M) if D == height else height for (D, M), height in zip(sizes, heights, strict=True))
         self._kept = max(_kept(row) for row in rows)
-        weights = (each[W_ROWS] * each[W_WIDTH] * each[OUT_H] * each[OUT_W] for each in columns)
+        wide = zip(heights, columns, strict=True)
+        weights = (height * each[W_WIDTH] * each[OUT_H] * each[OUT_W] for height, each in wide)
         self.work = sum(D for D, _ in sizes) + sum(weights)
         is_lane = any(each[LAYOUT] == LANES for each in columns)
         # 0 where no sample lies in lanes
@@ -125,7 +164,7 @@ class _Table:
 
     def is_for(self, layers: Collection[Any], shape: Shape, dtype: DType) -> bool:
         """Whether the stack is what the table was made of, but for what the arrays themselves say."""
-        if shape != self._shape or dtype is not self.dtype or len(layers) != len(self._known):
+        if shape != self._shape or dtype is not self._given or len(layers) != len(self._known):
             return False
         for layer, (known, kind, arrays) in zip(layers, self._known):  # noqa: B905 - strict takes 0.1 µs
             if layer is not known or type(layer) is not kind:
@@ -180,21 +219,25 @@ def _traits(record: LayerRecord, layer: Any) -> Any:
     return record.map.words(layer), None if record.map.predict is HANDS_ON else record.map.scale(layer)
 
 
-def _tabled(layers: list[Any], shape: Shape, dtype: DType) -> _Table | None:
-    """The table of a stack for samples of a shape; None where only its `forward` can predict."""
+def _tabled(layers: list[Any], shape: Shape, given: DType) -> _Table | None:
+    """The table of a stack for samples of a shape and a dtype; None where only its `forward` can predict."""
     known: list[_Known] = []
+    first = layer_of_indices(layers) if given is INTP else None
     for layer in layers:
         record = LAYERS.get(type(layer))
         if record is None or not _predicts(record) or "forward" in vars(layer):
             return None
-        own = [(name, getattr(layer, name)) for name in record.arrays]
-        if not all(_is_readable(array, dtype) for _, array in own):
-            return None
-        known.append((layer, type(layer), own))
-    if not any(own for _, _, own in known):
+        if takes_indices([layer]) and layer is not first:
+            return None  # it is given floats
+        known.append((layer, type(layer), [(name, getattr(layer, name)) for name in record.arrays]))
+    arrays = [array for _, _, own in known for _, array in own]
+    if not arrays or type(arrays[0]) not in _PLAIN:
+        return None
+    dtype = arrays[0].dtype if given is INTP else given
+    if not all(_is_readable(array, dtype) for array in arrays):
         return None
     try:
-        return _Table(known, [*mapped(layers, shape)], dtype)
+        return _Table(known, [*mapped(layers, shape)], given, dtype)
     except (TypeError, ValueError):
         return None  # the layer says it in its own words
 

@@ -165,8 +165,9 @@ class Map:
     gathers : bool
         Whether `forward` of the first layer takes the samples of a batch from x by `fastbp.ops.state.chosen_rows`.
     check_indices : callable or None
-        For a layer whose input is indices: check_indices(layer, x) raises where x is not such indices. `fit` does not
-        turn them into floats, and the layer, which must be the first, reads them where they are (`state.indices_of`).
+        For a layer whose input is indices: check_indices(layer, x) is x as flat `INTP`, a copy where it is another
+        dtype, and raises where x is not such indices. `fit` does not turn them into floats, and the layer, which must
+        be the first, reads them where they are (`state.indices_of`; in a prediction they are what `predict` takes).
     running : tuple of str
         Attributes that are running statistics, as many numbers as the sample has channels.
     pools : bool
@@ -191,7 +192,7 @@ class Map:
     sums_size: Callable[[Any, Shape], int] = lambda layer, shape: 0  # noqa: ARG005
     counter: str = ""
     gathers: bool = False
-    check_indices: Callable[[Any, Array], None] | None = None
+    check_indices: Callable[[Any, Array], Array] | None = None
     running: tuple[str, ...] = ()
     pools: bool = False
     pool: Callable[[Any], int] = lambda _: 0
@@ -356,12 +357,33 @@ def takes_indices(layers: Iterable[Any]) -> bool:
     return any(each is not None and each.check_indices is not None for each in maps)
 
 
-def check_indices(layers: Iterable[Any], x: Array) -> None:
-    """Raise where the samples x are not the indices that a layer takes."""
-    for given in layers:
-        found = LAYERS[type(given)].map
-        if found is not None and found.check_indices is not None:
-            found.check_indices(given, x)
+def only_reshapes(given: Any) -> bool:
+    """Whether a layer's samples are the same numbers in another shape, in training as in a prediction."""
+    record = LAYERS.get(type(given))
+    return record is not None and record.map is not None and record.map.forward is None
+
+
+def layer_of_indices(layers: Iterable[Any]) -> Any:
+    """The layer of a known class that takes the samples as indices, the first that moves anything; None: there is none.
+
+    Another one further on is given floats, and raises an error.
+    """
+    first = next((given for given in layers if not only_reshapes(given)), None)
+    return first if type(first) in LAYERS and takes_indices([first]) else None
+
+
+def checked_indices(given: Any, x: Array) -> Array:
+    """Samples x as the layer that takes them as indices has them, flat `INTP`, a copy where they are another dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where x is not such indices.
+    """
+    found = LAYERS[type(given)].map
+    if found is None or found.check_indices is None:
+        raise TypeError(f"layer: expected one that takes indices, got {type(given).__name__}; take Embedding")
+    return found.check_indices(given, x)
 
 
 def loss_of(loss: object) -> Loss | None:

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from fastbp.checks import INTP, Array, DType, as_array, empty, from_kernel, not_run, parameter, result_dtype, to_kernel
 from fastbp.checks import same_shape as check_shape
 from fastbp.ops.contract import LayerRecord, Map, Shape, layer, twin_of
+from fastbp.ops.prediction import W_AT as W_ADDRESS
+from fastbp.ops.prediction import activate_in_place, row_at
 from fastbp.ops.state import (
     CHUNK,
     D_IN,
@@ -34,7 +36,7 @@ from fastbp.ops.targets import first_bad_label
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.pointers import at, load, shift, store, view
+from fastbp.runtime.pointers import as_words, at, load, located, shift, store, view
 from fastbp.runtime.sharing import public_kernel
 
 __all__ = ["Embedding"]
@@ -183,7 +185,7 @@ def _checked(x: Array, V: int, dtype: DType, *, copy: bool) -> Array:
     return indices
 
 
-# In training by the engine, as the first layer.
+# In the engine, as the first layer.
 
 
 @kernel
@@ -193,12 +195,16 @@ def _forward(network_at, number, part, i0, i1):
     L, D = layer[D_IN], layer[W_WIDTH]
     W, out = at(network.params, layer[W_AT]), at(network.workspace, layer[Z_OUT])
     for i in range(i0, i1):
-        indices = indices_of(network_at, i)
-        for k in range(L):
-            row, copy = shift(W, load(shift(indices, k)) * D), shift(out, (i * L + k) * D)
-            for d in range(D):
-                store(shift(copy, d), load(shift(row, d)))
+        _copy_rows(W, D, indices_of(network_at, i), L, shift(out, i * L * D))
     activate(network_at, number, i0, i1)
+
+
+@kernel
+def _copy_rows(W, D, indices, count, out):
+    for k in range(count):
+        row, copy = shift(W, load(shift(indices, k)) * D), shift(out, k * D)
+        for d in range(D):
+            store(shift(copy, d), load(shift(row, d)))
 
 
 @kernel
@@ -235,15 +241,29 @@ def _gradient_of_rows(network_at, number, N, start, stop, dW):
                     store(shift(row, d), load(shift(row, d)) + load(shift(given, d)))
 
 
+@kernel
+def _predict(multiply_at, layer_at, h, out, N, scratch):
+    layer = row_at(layer_at)
+    _copy_rows(located(h, layer[W_ADDRESS]), layer[W_WIDTH], as_words(h), N * layer[D_IN], out)
+    activate_in_place(layer, out, N)
+
+
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     return (*shape, int(parameter("W", layer.W, 2).shape[1]))
 
 
-def _check_indices(layer: Any, x: Array) -> None:
+def _check_indices(layer: Any, x: Array) -> Array:
     W = parameter("W", layer.W, 2)
-    _checked(x, len(W), result_dtype(W), copy=False)
+    return _checked(x, len(W), result_dtype(W), copy=False)
 
 
-_MAP = Map(_forward, gradient=_gradient, shape=_shape, layout=lambda _: ROWS, check_indices=_check_indices)
+_MAP = Map(
+    _forward,
+    gradient=_gradient,
+    predict=_predict,
+    shape=_shape,
+    layout=lambda _: ROWS,
+    check_indices=_check_indices,
+)
 
 layer(LayerRecord(Embedding, arrays=("W",), decayed=("W",), map=_MAP))

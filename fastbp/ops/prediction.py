@@ -34,8 +34,8 @@ MEAN_AT, VAR_AT, SCALE_AT, COLUMNS = range(state.COLUMNS, state.COLUMNS + 4)
 def predict_rows(multiply_at, layer_at, h, out, N, scratch):
     """What each map does in a prediction: N samples of `out` from those of h, with the epilogue.
 
-    They lie in rows, or in lanes as one slice. `layer_at` is the address of the row of the table. `scratch` is memory
-    for a product, or for the numbers that the map keeps of N samples in training.
+    They lie in rows, or in lanes as one slice; indices are machine words. `layer_at` is the address of the row of the
+    table. `scratch` is memory for a product, or for the numbers that the map keeps of N samples in training.
     """
 
 

@@ -43,6 +43,16 @@ def pointer_to(typingctx: Any, kind: Any, address: Any) -> Any:
 
 
 @intrinsic
+def as_words(typingctx: Any, pointer: Any) -> Any:
+    """Pointer to machine words where a pointer to other numbers points to."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.intp)(pointer), codegen
+
+
+@intrinsic
 def shift(typingctx: Any, pointer: Any, offset: Any) -> Any:
     """`pointer + offset`, in elements."""
 

@@ -38,8 +38,9 @@ from fastbp.engine import plan
 from fastbp.engine.table import output_size
 from fastbp.ops.contract import (
     OPTIMIZERS,
-    check_indices,
+    checked_indices,
     is_reference,
+    layer_of_indices,
     loss_of,
     parameters_of,
     set_state,
@@ -155,8 +156,9 @@ class Run(Interruptible):
             check_writeable(network.params)
         if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
-        if not unknown and takes_indices(layers):
-            check_indices(layers, self._as_taken(self._x))
+        first = layer_of_indices(layers)
+        if not unknown and first is not None:
+            checked_indices(first, self._as_taken(self._x))
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
         outputs = self._predicted_outputs() if unknown else output_size(layers, self._sample_shape)
         labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
