@@ -157,7 +157,7 @@ def changed(place, value, dtype="int64"):
     [
         (changed((39, 2), 9), {}, ValueError, "x: expected indices from 0 to 8, as W has 9 rows, got 9; make W with"),
         (changed((20, 0), -1), {}, ValueError, "x: expected indices from 0 to 8, as W has 9 rows, got -1"),
-        (changed((20, 0), 2**64 - 8, "uint64"), {}, ValueError, "x: expected indices from 0 to 8"),
+        (changed((20, 0), 2**64 - 8, "uint64"), {}, ValueError, f"x: expected indices from 0 to 8.* got {2**64 - 8}; "),
         (samples(dtype="float64")[0], {}, TypeError, "x: expected integers, the indices of rows of W, got float64"),
         (samples(dtype="float16")[0], {}, TypeError, "x: expected integers, the indices of rows of W, got float16"),
         (samples(dtype="bool")[0], {}, TypeError, "x: expected integers, the indices of rows of W, got bool"),
@@ -252,3 +252,15 @@ def test_a_second_architecture_compiles_and_loads_nothing():
     deep = stack(flatten, embedding, Tanh(), affine, ReLU(), Affine(np.ones((3, 3)), np.zeros(3)))
     trained(deep, *samples(30, 5, dtype="uint8"))
     assert compiled_signatures() == before
+
+
+def test_another_layer_in_its_place_refuses_samples_of_one_number():
+    x, t = samples(L=1)
+    net = network(L=1)
+
+    def replace(progress):
+        net.layers["Embedding1"] = Affine(np.ones((1, 4)), np.zeros(4))
+
+    with pytest.raises(ValueError, match=r"x: expected at least one sample, \(samples, D\), got shape \(40,\)"):
+        net.fit(x[:, 0], t, epochs=2, on_epoch=replace)
+    assert len(net.history) == 1

@@ -125,6 +125,17 @@ def test_an_index_out_of_range_gets_the_error_of_the_layer(bad, samples):
         net.predict(x)
 
 
+@pytest.mark.parametrize("bad", [2**63, 2**64 - 1])
+def test_an_index_beyond_the_words_of_the_machine_is_named_as_it_was_given(bad):
+    net, x, t = network(), indices(40, 3, dtype=np.uint64), np.arange(40) % 5
+    net.predict(x)
+    x[7, 1] = bad
+    calls = [lambda: net.predict(x), lambda: net.fit(x, t), lambda: net.loss(x, t), lambda: by_layers(net, x)]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"x: expected indices from 0 to 8, as W has 9 rows, got {bad}; "):
+            call()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, bool])
 def test_samples_that_are_no_integers_get_the_error_of_the_layer(dtype):
     net = network()

@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
@@ -126,9 +126,9 @@ class Run(Interruptible):
             raise ValueError(f"on_nan: expected 'stop' or 'ignore', got {on_nan!r}; choose one of these")
         self._continues_on_nan = on_nan == "ignore"
         layers = list(network.layers.values())
-        self._takes_indices, self._least_axes = takes_indices(layers), 1 if takes_indices(layers[:1]) else 2
+        self._takes_indices = takes_indices(layers)
         dtype = INTP if self._takes_indices else _common_dtype(layers) or FLOAT64
-        self._x, self._sample_shape = _rows_of(x, dtype, self._least_axes), np.shape(x)[1:]
+        self._x, self._sample_shape = _rows_of(x, dtype, layers), np.shape(x)[1:]
         self._t = as_array("t", t)
         samples = len(self._x)
         self.batch_size = min(self.batch_size, samples)
@@ -156,6 +156,7 @@ class Run(Interruptible):
             check_writeable(network.params)
         if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
+        _check_samples((len(self._x), *self._sample_shape), layers)
         first = layer_of_indices(layers)
         if not unknown and first is not None:
             checked_indices(first, self._as_taken(self._x))
@@ -281,7 +282,7 @@ class Run(Interruptible):
             )
         x, t, sample_weight = (*given, None)[:3]
         try:
-            samples = _rows_of(x, self._dtype, self._least_axes)
+            samples = _rows_of(x, self._dtype, list(self.network.layers.values()))
             if samples.shape[1] != self._x.shape[1]:
                 raise ValueError(
                     f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
@@ -344,7 +345,8 @@ class Run(Interruptible):
         return step - first
 
     def _train(self, trained: plan.Engine, order: Array, sample_shares: Array, first: int, last: int) -> int:
-        data = self._x, self._labels, self._targets, self._scale
+        x = self._x.view(INTP) if self._takes_indices else self._x
+        data = x, self._labels, self._targets, self._scale
         results = self.losses, self.hits, self._continues_on_nan
         decay = self.network.weight_decay_lambda
         if not decay:
@@ -401,18 +403,23 @@ def _common_dtype(layers: Iterable[Any]) -> DType | None:
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
 
 
-def _rows_of(x: ArrayLike, dtype: DType, least_axes: int) -> Array:
+def _check_samples(shape: tuple[int, ...], layers: Sequence[Any]) -> None:
+    """Raise `ValueError` unless x of a shape is samples, of which only the first layer may take one number each."""
+    if len(shape) < (1 if takes_indices(layers[:1]) else 2) or shape[0] == 0:
+        raise ValueError(f"x: expected at least one sample, (samples, D), got shape {shape}; give rows of features")
+
+
+def _rows_of(x: ArrayLike, dtype: DType, layers: Sequence[Any]) -> Array:
     """x as rows (samples, D) of float32, float64 or uint8, which the engine reads; other dtypes become `dtype`.
 
-    Where that is `INTP`, rows of integers are a copy, which nobody else can change; others are left for the layer.
+    Where that is `INTP`, rows of integers are a copy, which nobody else can change, in words with a sign or without, as
+    errors say what was given; others are left for the layer.
     """
     array = as_array("x", x)
-    if array.ndim < least_axes or len(array) == 0:
-        raise ValueError(
-            f"x: expected at least one sample, (samples, D), got shape {array.shape}; give rows of features"
-        )
+    _check_samples(array.shape, layers)
     if dtype is INTP:
-        return (array.astype(INTP, order="C") if array.dtype.kind in "iu" else array).reshape(len(array), -1)
+        words = {"i": INTP, "u": np.dtype(np.uintp)}.get(array.dtype.kind)
+        return (array if words is None else array.astype(words, order="C")).reshape(len(array), -1)
     if array.dtype not in (FLOAT32, FLOAT64, np.uint8):
         array = array.astype(dtype)
     return np.asarray(to_kernel(array, array.dtype)).reshape(len(array), -1)
