@@ -19,8 +19,8 @@ from fastbp.checks import (
 from fastbp.engine.prediction import Prediction
 from fastbp.gradcheck import numerical_gradient
 from fastbp.initialization import NewLayers
-from fastbp.layers import Dropout, Layer, LossLayer, ReLU, SoftmaxWithLoss
-from fastbp.ops.contract import LAYERS, set_state, state_names, state_of
+from fastbp.layers import Layer, LossLayer, ReLU, SoftmaxWithLoss
+from fastbp.ops.contract import LAYERS, drawing, set_state, state_names, state_of
 from fastbp.optimizers import Optimizer
 from fastbp.training.accuracy import accuracy as network_accuracy
 from fastbp.training.fit import fit as train_network
@@ -297,11 +297,12 @@ class Sequential:
             New arrays, by the names of `params`.
         """
         before = state_of(self.layers.values())
-        steps = {layer: max(layer.step, 1) for layer in self.layers.values() if isinstance(layer, Dropout)}
+        drawn = [(layer, name) for layer, record in drawing(self.layers.values()) for name in record.counters]
+        counts = [max(getattr(layer, name), 1) - 1 for layer, name in drawn]
 
         def loss(_: Array) -> float:
-            for layer, step in steps.items():
-                layer.step = step - 1
+            for (layer, name), count in zip(drawn, counts, strict=True):
+                setattr(layer, name, count)
             return self.loss(x, t, train_flg=True)
 
         try:

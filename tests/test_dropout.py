@@ -5,6 +5,7 @@ import pytest
 
 from fastbp import Sequential, gradient_check, use_reference
 from fastbp.layers import Affine, Dropout, Identity, SoftmaxWithLoss, Tanh
+from fastbp.ops.contract import LAYERS, LayerRecord
 from fastbp.ops.dropout import is_kept, ratio_threshold
 from tests.compare import assert_same
 
@@ -133,3 +134,63 @@ def test_backpropagation_through_dropout_tanh_and_identity_is_right(rng):
     gradient_check(
         Sequential(layers, SoftmaxWithLoss()), rng.standard_normal((4, 6)), [0, 2, 1, 1], raise_on_failure=True
     )
+
+
+class Scaled:
+    """x times a number that is drawn for each step."""
+
+    def __init__(self, spread, seed):
+        self.spread, self.seed, self.drawn = spread, seed, 0
+
+    def forward(self, x, train_flg=True):
+        self.factor = 1.0
+        if train_flg:
+            self.factor = 1 + self.spread * np.random.default_rng([self.seed, self.drawn]).random()
+            self.drawn += 1
+        return x * self.factor
+
+    def backward(self, dout):
+        return dout * self.factor
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Makes a network with a layer that draws and is no `Dropout`: what it is is said by its record alone."""
+    record = LayerRecord(Scaled, settings=("spread", "seed"), counters=("drawn",), state=("drawn",))
+    monkeypatch.setitem(LAYERS, Scaled, record)
+
+    def make(seed=1):
+        rng = np.random.default_rng(0)
+        affine, last = (Affine(rng.standard_normal(shape), np.zeros(shape[1])) for shape in [(4, 5), (5, 3)])
+        return Sequential([affine, Scaled(2.0, seed), last], SoftmaxWithLoss())
+
+    return make
+
+
+def data():
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((20, 4)), rng.integers(0, 3, 20)
+
+
+def test_a_numerical_gradient_draws_what_was_drawn_last(scaled):
+    net, (x, t) = scaled(), data()
+    net.loss(x, t, train_flg=True)
+    assert gradient_check(net, x[:3], t[:3], tolerance=1e-7).passed
+    assert net.layers["Scaled1"].drawn == 2
+
+
+@pytest.mark.filterwarnings("ignore:fit. this network is trained layer by layer")
+def test_a_checkpoint_has_the_seed_the_counter_and_what_a_callback_set(scaled, tmp_path):
+    (x, t), path = data(), tmp_path / "checkpoint"
+
+    def change(progress):
+        progress.network.layers["Scaled1"].spread = 0.5
+
+    whole, part, again = scaled(), scaled(), scaled(seed=7)
+    whole.fit(x, t, epochs=4, batch_size=5, seed=0, on_epoch=change)
+    part.fit(x, t, epochs=2, batch_size=5, seed=0, on_epoch=change, checkpoint=path)
+    again.fit(x, t, epochs=4, batch_size=5, seed=0, resume=path)
+    layer = again.layers["Scaled1"]
+    assert (layer.spread, layer.seed, layer.drawn) == (0.5, 1, 16)
+    for key, value in whole.params.items():
+        np.testing.assert_array_equal(again.params[key], value)

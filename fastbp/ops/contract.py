@@ -322,11 +322,17 @@ def layer(record: LayerRecord) -> LayerRecord:
     return record
 
 
-def state_names(kind: Any) -> tuple[str, ...]:
-    """The attributes that training changes in layers of a class, or in those of the one that it is derived from."""
+def record_of(kind: Any) -> LayerRecord | None:
+    """The record of a class, or of the one that it is derived from; None for one of somebody else's."""
     if kind in LAYERS:
-        return LAYERS[kind].state
-    return next((LAYERS[base].state for base in kind.__mro__ if base in LAYERS), ())
+        return LAYERS[kind]
+    return next((LAYERS[base] for base in kind.__mro__ if base in LAYERS), None)
+
+
+def state_names(kind: Any) -> tuple[str, ...]:
+    """The attributes that training changes in layers of a class."""
+    record = record_of(kind)
+    return () if record is None else record.state
 
 
 def state_of(layers: Iterable[Any]) -> dict[tuple[int, str], Any]:
@@ -343,17 +349,24 @@ def set_state(layers: Iterable[Any], state: Mapping[tuple[int, str], Any]) -> No
         setattr(all_layers[number], name, value)
 
 
+def drawing(layers: Iterable[Any]) -> list[tuple[Any, LayerRecord]]:
+    """The layers that draw random numbers in training, a function of `seed` and of a counter, with their records."""
+    records = ((given, record_of(type(given))) for given in layers)
+    return [(given, record) for given, record in records if record is not None and "seed" in record.settings]
+
+
 def parameters_of(layers: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Name and value of each parameter of layers whose classes are known, or derived from known ones."""
     for given in layers:
-        record = next((LAYERS[kind] for kind in type(given).__mro__ if kind in LAYERS), None)
+        record = record_of(type(given))
         for name in record.arrays if record is not None else ():
             yield name, getattr(given, name)
 
 
 def takes_indices(layers: Iterable[Any]) -> bool:
     """Whether one of the layers takes indices, or its class is derived from such a one."""
-    maps = (LAYERS[kind].map for given in layers for kind in type(given).__mro__ if kind in LAYERS)
+    records = (record_of(type(given)) for given in layers)
+    maps = (None if record is None else record.map for record in records)
     return any(each is not None and each.check_indices is not None for each in maps)
 
 
@@ -388,8 +401,8 @@ def checked_indices(given: Any, x: Array) -> Array:
 
 def loss_of(loss: object) -> Loss | None:
     """The record of a loss, or of the class that its class is derived from; None for one of somebody else's."""
-    records = (LAYERS[kind].loss for kind in type(loss).__mro__ if kind in LAYERS)
-    return next(records, None)
+    record = record_of(type(loss))
+    return None if record is None else record.loss
 
 
 def settings_of(record: LayerRecord, layer: Any) -> tuple[float, ...]:

@@ -17,8 +17,7 @@ from fastbp import files
 from fastbp.checks import Array, whole_number
 from fastbp.contents import optimizer_state, set_optimizer_state
 from fastbp.files import FilePath
-from fastbp.layers import Dropout
-from fastbp.ops.contract import set_state, state_of
+from fastbp.ops.contract import LayerRecord, drawing, set_state, state_of
 from fastbp.training.best import Best
 from fastbp.training.history import History
 from fastbp.training.run import Run, check_writeable
@@ -63,7 +62,7 @@ class Checkpoints:
             raise ValueError(f"{os.fspath(path)}: expected a checkpoint of fit, got another file; pass what fit wrote")
         content = meta["checkpoint"]
         if "given" not in content:  # files of earlier versions lack these three
-            seeds = [layer.seed for layer in self._dropouts()]
+            seeds = [layer.seed for layer, _ in self._drawing()]
             content |= {"given": self._given, "settings": self._given, "seeds": seeds}
         self._check(os.fspath(path), content)
         return arrays, content
@@ -77,8 +76,10 @@ class Checkpoints:
         set_optimizer_state(run.optimizer, arrays, content["iter"])
         run.generator.bit_generator.state = content["generator"]
         set_state(self._network.layers.values(), _read_state(arrays, "state"))
-        for layer, step, seed in zip(self._dropouts(), content["dropout"], content["seeds"], strict=True):
-            layer.step, layer.seed = step, seed
+        for (layer, record), count, seed in zip(self._drawing(), content["dropout"], content["seeds"], strict=True):
+            layer.seed = seed
+            for name in record.counters:
+                setattr(layer, name, count)
         best.params = {key[5:]: value for key, value in arrays.items() if key.startswith("best ")}
         best.statistics = _read_state(arrays, "best-state")
         best.value, best.since = content["best"], content["waited"]
@@ -86,7 +87,7 @@ class Checkpoints:
         run.losses[: run.step], run.hits[: run.step] = arrays["losses"], arrays["hits"]
         for name, value in self._changed(content).items():
             kind, _, number = name.partition(" ")
-            setattr(self._dropouts()[int(number) - 1] if number else run.optimizer, kind, value)
+            setattr(self._drawing()[int(number) - 1][0] if number else run.optimizer, kind, value)
         history = History.from_dict(content["history"])
         history.extend_steps(arrays["steps"])
         return history
@@ -116,8 +117,8 @@ class Checkpoints:
             "seconds": run.seconds,
             "iter": run.optimizer.iter,
             "generator": run.before,
-            "dropout": [layer.step for layer in self._dropouts()],
-            "seeds": [layer.seed for layer in self._dropouts()],
+            "dropout": [getattr(layer, name) for layer, record in self._drawing() for name in record.counters],
+            "seeds": [layer.seed for layer, _ in self._drawing()],
             "given": self._given,
             "settings": self._settings(),
             "history": network.history.to_dict() | {"steps": []},  # as an array beside it: there may be millions
@@ -160,10 +161,11 @@ class Checkpoints:
         }
 
     def _settings(self) -> dict[str, Any]:
-        """What a callback may set: the ratios of dropout, and the optimizer's settings, None for a function."""
+        """What a callback may set: ratios of layers that draw, and the optimizer's settings, None for a function."""
         optimizer = self._run.optimizer
         settings = {name: getattr(optimizer, name) for name in optimizer.setting_names()}
-        settings |= {f"dropout_ratio {number}": layer.dropout_ratio for number, layer in enumerate(self._dropouts(), 1)}
+        for number, (layer, record) in enumerate(self._drawing(), 1):
+            settings |= {f"{name} {number}": getattr(layer, name) for name in record.settings if name != "seed"}
         return {name: None if callable(value) else value for name, value in settings.items()}
 
     def _changed(self, content: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +177,8 @@ class Checkpoints:
             if _is_equal(value, then[name]) and not _is_equal(value, later[name])
         }
 
-    def _dropouts(self) -> list[Dropout]:
-        return [layer for layer in self._network.layers.values() if isinstance(layer, Dropout)]
+    def _drawing(self) -> list[tuple[Any, LayerRecord]]:
+        return drawing(self._network.layers.values())
 
 
 def _written_state(state: Mapping[tuple[int, str], Any], kind: str) -> dict[str, Array]:
