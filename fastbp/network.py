@@ -17,6 +17,7 @@ from fastbp.checks import (
     whole_number,
 )
 from fastbp.engine.prediction import Prediction
+from fastbp.engine.shapes import check_sample_shape
 from fastbp.gradcheck import numerical_gradient
 from fastbp.initialization import NewLayers
 from fastbp.layers import Layer, LossLayer, ReLU, SoftmaxWithLoss
@@ -214,9 +215,13 @@ class Sequential:
     def _forward(self, x: ArrayLike, train_flg: bool) -> Array:
         """The same layer by layer: each keeps what its `backward` needs."""
         out: Any = x
-        for layer in self.layers.values():
-            forward: Callable[..., Any] = layer.forward
-            out = forward(out, train_flg) if state_names(type(layer)) else forward(out)
+        try:
+            for layer in self.layers.values():
+                forward: Callable[..., Any] = layer.forward
+                out = forward(out, train_flg) if state_names(type(layer)) else forward(out)
+        except ValueError:
+            check_sample_shape([*self.layers.values()], getattr(x, "shape", ())[1:])
+            raise
         return out  # type: ignore[no-any-return]
 
     def loss(

@@ -163,7 +163,7 @@ def changed(place, value, dtype="int64"):
         (samples(dtype="bool")[0], {}, TypeError, "x: expected integers, the indices of rows of W, got bool"),
         (samples()[0], {"scale": 0.5}, TypeError, "x: expected integers, the indices of rows of W, got float64"),
         (samples(dtype="uint8")[0], {"scale": 2}, TypeError, "x: expected integers, the indices of rows of W"),
-        (samples(L=4)[0], {}, ValueError, r"layers: expected outputs of 12 numbers, as the rows of W \(12, 3\)"),
+        (samples(L=4)[0], {}, ValueError, r"x: expected sequences \(N, 3\), for whose size .* got \(N, 4\)"),
         (samples()[0][0, 0], {}, ValueError, r"x: expected at least one sample, \(samples, D\), got shape \(\)"),
         (samples()[0][:0, 0], {}, ValueError, r"x: expected at least one sample, \(samples, D\), got shape \(0,\)"),
         (

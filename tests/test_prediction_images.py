@@ -242,7 +242,7 @@ def test_any_other_x_goes_through_the_layers(given):
     assert_bitwise(net.predict(given), by_layers(net, given))
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 8), (128,), (40, 128), (40, 3, 8, 8), (40, 2, 8, 12), (40, 2, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 8, 8), (128,), (40, 128), (40, 3, 8, 8)])
 def test_images_that_do_not_fit_get_the_error_of_the_layer(shape):
     net = network()
     net.predict(images(40))

@@ -61,22 +61,6 @@ def mapped(layers: Iterable[Any], shape: Shape) -> Iterator[Mapped]:
             whose = "layers: expected outputs"
 
 
-def output_size(layers: Iterable[Any], shape: Shape) -> int:
-    """The number of outputs of known layers for samples of a shape.
-
-    Raises
-    ------
-    ValueError
-        If a layer does not fit what comes to it, or the outputs are no rows, which all losses take.
-    """
-    for each in mapped(layers, shape):
-        shape = each.out
-    if len(shape) != 1:
-        given = ", ".join(("N", *map(str, shape)))
-        raise ValueError(f"layers: expected outputs (N, C) for the loss, got ({given}); let them end with Flatten()")
-    return shape[0]
-
-
 class Row(NamedTuple):
     """A row of a table: what it does to samples of a shape that lie in a layout, and the layers that it stands for."""
 

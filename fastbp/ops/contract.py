@@ -128,6 +128,11 @@ Shape = tuple[int, ...]
 """Of one sample: (D,) or (C, H, W)."""
 
 
+def batch_of(shape: Shape) -> str:
+    """A batch of samples of a shape, in a message: (N, 1, 28, 28)."""
+    return f"(N, {', '.join(map(str, shape))})" if shape else "(N,)"
+
+
 @dataclass(frozen=True)
 class Map:
     """What a layer does to a batch in training, as kernels that the engine calls by their addresses.

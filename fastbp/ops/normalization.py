@@ -39,7 +39,7 @@ from fastbp.ops.batch_statistics import (
     normalize_channels,
     normalize_features,
 )
-from fastbp.ops.contract import LayerRecord, Map, Shape, layer
+from fastbp.ops.contract import LayerRecord, Map, Shape, batch_of, layer
 from fastbp.ops.images import in_kernel_dtype, in_lanes
 from fastbp.ops.prediction import MEAN_AT, VAR_AT, activate_in_place, row_at
 from fastbp.ops.state import (
@@ -434,10 +434,9 @@ def _predict(multiply_at, layer_at, h, out, N, scratch):
 def _shape(layer: Any, shape: Shape, whose: str) -> Shape:
     gamma, _, _, _ = layer._parameters()
     if len(shape) not in (1, 3) or shape[0] != len(gamma):
-        given = ", ".join(("N", *map(str, shape)))
         raise ValueError(
             f"{whose} (N, {len(gamma)}) or images (N, {len(gamma)}, H, W), as gamma has {len(gamma)} numbers, "
-            f"got ({given}); reshape them, or make gamma and beta for them"
+            f"got {batch_of(shape)}; reshape them, or make gamma and beta for them"
         )
     return shape
 

@@ -35,7 +35,7 @@ from fastbp.checks import (
     whole_number,
 )
 from fastbp.engine import plan
-from fastbp.engine.table import output_size
+from fastbp.engine.shapes import output_size
 from fastbp.ops.contract import (
     OPTIMIZERS,
     checked_indices,
