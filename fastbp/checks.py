@@ -35,9 +35,11 @@ def as_array(name: str, value: object) -> Array:
         return value
     array = value if type(value) is np.ndarray else _converted(name, value)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        is_one_object = array.dtype.kind == "O" and array.ndim == 0
         raise TypeError(
             f"{name}: expected real numbers (float16, float32, float64, integers or booleans), "
-            f"got {_described(value, array)}; convert with np.asarray({name}, dtype=np.float64)"
+            f"got {_described(value, array)}; "
+            + ("pass an array of them" if is_one_object else f"convert with np.asarray({name}, dtype=np.float64)")
         )
     return array
 

@@ -164,8 +164,8 @@ def changed(place, value, dtype="int64"):
         (samples()[0], {"scale": 0.5}, TypeError, "x: expected integers, the indices of rows of W, got float64"),
         (samples(dtype="uint8")[0], {"scale": 2}, TypeError, "x: expected integers, the indices of rows of W"),
         (samples(L=4)[0], {}, ValueError, r"x: expected sequences \(N, 3\), for whose size .* got \(N, 4\)"),
-        (samples()[0][0, 0], {}, ValueError, r"x: expected at least one sample, \(samples, D\), got shape \(\)"),
-        (samples()[0][:0, 0], {}, ValueError, r"x: expected at least one sample, \(samples, D\), got shape \(0,\)"),
+        (samples()[0][0, 0], {}, ValueError, r"x: expected at least one sample, \(samples, ...\), got shape \(\)"),
+        (samples()[0][:0, 0], {}, ValueError, r"x: expected at least one sample, \(samples, ...\), got shape \(0,\)"),
         (
             samples()[0],
             {"validation_data": (samples()[0][:, 0], samples()[1])},
@@ -261,6 +261,6 @@ def test_another_layer_in_its_place_refuses_samples_of_one_number():
     def replace(progress):
         net.layers["Embedding1"] = Affine(np.ones((1, 4)), np.zeros(4))
 
-    with pytest.raises(ValueError, match=r"x: expected at least one sample, \(samples, D\), got shape \(40,\)"):
+    with pytest.raises(ValueError, match=r"x: expected at least one sample, \(samples, ...\), got shape \(40,\)"):
         net.fit(x[:, 0], t, epochs=2, on_epoch=replace)
     assert len(net.history) == 1

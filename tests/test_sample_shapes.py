@@ -103,3 +103,57 @@ def test_layers_of_ones_own_are_not_tried():
     net = Sequential([Halves(), Affine(np.ones((9, 2)), np.zeros(2))], SoftmaxWithLoss())
     with pytest.raises(ValueError, match=r"x: expected one sample \(9,\) or a batch"):
         net.predict(images(1, 4, 4))
+
+
+def test_images_of_other_channels_are_told_how_many_are_expected():
+    said = errors(colours(), images(2, 12, 12))
+    assert all("3 channels, as the filters" in each for each in said)
+    assert all(each.endswith("give images with as many, or make the filters for them") for each in said)
+    said = errors(colours(), images(12, 12, 3))
+    assert all("3 channels, as the filters" in each for each in said)
+    assert all(
+        each.endswith("put the channels before height and width, as x.transpose(0, 3, 1, 2) does") for each in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (
+            images(1, 14, 56),
+            r"x: expected images \(N, 1, 28, 28\), for whose size the layers are made, got \(N, 1, 14, 56\)",
+        ),
+        (images(784), r"x: expected samples that are images \(N, 1, H, W\), got \(N, 784\)"),
+        (images(28, 28), r"x: expected samples that are images \(N, 1, H, W\), got \(N, 28, 28\)"),
+        (images(1, 28, 20), r"x: expected 784 numbers for each sample, .* got 560; give \(N, 1, 28, 28\)"),
+        (images(1, 28, 28, samples=0), "x: expected at least one sample, .*; give one or more"),
+    ],
+)
+def test_images_to_validate_are_checked_before_the_first_step(x, says):
+    net = LeNet(dtype=np.float32, seed=0)
+    before = net.params["W1"].copy()
+    with pytest.raises(ValueError, match=f"^validation_data: {says}"):
+        net.fit(images(1, 28, 28), np.arange(6), seed=0, validation_data=(x, labels(x)))
+    np.testing.assert_array_equal(net.params["W1"], before)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "says"),
+    [
+        (np.zeros((6, 3)), TypeError, "x: expected integers, the indices of rows of W, got float64"),
+        (np.full((6, 3), 9), ValueError, "x: expected indices from 0 to 8, as W has 9 rows, got 9"),
+    ],
+)
+def test_indices_to_validate_are_checked_before_the_first_step(x, error, says):
+    net = sequences()
+    with pytest.raises(error, match=f"^validation_data: {says}"):
+        net.fit(np.zeros((6, 3), int), np.arange(6), seed=0, validation_data=(x, np.arange(6)))
+    np.testing.assert_array_equal(net.params["W1"], np.ones((9, 4)))
+
+
+@pytest.mark.parametrize("x", [None, {"x": 1}, {1, 2}])
+def test_what_is_no_array_at_all_is_asked_for_as_one(x):
+    with pytest.raises(
+        TypeError, match=rf"x: expected real numbers .*, got {type(x).__name__}.*; pass an array of them"
+    ):
+        sequences().predict(x)

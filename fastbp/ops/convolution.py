@@ -20,6 +20,7 @@ from fastbp.ops.images import (
     images,
     images_of_shape,
     in_kernel_dtype,
+    other_channels,
     output_size,
     steps,
     window_pixels,
@@ -296,7 +297,7 @@ class Convolution:
         if x.shape[1] != W.shape[1]:
             raise ValueError(
                 f"x: expected {W.shape[1]} channels, as the filters W {W.shape} have, got shape {x.shape}; "
-                "give images with as many, or make W for them"
+                + other_channels(x.shape, W.shape[1])
             )
         height, width = (output_size(x.shape[k], W.shape[k], stride, pad, "filters") for k in (2, 3))
         shape = len(x), len(W), height, width

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastbp.checks import FLOAT16, FLOAT32, Array, DType, empty, whole_number
-from fastbp.ops.contract import Shape, is_reference
+from fastbp.ops.contract import Shape, batch_of, is_reference
 from fastbp.runtime.lanes.panel import images_to_lanes
 
 
@@ -23,13 +23,24 @@ def images(name: str, x: Array) -> Array:
 
 def images_of_shape(shape: Shape, whose: str, channels: int | None = None) -> Shape:
     """The shape of a sample, if it is an image (C, H, W) of so many channels."""
-    if len(shape) != 3 or channels not in (None, shape[0]):
-        given = ", ".join(("N", *map(str, shape)))
+    if len(shape) != 3:
         raise ValueError(
-            f"{whose} that are images (N, {'C' if channels is None else channels}, H, W), got ({given}); "
+            f"{whose} that are images (N, {'C' if channels is None else channels}, H, W), got {batch_of(shape)}; "
             "reshape them, as Reshape((C, H, W)) does in a network"
         )
+    if channels not in (None, shape[0]):
+        raise ValueError(
+            f"{whose} of {channels} channels, as the filters have, got {batch_of(shape)}; "
+            + other_channels(shape, channels)
+        )
     return shape
+
+
+def other_channels(shape: Shape, channels: int | None) -> str:
+    """The remedy for images of a shape that have other channels than the filters."""
+    if shape[-1] == channels:
+        return "put the channels before height and width, as x.transpose(0, 3, 1, 2) does"
+    return "give images with as many, or make the filters for them"
 
 
 def steps(name: str, value: object, least: int) -> int:

@@ -38,6 +38,7 @@ from fastbp.engine import plan
 from fastbp.engine.shapes import output_size
 from fastbp.ops.contract import (
     OPTIMIZERS,
+    batch_of,
     checked_indices,
     is_reference,
     layer_of_indices,
@@ -157,11 +158,9 @@ class Run(Interruptible):
         if _share_memory(network.params.values()):
             unknown.append("parameters that share memory")
         _check_samples((len(self._x), *self._sample_shape), layers)
-        first = layer_of_indices(layers)
-        if not unknown and first is not None:
-            checked_indices(first, self._as_taken(self._x))
+        self._is_known = not unknown
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
-        outputs = self._predicted_outputs() if unknown else output_size(layers, self._sample_shape)
+        outputs = self._predicted_outputs() if unknown else self._checked_outputs(self._x, self._sample_shape)
         labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
         if not len(labels):
             self._t = _in_shape(self._t, targets)
@@ -193,6 +192,14 @@ class Run(Interruptible):
             [(value.shape, value.dtype, value.flags.writeable) for value in params],
             _share_memory(params),
         ]
+
+    def _checked_outputs(self, x: Array, shape: tuple[int, ...]) -> int:
+        """The number of outputs of known layers for x, samples of a shape, checked."""
+        layers = list(self.network.layers.values())
+        first = layer_of_indices(layers)
+        if first is not None:
+            checked_indices(first, self._as_taken(x))
+        return output_size(layers, shape)
 
     def _predicted_outputs(self) -> int:
         predicted = as_array("predict(x)", self.network.predict(self._samples(slice(1))))
@@ -286,8 +293,10 @@ class Run(Interruptible):
             if samples.shape[1] != self._x.shape[1]:
                 raise ValueError(
                     f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
-                    f"{samples.shape[1]}; give as many"
+                    f"{samples.shape[1]}; give {batch_of(self._sample_shape)}"
                 )
+            if self._is_known:
+                self._checked_outputs(as_array("x", x), np.shape(x)[1:])
             shape = len(samples), self._outputs
             t = as_array("t", t)
             _, targets = _labels_and_targets(t, shape, self._dtype, self.network.last_layer)
@@ -406,7 +415,8 @@ def _common_dtype(layers: Iterable[Any]) -> DType | None:
 def _check_samples(shape: tuple[int, ...], layers: Sequence[Any]) -> None:
     """Raise `ValueError` unless x of a shape is samples, of which only the first layer may take one number each."""
     if len(shape) < (1 if takes_indices(layers[:1]) else 2) or shape[0] == 0:
-        raise ValueError(f"x: expected at least one sample, (samples, D), got shape {shape}; give rows of features")
+        remedy = "give one or more" if shape[:1] == (0,) else "give rows of features, of a single one x.reshape(-1, 1)"
+        raise ValueError(f"x: expected at least one sample, (samples, ...), got shape {shape}; {remedy}")
 
 
 def _rows_of(x: ArrayLike, dtype: DType, layers: Sequence[Any]) -> Array:
