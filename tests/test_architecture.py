@@ -31,7 +31,8 @@ PRIVATE = re.compile(r"_\w*(?<!_)")
 FOREIGN = {
     "runtime/cache.py": {"_rebuild", "_reduce"},
     "runtime/jit.py": {"_cache"},
-    "runtime/pointers.py": {"_getvalue"},
+    "runtime/linking.py": {"_final_module", "_shared_module"},
+    "runtime/pointers.py": {"_engine", "_getvalue"},
     "runtime/pool.py": {"__ulock_wait", "__ulock_wake"},
     "training/interrupts.py": {"_getframe"},
 }

@@ -13,6 +13,7 @@ from fastbp import Sequential
 from fastbp.layers import Affine, Dropout, Identity, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
 from fastbp.optimizers import Adam
 from fastbp.runtime import cache as kernel_cache
+from fastbp.runtime.groups import groups_of
 from tests.subprocesses import ROOT, run_python
 
 SIGMOID = """
@@ -65,8 +66,34 @@ def test_a_second_process_loads_what_the_first_compiled(package, tmp_path):
     assert first.startswith(str(cache))
 
 
-def test_a_run_that_compiles_gives_the_same_bits_as_one_that_loads(tmp_path):
-    assert run_python(FIT, FASTBP_CACHE=tmp_path) == run_python(FIT, FASTBP_CACHE=tmp_path)
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("fitted")
+    return cache, run_python(FIT, FASTBP_CACHE=cache)
+
+
+def test_a_run_that_compiles_gives_the_same_bits_as_one_that_loads(fitted):
+    cache, printed = fitted
+    assert run_python(FIT, FASTBP_CACHE=cache) == printed
+
+
+def test_a_kernel_for_kernels_says_that_python_cannot_call_it():
+    with pytest.raises(TypeError, match="make it with entry_kernel"):
+        groups_of(3)
+
+
+@pytest.mark.parametrize("removed", ["*multiply.multiply-*", "*_multiply_column_tail-*", "*softmax_of_rows-*"])
+def test_what_a_kernel_needs_is_compiled_again_where_its_file_is_gone(fitted, tmp_path, removed):
+    cache = shutil.copytree(fitted[0], tmp_path / "cache")
+    (path,) = cache.rglob(removed)
+    path.unlink()
+    assert run_python(FIT, FASTBP_CACHE=cache) == fitted[1]
+    assert path.exists()
+    mended = entries(cache)
+    assert run_python(COMPILATIONS + FIT + "print('compiled', len(compiled))", FASTBP_CACHE=cache).endswith(
+        "\ncompiled 0"
+    )
+    assert entries(cache) == mended
 
 
 def test_an_edit_in_another_kernel_file_is_seen(package, tmp_path):
@@ -321,6 +348,7 @@ def test_a_ctrl_c_while_a_kernel_is_handed_over_is_a_ctrl_c(package, tmp_path):
     code = """
 from fastbp.functions import sigmoid
 from fastbp.runtime import cache as kernel_cache
+from fastbp.runtime.groups import groups_of
 def interrupted(parts): raise RuntimeError("no compiled object yet")
 kernel_cache.dumps = interrupted
 try: sigmoid([0.0])

@@ -6,46 +6,46 @@ import numpy as np
 import pytest
 
 from fastbp.runtime import elementary
-from fastbp.runtime.jit import kernel
+from fastbp.runtime.jit import entry_kernel
 
 
-@kernel
+@entry_kernel
 def exp(x, out):
     for i in range(x.size):
         out[i] = elementary.exp(x[i])
 
 
-@kernel
+@entry_kernel
 def log(x, out):
     for i in range(x.size):
         out[i] = elementary.log(x[i])
 
 
-@kernel
+@entry_kernel
 def tanh(x, out):
     for i in range(x.size):
         out[i] = elementary.tanh(x[i])
 
 
-@kernel
+@entry_kernel
 def logistic(x, out):
     for i in range(x.size):
         out[i] = elementary.logistic(x[i])
 
 
-@kernel
+@entry_kernel
 def log1p(x, out):
     for i in range(x.size):
         out[i] = elementary.log1p(x[i])
 
 
-@kernel
+@entry_kernel
 def expm1(x, out):
     for i in range(x.size):
         out[i] = elementary.expm1(x[i])
 
 
-@kernel
+@entry_kernel
 def erf(x, out):
     for i in range(x.size):
         out[i] = elementary.erf(x[i])

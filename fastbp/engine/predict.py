@@ -17,7 +17,7 @@ from fastbp.ops import state
 from fastbp.ops.prediction import COLUMNS, KERNEL, predict_rows
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.headers import NOTED, data_of, is_as_noted
-from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.pointers import address_of, aligned, at, call_at, located, pointer_to
 from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of, release_gil, take_gil
 from fastbp.runtime.vectors import REGISTER_BYTES, sum_of_nothing
@@ -48,7 +48,7 @@ def samples_of_a_slice(size: int, itemsize: int) -> int:
     return max(1, SLICE // (size * itemsize) // lanes) * lanes
 
 
-@kernel
+@entry_kernel
 def predict(team, multiply_at, output_at, table, x, out, rows, work, hidden, scratch, looks):
     """out, (N, C) = the outputs for x, (N, D); returns whether x is finite throughout, or True where nobody `looks`.
 
@@ -97,7 +97,7 @@ def _predict_block(multiply_at, table, h, out, N, first, second, scratch):
         h = target
 
 
-@kernel
+@entry_kernel
 def predict_few(multiply_at, noted_at, arrays, table_at, layers, x, out, N, half, memory):
     """The same for a few samples, on one thread and with the GIL, in memory that is there already.
 
@@ -114,7 +114,7 @@ def predict_few(multiply_at, noted_at, arrays, table_at, layers, x, out, N, half
     return True
 
 
-@kernel
+@entry_kernel
 def are_as_noted(arrays):
     """Whether all arrays are as `headers.noted`."""
     as_noted = True

@@ -41,7 +41,7 @@ from fastbp.ops.softmax import MOST_CLASSES, TURNED, is_few, softmax_of_rows
 from fastbp.ops.state import DELTA, H_OUT, M_OUT, end_of, targets_of
 from fastbp.ops.targets import class_targets, kept_target, target
 from fastbp.runtime.elementary import log
-from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.pointers import at, load, local_memory, shift, store, view
 from fastbp.runtime.sharing import WORTH_SHARING, public_kernel, shared_kernel
 from fastbp.runtime.vectors import cross_entropy_of
@@ -186,7 +186,7 @@ class CrossEntropyError:
 layer(LayerRecord(CrossEntropyError))
 
 
-@kernel
+@entry_kernel
 def cross_entropy_of_logits(x, t, y, losses, tops, totals):
     """y = softmax(x), with the loss of each row, its largest x and the logarithm of its sum of exp(x - top)."""
     noinline()

@@ -31,7 +31,7 @@ from fastbp.ops.contract import LayerRecord, Loss, Twins, layer, twin_of
 from fastbp.ops.state import end_of, targets_of
 from fastbp.ops.targets import binary_target, probability_targets
 from fastbp.runtime.elementary import exp, log, log1p, logistic, one
-from fastbp.runtime.jit import inlined_kernel, kernel, noinline
+from fastbp.runtime.jit import entry_kernel, inlined_kernel, kernel, noinline
 from fastbp.runtime.pointers import at, load, shift, store, view
 from fastbp.runtime.sharing import public_kernel, shared_kernel
 from fastbp.runtime.vectors import sum_in_double
@@ -214,7 +214,7 @@ def _sigmoid_cross_entropy_forward(x, t, y):
     return mean_of(losses)
 
 
-@kernel
+@entry_kernel
 def _sigmoid_cross_entropy_of_rows(x, t, y, losses):
     """y = sigmoid(x), with the loss of each row.
 

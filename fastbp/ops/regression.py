@@ -22,7 +22,7 @@ from fastbp.ops.losses import (
 from fastbp.ops.state import end_of, targets_of
 from fastbp.ops.targets import count_targets, counts, number_targets
 from fastbp.runtime.elementary import exp, log
-from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.pointers import at, load, shift, store
 from fastbp.runtime.sharing import public_kernel
 from fastbp.runtime.vectors import sum_of_squared_differences
@@ -62,7 +62,7 @@ def _squared_error_forward(y, t):
     return mean_of(losses)
 
 
-@kernel
+@entry_kernel
 def _squared_error_of_rows(y, t, losses):
     """Half the sum of (y - t)² over each row."""
     N, C = y.shape
@@ -125,7 +125,7 @@ def _poisson_deviance_forward(x, t, y):
     return mean_of(losses)
 
 
-@kernel
+@entry_kernel
 def _poisson_deviance_of_rows(x, t, y, losses):
     """y = exp(x), with the loss of each row."""
     noinline()

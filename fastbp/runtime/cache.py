@@ -31,6 +31,8 @@ import llvmlite
 import numba
 import numpy as np
 
+from fastbp.runtime.linking import are_met, needs_of
+
 
 def cache_status() -> str:
     """Where compiled kernels are kept, or why they are not, and which of them are refused."""
@@ -92,13 +94,14 @@ class _KernelCache:
         checksum, payload = stored[:32], stored[32:]
         if _checksum(path, payload) != checksum:
             return None
-        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        reduced, needs = pickle.loads(payload)
+        return CompileResult._rebuild(target_context, *reduced) if are_met(*needs) else None
 
     def save_overload(self, signature: Any, result: Any) -> None:
         if result.library.has_dynamic_globals or any(not lifted.can_cache for lifted in result.lifted):
             return
         try:
-            payload = dumps(result._reduce())
+            payload = dumps((result._reduce(), needs_of(result)))
         except RuntimeError:
             # LLVM hands the code over in a callback. A Ctrl-C that lands there is dropped, and the code with it.
             raise KeyboardInterrupt from None

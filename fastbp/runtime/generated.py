@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import exp, log
-from fastbp.runtime.jit import generated_kernel, kernel
+from fastbp.runtime.jit import entry_kernel, generated_kernel, kernel
 from fastbp.runtime.pointers import allocate, release, shift
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
 from fastbp.runtime.vectors import sum_of
@@ -103,7 +103,7 @@ def _run_part(part, parts, address, size, addresses):
     _call(address, blocks * part // parts, blocks * (part + 1) // parts, size, addresses)
 
 
-@kernel
+@entry_kernel
 def _run(team, address, size, addresses, work):
     zero, one = np.intp(0), np.intp(1)  # as constants they would compile `_run_part` once more
     is_long, done = work >= threads.WORTH_A_REGION, True

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import numba
 from numba import njit, types
 from numba.core.ccallback import CFunc
+from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
 
 from fastbp.runtime.cache import kernel_cache
+from fastbp.runtime.linking import leave_out_if_large, make_known
 
 if numba.config.DISABLE_JIT:
     raise RuntimeError(
@@ -25,14 +27,33 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _ERROR_MODEL = "numpy"
 
 
+class _Kernel(CPUDispatcher):  # type: ignore[misc]
+    """A compiled function for calls by other kernels. What calls by Python need takes a quarter of the compilation."""
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(
+            f"{self.py_func.__qualname__}: expected a call by another kernel, got one by Python; "
+            "make it with entry_kernel"
+        )
+
+    def add_overload(self, cres: Any) -> None:
+        if not self.targetoptions.get("forceinline"):
+            leave_out_if_large(_name_of(self.py_func), cres)
+        super().add_overload(cres)
+
+
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` on its first call with each set of argument types.
+    """Compile `function` on the first call by a kernel with each set of argument types. Python cannot call it.
 
     Its arithmetic is done as it is written, on every CPU and in every place that the code is linked into. A sum that is
     to use vectors says its order itself (`fastbp.runtime.vectors`).
     """
-    # Without flags of its own a kernel would get those of the kernel that calls it first.
-    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL)(function))
+    return _made(_Kernel, function, no_cpython_wrapper=True)
+
+
+def entry_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` that Python calls, too."""
+    return _made(CPUDispatcher, function)
 
 
 def named(function: Function, name: str) -> Function:
@@ -42,8 +63,8 @@ def named(function: Function, name: str) -> Function:
 
 
 def unlocked_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` that other Python threads run beside: it gives the GIL back for the length of a call."""
-    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL, nogil=True)(function))
+    """`entry_kernel` that other Python threads run beside: it gives the GIL back for the length of a call."""
+    return _made(CPUDispatcher, function, nogil=True)
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
@@ -56,7 +77,7 @@ def function_of_a_number(function: Callable[..., Any]) -> Any:
 
     Softplus of 100,000 float64: 0.45 ms in place of 2.8.
     """
-    return _cached(njit(fastmath=False, error_model=_ERROR_MODEL, forceinline=True)(function))
+    return _made(_Kernel, function, no_cpython_wrapper=True, forceinline=True)
 
 
 @intrinsic
@@ -87,9 +108,16 @@ def generated_kernel(source: str, namespace: dict[str, Any], arguments: tuple[An
     return function
 
 
-def _cached(dispatcher: Any) -> Any:
-    function = dispatcher.py_func
-    cache = kernel_cache(f"{function.__module__}.{function.__qualname__}")
+def _made(kind: Any, function: Callable[..., Any], **options: Any) -> Any:
+    # Without flags of its own a kernel would get those of the kernel that calls it first.
+    flags = {"nopython": True, "fastmath": False, "error_model": _ERROR_MODEL, "no_cfunc_wrapper": True}
+    dispatcher, name = kind(function, targetoptions=flags | options), _name_of(function)
+    make_known(name, dispatcher)
+    cache = kernel_cache(name)
     if cache is not None:
         dispatcher._cache = cache
     return dispatcher
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"

@@ -171,7 +171,8 @@ def address_of(kernel: Any, argument_types: tuple[Any, ...]) -> int:
     """The address of a kernel for `argument_types`, which is compiled first if need be."""
     kernel.compile(argument_types)
     compiled = kernel.overloads[argument_types]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.mangled_name)
+    # The library of a large kernel that was loaded does not know what it has (`fastbp.runtime.linking`).
+    address: int = compiled.library.codegen._engine.get_function_address(compiled.fndesc.mangled_name)
     return address
 
 

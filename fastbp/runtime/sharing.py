@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import overload
 
 from fastbp.runtime import threads
-from fastbp.runtime.jit import kernel, unlocked_kernel
+from fastbp.runtime.jit import entry_kernel, kernel, unlocked_kernel
 from fastbp.runtime.threads import in_parallel, parts_of, release_gil, take_gil
 
 # A pass over an array of so many elements may take 50 µs, as that of a softmax does. Other Python threads then run
@@ -23,11 +23,11 @@ WORTH_SHARING = 50_000
 
 
 def public_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` that Python calls on one thread; where its first array is long, other Python threads run beside it.
+    """`entry_kernel` for one thread; where its first array is long, other Python threads run beside it.
 
     The kernel itself, to be called by other kernels, is its attribute `kernel`.
     """
-    short = kernel(function)
+    short = entry_kernel(function)
     twin = FunctionType(function.__code__, function.__globals__, function.__name__, None, function.__closure__)
     twin.__module__, twin.__qualname__ = function.__module__, f"{function.__qualname__}.unlocked"
     long = unlocked_kernel(twin)
@@ -41,18 +41,18 @@ def public_kernel(function: Callable[..., Any]) -> Any:
 
 
 def shared_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` whose work is shared among threads along the first axis of its arrays, where there is enough of it.
+    """`entry_kernel` whose work is shared among threads along the first axis of its arrays, where that is long.
 
     Whatever it computes for one index of that axis must not depend on another. The kernel itself, to be called by other
     kernels, is its attribute `kernel`.
     """
-    whole = kernel(function)
+    whole = entry_kernel(function)
 
     def share(part, parts, arguments):
         size = len(arguments[0])
         whole(*_shares(arguments, size * part // parts, size * (part + 1) // parts))
 
-    share = _named(share, function)
+    share = _named(share, function, kernel)
 
     def shares(team, *arguments):
         gil, done = release_gil(True), True
@@ -63,7 +63,7 @@ def shared_kernel(function: Callable[..., Any]) -> Any:
         take_gil(gil)
         return done
 
-    shares = _named(shares, function)
+    shares = _named(shares, function, entry_kernel)
 
     @functools.wraps(function)
     def call(*arguments: Any) -> None:
@@ -77,10 +77,10 @@ def shared_kernel(function: Callable[..., Any]) -> Any:
     return call
 
 
-def _named(inner: Callable[..., Any], outer: Callable[..., Any]) -> Any:
-    """`kernel(inner)` under a name of its own in the cache, for a function made for another."""
+def _named(inner: Callable[..., Any], outer: Callable[..., Any], kind: Callable[..., Any]) -> Any:
+    """`kind(inner)` under a name of its own in the cache, for a function made for another."""
     inner.__module__, inner.__qualname__ = outer.__module__, f"{outer.__qualname__}.{inner.__name__}"
-    return kernel(inner)
+    return kind(inner)
 
 
 def _shares(arguments: Any, start: Any, stop: Any) -> Any:

@@ -19,7 +19,7 @@ from fastbp.runtime.gemm.multiply import (
 )
 from fastbp.runtime.gemm.rows import is_long_row, multiply_row
 from fastbp.runtime.gemm.tile import PANEL, zeros
-from fastbp.runtime.jit import kernel
+from fastbp.runtime.jit import entry_kernel, kernel
 from fastbp.runtime.pointers import (
     aligned,
     allocate,
@@ -78,7 +78,7 @@ def product(A: Any, B: Any, row: Any, C: Any, form: int = PLAIN) -> None:
         _product(threads.TEAM, _ADDRESSES, A, B, row, C, form)
 
 
-@kernel
+@entry_kernel
 def _product(team, addresses, A, B, row, C, form):
     """Returns whether it was done: `multiply`, or threads that would be worth their cost, may not be ready yet."""
     address = word_at(addresses, itemsize(at(C, 0)) // 4 - 1)

@@ -19,7 +19,7 @@ from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.gemm.epilogue import NONE, RECTIFY_SLOPE, finish
 from fastbp.runtime.gemm.tile import zeros
-from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, cleared, copy_line, images_of, line_size, slack
 from fastbp.runtime.lanes.tile import SHAPES, correlation_tile
 from fastbp.runtime.lanes.windows import Windows, largest
@@ -98,7 +98,7 @@ def correlation(words: Any, like: Any) -> None:
         _correlation(threads.TEAM, words, like)
 
 
-@kernel
+@entry_kernel
 def _correlation(team, words, like):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
     is_long, done = _multiply_adds(words) >= threads.WORTH_A_REGION, True
@@ -186,7 +186,7 @@ def phases(words: Any, like: Any) -> None:
         _phases(threads.TEAM, words, like)
 
 
-@kernel
+@entry_kernel
 def _phases(team, words, like):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
     pointer, done, stride = at(like, 0), True, words[20]

@@ -14,7 +14,7 @@ import numpy as np
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
 from fastbp.runtime.groups import group_of, groups_of
-from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, cleared, copy_line, images_of, line_size, slack
 from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
 from fastbp.runtime.pointers import (
@@ -69,7 +69,7 @@ def filter_gradient(words: Any, total: Any) -> None:
         _filter_gradient(threads.TEAM, words, total)
 
 
-@kernel
+@entry_kernel
 def _filter_gradient(team, words, total):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
     pointer, groups, done = at(total, 0), groups_of(words[16]), True

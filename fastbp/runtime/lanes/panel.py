@@ -8,7 +8,7 @@ import numpy as np
 
 from fastbp.runtime import threads
 from fastbp.runtime.elementary import zero
-from fastbp.runtime.jit import kernel, noinline
+from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.lanes.tile import copy_runs
 from fastbp.runtime.lanes.windows import Windows, spread_to_largest
 from fastbp.runtime.pointers import at, itemsize, load, located, record_pointer, shift, store, view
@@ -165,7 +165,7 @@ def images_to_lanes(words: tuple[int, ...], out: Any) -> None:
         _images_to_lanes(threads.TEAM, words, out)
 
 
-@kernel
+@entry_kernel
 def _images_to_lanes(team, words, out):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
     C, done = len(out), True
