@@ -32,7 +32,7 @@ FOREIGN = {
     "runtime/cache.py": {"_rebuild", "_reduce"},
     "runtime/jit.py": {"_cache"},
     "runtime/linking.py": {"_final_module", "_shared_module"},
-    "runtime/pointers.py": {"_engine", "_getvalue"},
+    "runtime/pointers.py": {"_engine"},
     "runtime/pool.py": {"__ulock_wait", "__ulock_wake"},
     "training/interrupts.py": {"_getframe"},
 }

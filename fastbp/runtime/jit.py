@@ -36,6 +36,10 @@ class _Kernel(CPUDispatcher):  # type: ignore[misc]
             "make it with entry_kernel"
         )
 
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        # A constant would compile the kernel once more. LLVM sees it where the code becomes part of the caller.
+        return super().get_call_template([types.unliteral(kind) for kind in args], kws)
+
     def add_overload(self, cres: Any) -> None:
         if not self.targetoptions.get("forceinline"):
             leave_out_if_large(_name_of(self.py_func), cres)
@@ -82,7 +86,7 @@ def function_of_a_number(function: Callable[..., Any]) -> Any:
 
 @intrinsic
 def noinline(typingctx: Any) -> Any:
-    """Keep this kernel out of the code of its callers, who would compile it once more."""
+    """Keep this kernel out of the code of its callers, however small it is."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.function.attributes.add("noinline")

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from llvmlite import binding
 
-# Instructions from which on code is left out. LLVM makes no function of some 100 part of another, so no loop is slower.
-LARGE = 100
+# Instructions from which on code is left out. With 100 a step of 24-8-2 with batch 200 takes 1.05 times as long: LLVM
+# would make some of that size part of others. From 250 on it takes as long as with everything linked in.
+LARGE = 250
 
 _kernels: dict[str, Any] = {}  # by name
 _large: dict[str, Need] = {}  # by the name of the code
@@ -34,12 +35,13 @@ def make_known(name: str, kernel: Any) -> None:
 
 
 def leave_out_if_large(name: str, compiled: Any) -> None:
-    """Leave what was compiled of a kernel out of its callers, and of its file in the cache, if it is large."""
+    """Leave code out of its callers, and its IR out of the cache, if it is large or `noinline`."""
     symbol, library = compiled.fndesc.mangled_name, compiled.library
     if library._shared_module is not None:  # it was loaded
         return
-    instructions = (each for block in library.get_function(symbol).blocks for each in block.instructions)
-    if next(islice(instructions, LARGE, None), None) is not None:
+    function = library.get_function(symbol)
+    instructions = (each for block in function.blocks for each in block.instructions)
+    if b"noinline" in function.attributes or next(islice(instructions, LARGE, None), None) is not None:
         library._shared_module = binding.parse_assembly("")
         _large[symbol] = Need(symbol, name, compiled.signature.args)
 

@@ -210,21 +210,12 @@ def view(typingctx: Any, pointer: Any) -> Any:
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        record = ir.Constant(args[0].type.pointee, ir.Undefined)
+        record = builder.load(args[0])
         for number, kind in enumerate(signature.return_type.types):
-            field = cgutils.gep_inbounds(builder, args[0], 0, number)
-            value = _uncounted(context, builder, kind, field) if isinstance(kind, types.Array) else builder.load(field)
-            record = builder.insert_value(record, value, number)
+            if isinstance(kind, types.Array):
+                for owner in range(2):  # meminfo and parent, with which the description of an array begins
+                    none = ir.Constant(record.type.elements[number].elements[owner], None)
+                    record = builder.insert_value(record, none, [number, owner])
         return record
 
     return pointer.dtype(pointer), codegen
-
-
-def _uncounted(context: Any, builder: Any, kind: Any, field: Any) -> Any:
-    """The array at a pointer, without the owner of its memory."""
-    array = context.make_array(kind)(context, builder, ref=field)
-    result = context.make_array(kind)(context, builder)
-    for name in ("nitems", "itemsize", "data", "shape", "strides"):
-        setattr(result, name, getattr(array, name))
-    result.meminfo, result.parent = result.meminfo.type(None), result.parent.type(None)
-    return result._getvalue()
