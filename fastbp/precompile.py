@@ -31,6 +31,9 @@ D, C, SIDE, LONG = 8, 3, 8, 256
 # among threads: labels and scores are of any of these sizes.
 FEW, SEVERAL, MANY = SIZES = 5, 8_000, 50_000
 
+# Samples of a batch which `fit` keeps along the lanes of vectors where layers are as small as here.
+IN_LANES = 40
+
 
 class Step(NamedTuple):
     """Some kernels: what they are for, and what compiles them."""
@@ -112,7 +115,8 @@ def _network(d: _Draw, between: list[Any], loss: Any, sample: tuple[int, ...]) -
 
 def _use(network: Sequential, x: Array, t: Array, by_layers: bool = True) -> None:
     """Learn and predict, few samples and many of them, by compiled steps and layer by layer."""
-    network.fit(x[:FEW], t[:FEW], seed=0)
+    for N in (FEW, IN_LANES):
+        network.fit(x[:N], t[:N], seed=0)
     for N in SIZES:
         loss: Any = network.last_layer
         scores = network.predict(x[:N])

@@ -13,7 +13,7 @@ from fastbp import Sequential
 from fastbp.layers import Affine, Dropout, Identity, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
 from fastbp.optimizers import Adam
 from fastbp.runtime import cache as kernel_cache
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.lanes.panel import line_size
 from tests.subprocesses import ROOT, run_python
 
 SIGMOID = """
@@ -79,7 +79,7 @@ def test_a_run_that_compiles_gives_the_same_bits_as_one_that_loads(fitted):
 
 def test_a_kernel_for_kernels_says_that_python_cannot_call_it():
     with pytest.raises(TypeError, match="make it with entry_kernel"):
-        groups_of(3)
+        line_size(None, 3)
 
 
 @pytest.mark.parametrize("removed", ["*multiply.multiply-*", "*_multiply_column_tail-*", "*softmax_of_rows-*"])

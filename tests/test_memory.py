@@ -27,8 +27,9 @@ def test_a_mapped_file_is_larger_than_the_memory_of_the_process_may_be(tmp_path)
 
 
 def test_the_least_for_images_is_parameters_states_and_a_batch():
-    pixels = 784 + 2 * (6 * 28 * 28 + 6 * 14 * 14 + 16 * 10 * 10 + 16 * 5 * 5 + 120 + 84 + 10)
-    assert memory.least_on_images("LeNet", 50) == 4 * (3 * 61_706 + 50 * pixels)
+    windows = 6 * 14 * 14 + 16 * 5 * 5
+    numbers = 784 + 2 * (windows + 120 + 84 + 10)
+    assert memory.least_on_images("LeNet", 50) == 4 * (3 * 61_706 + 50 * numbers) + 50 * windows
 
 
 def test_training_on_images_takes_some_copies_of_a_batch_and_nothing_of_the_data():

@@ -262,7 +262,7 @@ class Engine:
 def _memory_of_parts(table: Table, dtype: DType, batch_size: int) -> dict[str, Array]:
     """Memory for each part to work in."""
     is_sliced = bool(table.regions[:, steps.IS_SLICED].any())
-    parts = max(most_parts(), groups_of.py_func(batch_size) if is_sliced else 1)
+    parts = max(most_parts(), groups_of(batch_size) if is_sliced else 1)
     rows = table.rows[table.rows[:, state.W_WIDTH] > 0]
     in_rows = rows[rows[:, state.LAYOUT] == state.ROWS]
     longest = max(batch_size, int(in_rows[:, [state.D_IN, state.M_OUT]].max(initial=1)))

@@ -125,9 +125,9 @@ def is_small(stack: list[Mapped], batch_size: int) -> bool:
     dense = [each for each in stack if each.record.map is not None and each.record.map.in_lanes is not None]
     if not dense or not all(_goes_in_lanes(each) for each in stack) or batch_size < LEAST_SAMPLES:
         return False
-    sizes = [getattr(each.layer, name).size for each in dense for name in each.layer.parameter_names]
-    is_narrow = all(math.prod(each.shape) <= WIDEST_INPUT and math.prod(each.out) <= WIDEST_OUTPUT for each in dense)
-    return is_narrow and batch_size * sum(sizes) < WORTH_A_REGION
+    sizes = [(math.prod(each.shape), math.prod(each.out)) for each in dense]
+    is_narrow = all(D <= WIDEST_INPUT and M <= WIDEST_OUTPUT for D, M in sizes)
+    return is_narrow and batch_size * sum(D * M for D, M in sizes) < WORTH_A_REGION
 
 
 def _goes_in_lanes(each: Mapped) -> bool:
@@ -236,7 +236,7 @@ class Table:
         self._scales[-1] = kind.scale(layer)
         row[state.MEMORY_AT] = self.work.take(self._batch_size * kind.memory(layer, each.shape, each.out))
         row[state.SUMS_SIZE] = kind.sums_size(layer, each.shape)
-        row[state.SUMS_AT] = self.sums.take(int(row[state.SUMS_SIZE]) * groups_of.py_func(self._batch_size))
+        row[state.SUMS_AT] = self.sums.take(int(row[state.SUMS_SIZE]) * groups_of(self._batch_size))
         if kind.counter:
             self.counted.append((len(self._rows) - 1, layer, kind.counter))
         values = sum(getattr(layer, name).size for name in kind.running)

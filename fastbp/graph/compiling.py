@@ -241,7 +241,8 @@ def _compiled_function(f: Callable[..., Variable]) -> Compiled:
         parameters = list(inspect.signature(f).parameters.values())
     except ValueError:  # a function written in C
         parameters = [inspect.Parameter("x", inspect.Parameter.VAR_POSITIONAL)]
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    positional = [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
 
     def program(count: int) -> Program:

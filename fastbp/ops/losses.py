@@ -48,7 +48,7 @@ def sum_of_losses(values):
     return sum_in_double((at(values, 0),), (), len(values))
 
 
-@kernel
+@entry_kernel
 def mean_of(losses):
     """Their mean; 0.0 of none."""
     return sum_of_losses(losses) / len(losses) if len(losses) else 0.0

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from fastbp.runtime.jit import kernel
+from fastbp.runtime.jit import entry_kernel
 
 # Groups at most, and what their size is a multiple of: vectors of samples are then whole, and begin where a line of the
 # cache does.
 GROUPS, GROUP = 16, 16
 
 
-@kernel
+@entry_kernel
 def groups_of(samples):
     """Into how many groups samples are divided: all of one size but the last, which may be smaller."""
     size = _size_of(samples)
     return max(1, (samples + size - 1) // size)
 
 
-@kernel
+@entry_kernel
 def group_of(samples, number):
     """The first sample of a group, and the one behind its last."""
     first = number * _size_of(samples)
     return first, min(samples, first + _size_of(samples))
 
 
-@kernel
+@entry_kernel
 def _size_of(samples):
     smallest = GROUPS * GROUP
     return max(GROUP, (samples + smallest - 1) // smallest * GROUP)
