@@ -33,7 +33,7 @@ from fastbp.runtime.gemm.epilogue import NONE
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
 from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
-from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
+from fastbp.runtime.lanes.tile import PLACES, gradient_height, gradient_tile, tile_sums
 from fastbp.runtime.pointers import at, call_at, load, local_memory, pointer_to, record_pointer, shift, store, view
 from fastbp.runtime.vectors import sum_of
 
@@ -105,7 +105,7 @@ def _gradient(network_at, number, part, parts, N, coefficients):
 @kernel
 def _sum_products(x, d, i0, i1, M, N, dW, sums):
     """dW (i1 - i0, M) = the sums of x[i, s]·d[m, s] over the samples s, some rows and columns at a time."""
-    places, height = _places(pointer_to(np.intp, np.intp(0))), _height_for(M)
+    places, height = _places(pointer_to(np.intp, np.intp(0))), gradient_height(M)
     for i in range(i0, i1, PLACES):
         for q in range(PLACES):
             store(shift(places, q), min(i + q, i1 - 1) * N)
@@ -117,13 +117,6 @@ def _sum_products(x, d, i0, i1, M, N, dW, sums):
             for q in range(min(PLACES, i1 - i)):
                 for row in range(used):
                     store(shift(dW, (i - i0 + q) * M + m + row), load(shift(sums, q * height + row)))
-
-
-@kernel
-def _height_for(M):
-    """The height of tiles with the fewest columns of W to spare."""
-    high, low = GRADIENT_HEIGHTS
-    return high if (M + high - 1) // high * high <= (M + low - 1) // low * low else low
 
 
 IN_LANES = Map(_forward, _backward, _gradient, layout=lambda _: LANES)

@@ -16,7 +16,7 @@ from fastbp.runtime.elementary import zero
 from fastbp.runtime.groups import group_of, groups_of
 from fastbp.runtime.jit import entry_kernel, kernel, noinline
 from fastbp.runtime.lanes.panel import Columns, Images, cleared, copy_line, images_of, line_size, slack
-from fastbp.runtime.lanes.tile import GRADIENT_HEIGHTS, PLACES, gradient_tile, tile_sums
+from fastbp.runtime.lanes.tile import PLACES, gradient_height, gradient_tile, tile_sums
 from fastbp.runtime.pointers import (
     aligned,
     allocate,
@@ -74,7 +74,7 @@ def _filter_gradient(team, words, total):
     """Returns whether it was done: not where threads that it would be worth are not there yet."""
     pointer, groups, done = at(total, 0), groups_of(words[16]), True
     F, K = words[13], words[5] * words[17] * words[18]
-    height = _height_for(F)
+    height = gradient_height(F)
     tiles = (F + height - 1) // height * ((K + PLACES - 1) // PLACES)
     size = tiles * tile_sums(pointer, height) + F
     sums = allocate(pointer, groups * size)
@@ -107,7 +107,7 @@ def filter_sums(images, dout, N, FH, FW, stride, pad, total):
     """dW (F, C, FH, FW) and then db of some samples, formed in this thread."""
     noinline()
     F, K = dout.C, images.C * FH * FW
-    height = _height_for(F)
+    height = gradient_height(F)
     tiles = (F + height - 1) // height * ((K + PLACES - 1) // PLACES)
     size = tiles * tile_sums(total, height) + F
     sums = allocate(total, size)
@@ -117,17 +117,6 @@ def filter_sums(images, dout, N, FH, FW, stride, pad, total):
     for f in range(F):
         store(shift(total, F * K + f), load(shift(sums, size - F + f)))
     release(sums)
-
-
-@kernel
-def _height_for(F):
-    """The height whose tiles load the fewest vectors."""
-    best, fewest = GRADIENT_HEIGHTS[0], F * (1 + PLACES)
-    for height in GRADIENT_HEIGHTS:
-        vectors = (F + height - 1) // height * (height + PLACES)
-        if vectors < fewest:
-            best, fewest = height, vectors
-    return best
 
 
 @kernel

@@ -165,6 +165,17 @@ def gradient_tile(height, used, d, d_row, d_line, x, x_at, x_line, lines, run, s
 
 
 @kernel
+def gradient_height(rows):
+    """The height of the tiles that load the fewest vectors for so many filters."""
+    best, fewest = GRADIENT_HEIGHTS[0], rows * (1 + PLACES)
+    for height in GRADIENT_HEIGHTS:
+        vectors = (rows + height - 1) // height * (height + PLACES)
+        if vectors < fewest:
+            best, fewest = height, vectors
+    return best
+
+
+@kernel
 def tile_sums(pointer, height):
     """Elements that the sums of a tile of such a height take: whole vectors."""
     lanes = VECTOR_BYTES // itemsize(pointer)
