@@ -28,6 +28,7 @@ SHAPES = (
     (128, 784, 1024, gemm.PLAIN),
     (784, 128, 1024, gemm.A_TRANSPOSED),
     (1024, 784, 1024, gemm.PLAIN),
+    (50, 4320, 100, gemm.PLAIN),
     (256, 256, 256, gemm.PLAIN),
     (32, 32, 32, gemm.PLAIN),
     (8, 8, 8, gemm.PLAIN),

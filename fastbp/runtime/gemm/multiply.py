@@ -100,8 +100,10 @@ def multiply(product_at):
     most of it waiting.
 
     The epilogue works on a tile while that is in the first-level cache. K is divided where a panel would take too much
-    of the second level (100×4320×100: 0.65 of the time). Below that it does not pay: for 100×784×256 blocks of 128, 256
-    and 784 rows are within 3% of each other. A gradient that is subtracted must be whole before.
+    of the second level (50×4320×100 takes 0.88 of the time, 100×4320×100 0.94). Below that it does not pay: for
+    100×784×256 blocks of 128, 256 and 784 rows are within 3% of each other. A gradient that is subtracted must be whole
+    before. To ask for the next panel, or for the next rows of A transposed, while a panel is multiplied did not pay:
+    4320×100×100 took 0.86 of the time, 784×1024×1024 1.04 and 784×100×50 1.06.
     """
     p = view(product_at)
     V, M = REGISTER_BYTES // itemsize(p.c), p.i1 - p.i0
@@ -118,12 +120,7 @@ def multiply(product_at):
 
 @kernel
 def _multiply_panels(product_at, stop, k0, k1, V):
-    """Columns j0:stop of C = start + A·B for k0:k1; after the first block C itself is the start.
-
-    While a panel is multiplied, its tiles ask for what comes next from further away: the next panel of B, then the rows
-    of A of the next tile where these lie in columns, which the CPU does not foresee. 4320×100×100 with A transposed
-    takes 0.78 of the time, 200×784×256 0.92.
-    """
+    """Columns j0:stop of C = start + A·B for k0:k1; after the first block C itself is the start."""
     p, zero = view(product_at), np.intp(0)
     M, N, K, subtracts = p.i1 - p.i0, p.j1 - p.j0, k1 - k0, p.subtracts == 1
     copied, chosen = _copies_panels(p.b_col, M, N, V), p.chosen
@@ -137,34 +134,28 @@ def _multiply_panels(product_at, stop, k0, k1, V):
         lanes = width - (vectors - 1) * V
         vectors_left -= vectors
         panel, panel_row = shift(p.b, k0 * p.b_row + j * p.b_col), p.b_row
-        following = shift(panel, width * p.b_col)
         c_panel, beside_panel = shift(p.c, j), shift(p.beside, j)
         start, start_row = (c_panel, p.c_row) if k0 else (shift(p.start, j * p.start_col), zero)
         if copied and p.b_col != 1:
             _copy_columns(width, panel, p.b_row, p.b_col, p.scratch, vectors * V, K)
             panel, panel_row = p.scratch, vectors * V
-        i, number = p.i0, 0
+        i = p.i0
         while i < p.i1:
             rows = _next_rows(p.i1 - i, vectors)
             a_tile, c_tile, start_tile = (
                 shift(p.a, i * p.a_row + k0 * p.a_col), shift(c_panel, i * p.c_row), shift(start, i * start_row),
             )  # fmt: skip
             source, numbers = (p.source, chosen + i * _WORD) if chosen else (a_tile, zero)
-            if copied and number == 0 and p.b_col == 1:
+            if copied and i == p.i0 and p.b_col == 1:
                 tile_copying(
                     vectors, rows, source, p.a_row, p.a_col, numbers, panel, p.b_row, c_tile, p.c_row, start_tile,
-                    start_row, K, lanes, subtracts, p.rate, p.scratch, panel, panel_row,
+                    start_row, K, lanes, subtracts, p.rate, p.scratch,
                 )  # fmt: skip
                 panel, panel_row = p.scratch, vectors * V
             else:
-                ahead, ahead_row = panel, panel_row
-                if copied and p.b_col == 1 and number <= min(widest, vectors_left):
-                    ahead, ahead_row = shift(following, (number - 1) * V), p.b_row
-                elif p.a_col != 1 and i + rows < p.i1:
-                    ahead, ahead_row = shift(a_tile, rows * p.a_row), p.a_col
                 tile(
                     vectors, rows, source, p.a_row, p.a_col, numbers, panel, panel_row, c_tile, p.c_row, start_tile,
-                    start_row, K, lanes, subtracts, p.rate, ahead, ahead_row,
+                    start_row, K, lanes, subtracts, p.rate,
                 )  # fmt: skip
             if k1 == p.K:
                 beside = shift(beside_panel, i * p.beside_row)
@@ -172,7 +163,6 @@ def _multiply_panels(product_at, stop, k0, k1, V):
             if chosen:
                 _copy_chosen(p.source, chosen, i, i + rows, p.a, p.a_row, K)
             i += rows
-            number += 1
         chosen = zero
         if p.has_sums:
             # Literal numbers would compile the tile once more.
@@ -180,7 +170,7 @@ def _multiply_panels(product_at, stop, k0, k1, V):
             start = sums if k0 else zeros(p.c)
             tile(
                 vectors, one, ones(p.c), zero, zero, zero, panel, panel_row, sums, zero, start, zero, K, lanes,
-                subtracts_none, p.rate, panel, panel_row,
+                subtracts_none, p.rate,
             )  # fmt: skip
         j += width
 
@@ -296,7 +286,7 @@ def _multiply_transposed(a, a_col, b, b_row, b_col, c, c_row, i0, i1, columns, K
         lanes = width - (vectors - 1) * V
         tile(
             vectors, columns, b, b_col, b_row, np.intp(0), shift(a, i), a_col,
-            scratch, PANEL * V, zeros(a), np.intp(0), K, lanes, K < 0, a, shift(a, i), a_col,
+            scratch, PANEL * V, zeros(a), np.intp(0), K, lanes, K < 0, a,
         )  # fmt: skip
         for column in range(columns):
             for row in range(width):

@@ -48,24 +48,23 @@ def _tile_code(copies: bool) -> Any:
     @intrinsic
     def tile_code(
         typingctx, vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, start_row, K, lanes, subtracts,
-        rate, panel, ahead, ahead_row,
+        rate, panel,
     ):  # fmt: skip
         """C[:used, :] = start + A[:used, :K]·B[:K, :] for one register tile `vectors` vectors wide.
 
         Where it `subtracts`, C -= rate times that instead. Strides are in elements. The tile is of the least height
         that holds `used` rows: those from `used` on repeat the last one and are not stored. The last vector holds
         `lanes` elements and is masked. Where `chosen` is not 0, row i of A is the one whose number is there, at word i.
-        With each k it asks for a vector at `ahead`, rows of which are `ahead_row` apart, unless it copies.
         """
         pointer, size = a, types.intp
         signature = types.void(
             size, size, pointer, size, size, size, pointer, size, pointer, size, pointer, size, size, size,
-            types.boolean, pointer, pointer, pointer, size,
+            types.boolean, pointer, pointer,
         )  # fmt: skip
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vectors, used, *operands, lanes, subtracts, rate, panel, ahead, ahead_row = args
-            operands += [subtracts, rate, ahead, ahead_row]
+            vectors, used, *operands, lanes, subtracts, rate, panel = args
+            operands += [subtracts, rate]
             emit = VectorCode(context, builder, pointer.dtype, lanes)
             for width, heights in enumerate(tiles, start=1):
                 with builder.if_then(builder.icmp_signed("==", vectors, ir.Constant(_I64, width))):
@@ -86,7 +85,7 @@ tile_in_place, tile_copying = _tile_code(copies=False), _tile_code(copies=True)
 
 def _emit_tile(
     builder, emit, panel, height, width, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, start_row, K,
-    subtracts, rate, ahead, ahead_row,
+    subtracts, rate,
 ):  # fmt: skip
     """The instructions of one tile of `height` rows and `width` vectors; they copy B to `panel` if there is one."""
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
@@ -110,13 +109,11 @@ def _emit_tile(
     sums = [[builder.phi(emit.vector) for _ in columns] for _ in rows]
     b_k = load_row(builder.gep(b, [builder.mul(k, b_row)]))
     if panel is not None:
-        following = builder.gep(b, [builder.mul(builder.add(k, ir.Constant(_I64, PREFETCH_ROWS)), b_row)])
+        ahead = builder.gep(b, [builder.mul(builder.add(k, ir.Constant(_I64, PREFETCH_ROWS)), b_row)])
         to_row = builder.gep(panel, [builder.mul(k, ir.Constant(_I64, width * emit.width))])
         for j in columns:
-            emit.prefetch(following, j)
+            emit.prefetch(ahead, j)
             emit.store(b_k[j], to_row, j, masked=False)
-    else:
-        emit.prefetch(builder.gep(ahead, [builder.mul(k, ahead_row)]), 0)
     a_offset = builder.mul(k, a_col)
     updated = []
     for i in rows:
@@ -166,13 +163,11 @@ def _chosen(builder: Any, chosen: Any, index: list[Any]) -> list[Any]:
 
 @kernel
 def tile(
-    vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, start_row, K, lanes, subtracts, rate, ahead,
-    ahead_row,
+    vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, start_row, K, lanes, subtracts, rate
 ):  # fmt: skip
     # A function of its own, so that its many instructions stand in one place: every caller compiles 1 s faster.
     tile_in_place(
-        vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, start_row, K, lanes, subtracts, rate, b,
-        ahead, ahead_row,
+        vectors, used, a, a_row, a_col, chosen, b, b_row, c, c_row, start, start_row, K, lanes, subtracts, rate, b
     )  # fmt: skip
 
 
