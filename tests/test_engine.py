@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from fastbp import Sequential, num_threads
 from fastbp.engine.plan import Engine
-from fastbp.layers import Affine, Dropout, ReLU, SigmoidWithLoss, SoftmaxWithLoss
+from fastbp.layers import Affine, Dropout, MatMul, ReLU, SigmoidWithLoss, SoftmaxWithLoss, Tanh
 from fastbp.ops.contract import LAYERS
+from fastbp.ops.state import STAGED
 from fastbp.ops.updates import Gradients
 from fastbp.optimizers import SGD, AdamW
 
@@ -54,6 +57,38 @@ def test_samples_that_are_read_where_they_are_train_as_copies_do(widths, batch_s
     assert trained[0] == trained[1]
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    D=st.integers(128, 900), M=st.integers(1, 300), N=st.integers(50, 300), threads=st.integers(2, 4),
+    dtype=st.sampled_from([np.float32, np.float64]), has_b=st.booleans(), x_dtype=st.sampled_from([None, np.uint8]),
+    activation=st.sampled_from([ReLU, Tanh, None]),
+)  # fmt: skip
+@example(784, 50, 100, 2, np.float32, True, None, ReLU)
+@example(784, 256, 200, 2, np.float32, True, np.uint8, None)
+@example(130, 2, 64, 2, np.float64, False, None, ReLU)
+def test_a_first_layer_whose_sums_go_from_thread_to_thread_trains_as_on_one(
+    D, M, N, threads, dtype, has_b, x_dtype, activation
+):
+    rng, trained, staged = np.random.default_rng(D + M), [], []
+    W, V = rng.standard_normal((D, M)).astype(dtype) / D**0.5, rng.standard_normal((M, 3)).astype(dtype)
+    x = rng.integers(0, 256, (2 * N, D)).astype(x_dtype or dtype)
+    data = x, rng.integers(0, 3, 2 * N), np.empty((0, 3), dtype), 1 / 255 if x_dtype else 1.0
+    order = rng.permutation(2 * N)[: 2 * N - 7]
+    for number in (1, threads):
+        first = [Affine(W.copy(), np.full(M, 0.1, dtype)) if has_b else MatMul(W.copy())]
+        layers = [*first, *([activation()] if activation else []), Affine(V.copy(), np.zeros(3, dtype))]
+        with num_threads(number):
+            engine = engine_of(Sequential(layers, SoftmaxWithLoss()), SGD(0.01), N, D)
+            losses = np.zeros(2)
+            engine.train(data, order, NONE, 0, 2, losses, np.zeros(2), False)
+        trained.append([engine.flat.tobytes(), losses.tobytes()])
+        staged.append(int(engine._network.batch[STAGED]))
+    assert trained[0] == trained[1]
+    assert not staged[0]
+    if (N, D, M) == (100, 784, 50):
+        assert staged[1]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_penalty_by_step(dtype):
     data, decays, penalties, losses = samples(dtype), np.array([0.0, 0.3, 0.1]), np.zeros(3), np.zeros(3)
@@ -95,8 +130,8 @@ def test_penalties_have_the_same_bits_for_any_number_of_threads(dtype):
 def test_the_record_says_which_parameters_decay(optimizer, decayed, monkeypatch):
     monkeypatch.setitem(LAYERS, Affine, replace(LAYERS[Affine], decayed=decayed))
     net, twin, data = network(), network(), samples()
-    for given in (net, twin):
-        given.params["b1"][...] = 1
+    for each in (net, twin):
+        each.params["b1"][...] = 1
     engine, of_twin = engine_of(net, copy.deepcopy(optimizer)), copy.deepcopy(optimizer)
     engine.train(data, np.arange(600), NONE, 0, 3, np.zeros(3), np.zeros(3), False)
     engine.write()

@@ -26,12 +26,12 @@ from fastbp.runtime.vectors import REGISTER_BYTES
 
 
 @kernel
-def gather_rows(x, D, samples, i0, i1, scale, out):
-    """Rows i0:i1 of out = the rows of x, D wide, that `samples` names there, times `scale`."""
+def gather_rows(x, D, samples, i0, i1, width, scale, out):
+    """Rows i0:i1 of out = the first `width` of the D numbers of the rows of x that `samples` names, times `scale`."""
     for i in range(i0, i1):
-        row, out_row = shift(x, load(shift(samples, i)) * D), shift(out, i * D)
-        for j in range(D):
-            store(shift(out_row, j), load(shift(row, j)) * scale)
+        row, out_row = shift(x, load(shift(samples, i)) * D), shift(out, i * width)
+        for k in range(width):
+            store(shift(out_row, k), load(shift(row, k)) * scale)
 
 
 @kernel
@@ -125,4 +125,4 @@ def gather(data, workspace, layout, D, samples, i0, i1, begin):
     if layout == LANES:
         gather_lanes(at(data.x, 0), D, samples, i0, i1, data.scale, out)
     else:
-        gather_rows(at(data.x, 0), D, samples, i0, i1, data.scale, out)
+        gather_rows(at(data.x, 0), D, samples, i0, i1, D, data.scale, out)

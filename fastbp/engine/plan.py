@@ -16,6 +16,7 @@ from fastbp.ops import state
 from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, only_reshapes, settings_of, takes_indices
 from fastbp.ops.state import COEFFICIENTS, PENALTY, WEIGHT_DECAY
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
+from fastbp.runtime.gemm.stages import COUNT_STRIDE
 from fastbp.runtime.groups import groups_of
 from fastbp.runtime.threads import most_parts, team
 from fastbp.runtime.threads import start as start_threads
@@ -125,6 +126,7 @@ class Engine:
             regions=plan.regions,
             sums=np.zeros(plan.sums.size, dtype),
             running=np.zeros(plan.statistics.size, dtype),
+            counts=np.zeros((most_parts(), COUNT_STRIDE), np.intp),
         )
         plan.link(network)
         self._network = network._replace(update=state.address_of_update(self._update.step, network))

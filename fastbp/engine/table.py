@@ -356,6 +356,7 @@ class Table:
                 (state.STATISTICS, kind.statistics),
             ):
                 row[column] = state.address_of_map(function, network)
+            row[state.FORWARD_IN_STAGES] = state.address_of_stage(kind.stage, network)
             row[state.GRADIENT] = state.address_of_gradient(kind.gradient, network)
             row[[state.EPILOGUE, state.SLOPE]] = epilogue.NONE
             if activation is not None:

@@ -73,10 +73,10 @@ def _multiply(network_at, part, a, a_row, a_col, b, c, rows, S, K, rate, subtrac
     """C (rows, S) = A·B, or C -= rate·A·B where it `subtracts`."""
     zero, one = np.intp(0), np.intp(1)
     product = Product(
-        a=a, a_row=a_row, a_col=a_col, source=a, chosen=zero, b=b, b_row=S, b_col=one, start=zeros(a), start_col=zero,
-        sums=c, has_sums=zero, c=c, c_row=S, i0=zero, i1=rows, j0=zero, j1=S, K=K, rate=rate, subtracts=subtracts,
-        epilogue=np.intp(NONE), beside=c, beside_row=zero, settings=pointer_to(np.float64, zero),
-        scratch=scratch_of(network_at, part),
+        a=a, a_row=a_row, a_col=a_col, source=a, source_row=zero, chosen=zero, b=b, b_row=S, b_col=one, start=zeros(a),
+        start_col=zero, start_row=zero, sums=c, has_sums=zero, c=c, c_row=S, i0=zero, i1=rows, j0=zero, j1=S, K=K,
+        rate=rate, subtracts=subtracts, epilogue=np.intp(NONE), beside=c, beside_row=zero,
+        settings=pointer_to(np.float64, zero), scratch=scratch_of(network_at, part),
     )  # fmt: skip
     call_at(view(network_at).multiply, multiply, (record_pointer(product),))
 

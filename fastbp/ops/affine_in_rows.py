@@ -24,6 +24,7 @@ from fastbp.ops.state import (
     SETTINGS_AT,
     SLOPE,
     SQUARES_AT,
+    STAGED,
     W_AT,
     W_GIVEN_AT,
     WEIGHT_DECAY,
@@ -37,6 +38,7 @@ from fastbp.runtime.gemm.epilogue import NONE
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
 from fastbp.runtime.gemm.outer import subtract_outer
 from fastbp.runtime.gemm.rows import product_with_rows
+from fastbp.runtime.gemm.stages import multiply_in_stages, share_of_rows
 from fastbp.runtime.gemm.tile import zeros
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import at, call_at, itemsize, load, located, pointer_to, record_pointer, shift, store, view
@@ -58,6 +60,23 @@ def _forward(network_at, number, part, i0, i1):
 
 
 @kernel
+def _stage(network_at, number, part, parts, N):
+    network = view(network_at)
+    layer, workspace, zero, one = network.layers[number], network.workspace, np.intp(0), np.intp(1)
+    D, M, W, has_b = layer[D_IN], layer[M_OUT], at(network.params, layer[W_AT]), np.intp(layer[B_SIZE] > 0)
+    b, (source, chosen) = at(network.params, layer[B_AT]) if has_b else zeros(W), chosen_rows(network_at, number)
+    product = Product(
+        a=at(workspace, layer[H_IN]), a_row=D, a_col=one, source=source, source_row=D, chosen=chosen, b=W, b_row=M,
+        b_col=one, start=b, start_col=has_b, start_row=zero, sums=b, has_sums=zero, c=at(workspace, layer[Z_OUT]),
+        c_row=M, i0=zero, i1=N, j0=zero, j1=M, K=D, rate=b, subtracts=zero, epilogue=layer[EPILOGUE],
+        beside=at(workspace, layer[H_OUT]), beside_row=M, settings=at(network.settings, layer[SETTINGS_AT]),
+        scratch=scratch_of(network_at, part),
+    )  # fmt: skip
+    counts = network.counts.ctypes.data
+    multiply_in_stages(network.multiply, record_pointer(product), part, parts, counts)
+
+
+@kernel
 def _backward(network_at, number, part, i0, i1):
     """The product with Wᵀ, and the slope of the activation before."""
     network = view(network_at)
@@ -65,9 +84,9 @@ def _backward(network_at, number, part, i0, i1):
     D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
     W, d, out = at(network.params, layer[W_AT]), at(workspace, layer[DELTA]), at(workspace, layer[DELTA_BEFORE])
     product = Product(
-        a=d, a_row=M, a_col=one, source=d, chosen=zero, b=W, b_row=one, b_col=M, start=zeros(d), start_col=zero,
-        sums=d, has_sums=zero, c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M, rate=d, subtracts=zero,
-        epilogue=before[SLOPE], beside=at(workspace, before[KEPT]), beside_row=D,
+        a=d, a_row=M, a_col=one, source=d, source_row=zero, chosen=zero, b=W, b_row=one, b_col=M, start=zeros(d),
+        start_col=zero, start_row=zero, sums=d, has_sums=zero, c=out, c_row=D, i0=i0, i1=i1, j0=zero, j1=D, K=M,
+        rate=d, subtracts=zero, epilogue=before[SLOPE], beside=at(workspace, before[KEPT]), beside_row=D,
         settings=at(network.settings, before[SETTINGS_AT]), scratch=scratch_of(network_at, part),
     )  # fmt: skip
     call_at(network.multiply, multiply, (record_pointer(product),))
@@ -85,11 +104,11 @@ def _gradient(network_at, number, part, parts, N, coefficients):
     is_subtracted = network.subtracts == 1 and decay == 0 and D > 1
     rows = D if is_subtracted else max(ROW_GRAIN, CHUNK // M // ROW_GRAIN * ROW_GRAIN)
     for start in range(i0, max(i1, np.intp(D == part == 0)), rows):  # b also where W has no rows
-        _update_rows(network_at, number, part, N, start, min(start + rows, i1), coefficients, is_subtracted)
+        _update_rows(network_at, number, part, parts, N, start, min(start + rows, i1), coefficients, is_subtracted)
 
 
 @kernel
-def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subtracted):
+def _update_rows(network_at, number, part, parts, N, start, stop, coefficients, is_subtracted):
     """Update rows start:stop of W. Where the gradient `is_subtracted`, it does not reach memory."""
     network = view(network_at)
     layer, gradients = network.layers[number], network.gradients[part]
@@ -97,6 +116,10 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
     size = 0 if is_subtracted else (stop - start) * M
     dW, db, rate = at(gradients, 0), at(gradients, size), at(gradients, size + M)
     h, d = at(network.workspace, layer[H_IN]), at(network.workspace, layer[DELTA])
+    h_row = D
+    if number < network.batch[STAGED]:
+        share, h_row = share_of_rows(h, N, D, part, parts)
+        h = shift(share, -boundary(D, ROW_GRAIN, part, parts))
     out = at(network.params, layer[W_AT]) if is_subtracted else shift(dW, -start * M)
     with_b = np.intp(start == 0 and layer[B_SIZE] > 0)
     gradients[size + M] = coefficient(coefficients, 0)
@@ -106,11 +129,10 @@ def _update_rows(network_at, number, part, N, start, stop, coefficients, is_subt
             store(shift(db, j), load(shift(d, j)) + load(zeros(d)))
     else:
         product = Product(
-            a=h, a_row=one, a_col=D, source=d, chosen=zero, b=d, b_row=M, b_col=one, start=zeros(d), start_col=zero,
-            sums=db, has_sums=with_b, c=out, c_row=M, i0=start, i1=stop, j0=zero, j1=M, K=N,
-            rate=rate, subtracts=np.intp(is_subtracted),
-            epilogue=np.intp(NONE), beside=d, beside_row=zero, settings=coefficients,
-            scratch=scratch_of(network_at, part),
+            a=h, a_row=one, a_col=h_row, source=d, source_row=zero, chosen=zero, b=d, b_row=M, b_col=one,
+            start=zeros(d), start_col=zero, start_row=zero, sums=db, has_sums=with_b, c=out, c_row=M, i0=start,
+            i1=stop, j0=zero, j1=M, K=N, rate=rate, subtracts=np.intp(is_subtracted), epilogue=np.intp(NONE), beside=d,
+            beside_row=zero, settings=coefficients, scratch=scratch_of(network_at, part),
         )  # fmt: skip
         call_at(network.multiply, multiply, (record_pointer(product),))
     if not is_subtracted:
@@ -130,4 +152,4 @@ def _predict(multiply_at, layer_at, h, out, N, scratch):
     product_with_rows(multiply_at, h, zero, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
 
 
-IN_ROWS = Map(_forward, _backward, _gradient, _predict, layout=lambda _: ROWS, gathers=True)
+IN_ROWS = Map(_forward, _backward, _gradient, _predict, layout=lambda _: ROWS, gathers=True, stage=_stage)

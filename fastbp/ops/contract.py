@@ -175,6 +175,8 @@ class Map:
         be the first, reads them where they are (`state.indices_of`; in a prediction they are what `predict` takes).
     running : tuple of str
         Attributes that are running statistics, as many numbers as the sample has channels.
+    stage : kernel or None
+        With the arguments of `fastbp.ops.state.stage`: `forward` of the first layer, its inputs divided among threads.
     pools : bool
         Whether `forward` and `backward` can be one with the pooling that follows, see `fastbp.ops.state.POOL`.
     pool : callable
@@ -199,6 +201,7 @@ class Map:
     gathers: bool = False
     check_indices: Callable[[Any, Array], Array] | None = None
     running: tuple[str, ...] = ()
+    stage: Any = None
     pools: bool = False
     pool: Callable[[Any], int] = lambda _: 0
     in_lanes: Map | None = None

@@ -39,7 +39,9 @@ IN_C, IN_H, IN_W, OUT_C, OUT_H, OUT_W = range(29, 35)
 # the convolution are then nowhere in memory.
 POOL = 35
 # Words of the layer's own begin at WORD.
-WORD, WORDS = 36, 5
+# Address of the map forward for a share of the inputs of all samples; 0: none.
+FORWARD_IN_STAGES = 36
+WORD, WORDS = 37, 5
 COLUMNS = WORD + WORDS
 
 # Layouts. ROWS: the features of a sample, (N, D). LANES: the samples of a slice of the batch, (D, S) for each slice.
@@ -57,8 +59,8 @@ CHUNK = 200_704
 
 
 # Of a batch: how many samples. Where the first row takes them from x itself, the address of x, and that of the number
-# of each sample there; else 0.
-SAMPLES, SOURCE, CHOSEN, BATCH = range(4)
+# of each sample there; else 0. How many rows of the table have gone forward before the regions begin.
+SAMPLES, SOURCE, CHOSEN, STAGED, BATCH = range(5)
 
 
 class Network(NamedTuple):
@@ -85,13 +87,14 @@ class Network(NamedTuple):
     loss_scratch: Any  # (3, N), of the parameters' dtype
     ends_in_lanes: Any  # 1 where the outputs of the last row lie in lanes, all in one slice, else 0
     squares: Any  # float64: the sum of squares of each ROW_GRAIN rows of every W, before the update
-    batch: Any  # (3,) of intp: see SAMPLES
+    batch: Any  # (BATCH,) of intp: see SAMPLES
     gathers: Any  # 1 where the first row takes its samples by `chosen_rows`, else 0
     takes_indices: Any  # 1 where the first row takes them by `indices_of`, else 0
     work: Any  # multiply-adds of a sample
     regions: Any  # (·, REGION) of intp: the parallel regions of a step, see `fastbp.engine.steps`
     sums: Any  # of each slice: sums over its samples
     running: Any  # running statistics
+    counts: Any  # (parts, ·) of intp: how far each part is in a product, see `gemm.stages`
 
 
 @kernel
@@ -100,6 +103,14 @@ def samples(network_at, number, part, i0, i1):
 
     Forward: z and h_out. Backward: the delta of the row before. Its `statistics` are sums over the samples that it
     needs before it goes forward, its `sums` are those of its gradient, before it goes backward.
+    """
+
+
+@kernel
+def stage(network_at, number, part, parts, N):
+    """What a map does with one of `parts` shares of the inputs of all N samples, for z and h_out.
+
+    Shares are those of `gradient`.
     """
 
 
@@ -128,6 +139,11 @@ def predict(out, N, C, scratch):
 
 def address_of_map(function: Any, network: Network) -> int:
     """The address of a kernel like `samples`; 0 for None."""
+    return 0 if function is None else _address_of(function, network, lambda _: (types.intp,) * 4)
+
+
+def address_of_stage(function: Any, network: Network) -> int:
+    """The address of a kernel like `stage`; 0 for None."""
     return 0 if function is None else _address_of(function, network, lambda _: (types.intp,) * 4)
 
 

@@ -52,13 +52,15 @@ class Product(NamedTuple):
     a: Any  # pointer to A[0, 0]
     a_row: Any
     a_col: Any
-    source: Any  # pointer to rows, a_row apart, that come into A on the way
+    source: Any  # pointer to rows that come into A on the way
+    source_row: Any
     chosen: Any  # address of the number there of each row of A; 0: A is as it is
     b: Any  # pointer to B[0, 0]
     b_row: Any
     b_col: Any
     start: Any  # pointer to a row; with the stride 0 one of zeros
     start_col: Any
+    start_row: Any  # 0 where all rows of C begin with the same
     sums: Any  # pointer to a row for the sum of each column of B
     has_sums: Any  # 1 where the sums are wanted
     c: Any  # pointer to C[0, 0]; the elements of a row lie side by side
@@ -107,15 +109,15 @@ def multiply(product_at):
     """
     p = view(product_at)
     V, M = REGISTER_BYTES // itemsize(p.c), p.i1 - p.i0
-    column_tail = _column_tail(p.a_row, p.a_col, p.start_col, M, p.j1 - p.j0, p.K, V)
-    stop = p.j1 - column_tail
+    tail = column_tail(p.a_row, p.a_col, p.start_col, M, p.j1 - p.j0, p.K, V)
+    stop = p.j1 - tail
     if p.chosen and stop == p.j0:
-        _copy_chosen(p.source, p.chosen, p.i0, p.i1, p.a, p.a_row, p.K)
+        _copy_chosen(p.source, p.source_row, p.chosen, p.i0, p.i1, p.a, p.a_row, p.K)
     blocks = 1 if p.chosen or p.subtracts else max(1, (p.K + BLOCK // 2) // BLOCK)
     for block in range(blocks):
         _multiply_panels(product_at, stop, p.K * block // blocks, p.K * (block + 1) // blocks, V)
-    if column_tail:
-        _multiply_column_tail(product_at, stop, column_tail, V)
+    if tail:
+        _multiply_column_tail(product_at, stop, tail, V)
 
 
 @kernel
@@ -123,7 +125,7 @@ def _multiply_panels(product_at, stop, k0, k1, V):
     """Columns j0:stop of C = start + A·B for k0:k1; after the first block C itself is the start."""
     p, zero = view(product_at), np.intp(0)
     M, N, K, subtracts = p.i1 - p.i0, p.j1 - p.j0, k1 - k0, p.subtracts == 1
-    copied, chosen = _copies_panels(p.b_col, M, N, V), p.chosen
+    copied, chosen = copies_panels(p.b_row, p.b_col, M, N, V), p.chosen
     vectors_left = (stop - p.j0 + V - 1) // V
     widest = SINGLE_ROW if M == 1 and not copied else PANEL
     j = p.j0
@@ -135,7 +137,7 @@ def _multiply_panels(product_at, stop, k0, k1, V):
         vectors_left -= vectors
         panel, panel_row = shift(p.b, k0 * p.b_row + j * p.b_col), p.b_row
         c_panel, beside_panel = shift(p.c, j), shift(p.beside, j)
-        start, start_row = (c_panel, p.c_row) if k0 else (shift(p.start, j * p.start_col), zero)
+        start, start_row = (c_panel, p.c_row) if k0 else (shift(p.start, j * p.start_col), p.start_row)
         if copied and p.b_col != 1:
             _copy_columns(width, panel, p.b_row, p.b_col, p.scratch, vectors * V, K)
             panel, panel_row = p.scratch, vectors * V
@@ -145,23 +147,25 @@ def _multiply_panels(product_at, stop, k0, k1, V):
             a_tile, c_tile, start_tile = (
                 shift(p.a, i * p.a_row + k0 * p.a_col), shift(c_panel, i * p.c_row), shift(start, i * start_row),
             )  # fmt: skip
-            source, numbers = (p.source, chosen + i * _WORD) if chosen else (a_tile, zero)
+            source, source_row, numbers = a_tile, p.a_row, zero
+            if chosen:
+                source, source_row, numbers = p.source, p.source_row, chosen + i * _WORD
             if copied and i == p.i0 and p.b_col == 1:
                 tile_copying(
-                    vectors, rows, source, p.a_row, p.a_col, numbers, panel, p.b_row, c_tile, p.c_row, start_tile,
+                    vectors, rows, source, source_row, p.a_col, numbers, panel, p.b_row, c_tile, p.c_row, start_tile,
                     start_row, K, lanes, subtracts, p.rate, p.scratch,
                 )  # fmt: skip
                 panel, panel_row = p.scratch, vectors * V
             else:
                 tile(
-                    vectors, rows, source, p.a_row, p.a_col, numbers, panel, panel_row, c_tile, p.c_row, start_tile,
+                    vectors, rows, source, source_row, p.a_col, numbers, panel, panel_row, c_tile, p.c_row, start_tile,
                     start_row, K, lanes, subtracts, p.rate,
                 )  # fmt: skip
             if k1 == p.K:
                 beside = shift(beside_panel, i * p.beside_row)
                 finish(p.epilogue, c_tile, p.c_row, rows, width, beside, p.beside_row, p.settings)
             if chosen:
-                _copy_chosen(p.source, chosen, i, i + rows, p.a, p.a_row, K)
+                _copy_chosen(p.source, p.source_row, chosen, i, i + rows, p.a, p.a_row, K)
             i += rows
         chosen = zero
         if p.has_sums:
@@ -176,10 +180,10 @@ def _multiply_panels(product_at, stop, k0, k1, V):
 
 
 @kernel
-def _copy_chosen(source, chosen, i0, i1, a, a_row, K):
+def _copy_chosen(source, source_row, chosen, i0, i1, a, a_row, K):
     """Rows i0:i1 of A = those of `source` that are chosen for them."""
     for i in range(i0, i1):
-        row, a_i = shift(source, word_at(chosen, i) * a_row), shift(a, i * a_row)
+        row, a_i = shift(source, word_at(chosen, i) * source_row), shift(a, i * a_row)
         for k in range(K):
             store(shift(a_i, k), load(shift(row, k)))
 
@@ -192,8 +196,9 @@ def _multiply_column_tail(product_at, stop, columns, V):
     if _is_by_rows(p.a_col, M, p.K, V):
         start = shift(p.start, stop * p.start_col)
         _multiply_by_rows(
-            p.a, p.a_row, b, p.b_row, p.b_col, start, p.start_col, c, p.c_row, p.i0, p.i1, columns, p.K, V, p.scratch
-        )
+            p.a, p.a_row, b, p.b_row, p.b_col, start, p.start_row, p.start_col, c, p.c_row, p.i0, p.i1, columns, p.K, V,
+            p.scratch,
+        )  # fmt: skip
     else:
         _multiply_transposed(
             p.a, p.a_col, b, p.b_row, p.b_col, c, p.c_row, p.i0, p.i1, columns, p.K, V, p.subtracts == 1, p.rate,
@@ -224,17 +229,17 @@ def _next_rows(rows_left, vectors):
 
 
 @kernel
-def _copies_panels(b_col, M, N, V):
+def copies_panels(b_row, b_col, M, N, V):
     """Whether B is copied panel by panel: where it does not lie in rows, or its rows are far apart.
 
     Rows far apart fall into few sets of the cache when their distance is a power of two; a copy pays once it is read
     by some tiles.
     """
-    return b_col != 1 or (M >= COPY_ROWS and N > PANEL * V)
+    return b_col != 1 or (M >= COPY_ROWS and (N > PANEL * V or b_row > PANEL * V))
 
 
 @kernel
-def _column_tail(a_row, a_col, start_col, M, N, K, V):
+def column_tail(a_row, a_col, start_col, M, N, K, V):
     """How many of N columns, the last ones, do not go by tiles: what is left beyond whole registers, if it is little.
 
     As a masked register they would cost as much as V columns: 100×784×50 in float32 has 50 = 6·8 + 2. Only a second
@@ -257,23 +262,33 @@ def _is_by_rows(a_col, M, K, V):
 
 
 @kernel
-def _multiply_by_rows(a, a_row, b, b_row, b_col, start, start_col, c, c_row, i0, i1, columns, K, V, scratch):
+def _multiply_by_rows(
+    a, a_row, b, b_row, b_col, start, start_row, start_col, c, c_row, i0, i1, columns, K, V, scratch
+):  # fmt: skip
     """C[i0:i1, :columns] = start + A[i0:i1, :K]·B[:K, :columns], for rows of A in one piece.
 
     Registers transpose pieces of the rows. A register holds one column of several rows, so that each element is a chain
     and no lane is wasted. With the columns masked, 100×784×50 would take 1.19 times as long; by dot products, which are
-    no chains, 1.00 times, and 100×784×1 half as long. If the last rows are too few, some before them are done again.
+    no chains, 1.00 times, and 100×784×1 half as long. The last rows, too few for a register, go by a tile.
     """
     for k in range(K):
         for column in range(columns):
             store(shift(scratch, k * columns + column), load(shift(b, k * b_row + column * b_col)))
     i = i0
-    while i < i1:
+    while i + V <= i1:
         rows = TRANSPOSED * V if i1 - i >= TRANSPOSED * V else V
-        i = min(i, i1 - rows)
         tile_of_columns(
-            rows, columns, shift(a, i * a_row), a_row, scratch, start, start_col, shift(c, i * c_row), c_row, K
-        )
+            rows, columns, shift(a, i * a_row), a_row, scratch, shift(start, i * start_row), start_row, start_col,
+            shift(c, i * c_row), c_row, K,
+        )  # fmt: skip
+        i += rows
+    one, zero, subtracts = np.intp(1), np.intp(0), K < 0
+    while i < i1:
+        rows = _next_rows(i1 - i, one)
+        tile(
+            one, rows, shift(a, i * a_row), a_row, one, zero, scratch, columns, shift(c, i * c_row), c_row,
+            shift(start, i * start_row), start_row, K, columns, subtracts, a,
+        )  # fmt: skip
         i += rows
 
 
@@ -313,10 +328,10 @@ def _copy_columns(width, b, b_row, b_col, panel, panel_row, K):
 
 
 @kernel
-def scratch_size(a_row, a_col, b_col, start_col, M, N, K, V):
+def scratch_size(a_row, a_col, b_row, b_col, start_col, M, N, K, V):
     """Elements of scratch in which `multiply` copies what it needs of B: a panel, or the column tail."""
-    columns = _column_tail(a_row, a_col, start_col, M, N, K, V)
-    rows = K if _copies_panels(b_col, M, N, V) else 0
+    columns = column_tail(a_row, a_col, start_col, M, N, K, V)
+    rows = K if copies_panels(b_row, b_col, M, N, V) else 0
     if columns:
         rows = max(rows, columns, K * columns // (PANEL * V) + 1)
     return (rows * PANEL + 1) * V if rows else 0

@@ -133,13 +133,13 @@ def _product_part(part, parts, in_blocks, address, A, B, row, C, form):
         multiply_row(at(A, 0), a_col, at(B, 0), b_row, start, start_col, c, j0, j1, K)
         return
     is_in_rows = c_col == 1 or N == 1
-    memory = allocate(c, scratch_size(a_row, a_col, b_col, start_col, i1 - i0, j1 - j0, K, V))
+    memory = allocate(c, scratch_size(a_row, a_col, b_row, b_col, start_col, i1 - i0, j1 - j0, K, V))
     rows = allocate(c, 0 if is_in_rows else M * N)
     out, out_row = c if is_in_rows else rows, c_row if is_in_rows else N
     product = Product(
-        a=at(A, 0), a_row=a_row, a_col=a_col, source=c, chosen=zero, b=at(B, 0), b_row=b_row, b_col=b_col,
-        start=start, start_col=start_col, sums=row, has_sums=has_sums, c=out, c_row=out_row,
-        i0=i0, i1=i1, j0=j0, j1=j1, K=K, rate=row, subtracts=np.intp(form & SUBTRACT != 0),
+        a=at(A, 0), a_row=a_row, a_col=a_col, source=c, source_row=zero, chosen=zero, b=at(B, 0), b_row=b_row,
+        b_col=b_col, start=start, start_col=start_col, start_row=zero, sums=row, has_sums=has_sums, c=out,
+        c_row=out_row, i0=i0, i1=i1, j0=j0, j1=j1, K=K, rate=row, subtracts=np.intp(form & SUBTRACT != 0),
         epilogue=np.intp(NONE), beside=out, beside_row=zero, settings=pointer_to(np.float64, zero),
         scratch=aligned(memory, REGISTER_BYTES),  # else every register would lie in two cache lines
     )  # fmt: skip

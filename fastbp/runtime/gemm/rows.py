@@ -34,9 +34,9 @@ def product_with_rows(multiply_at, source, chosen, h, D, W, b, b_col, z, M, i0, 
         finish(epilogue, row, M, one, M, shift(out, i0 * M), M, settings)
         return
     product = Product(
-        a=h, a_row=D, a_col=one, source=source, chosen=chosen, b=W, b_row=M, b_col=one, start=b, start_col=b_col,
-        sums=b, has_sums=zero, c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b, subtracts=zero,
-        epilogue=epilogue, beside=out, beside_row=M, settings=settings, scratch=scratch,
+        a=h, a_row=D, a_col=one, source=source, source_row=D, chosen=chosen, b=W, b_row=M, b_col=one, start=b,
+        start_col=b_col, start_row=zero, sums=b, has_sums=zero, c=z, c_row=M, i0=i0, i1=i1, j0=zero, j1=M, K=D, rate=b,
+        subtracts=zero, epilogue=epilogue, beside=out, beside_row=M, settings=settings, scratch=scratch,
     )  # fmt: skip
     call_at(multiply_at, multiply, (record_pointer(product),))
 

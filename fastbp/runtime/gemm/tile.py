@@ -193,10 +193,10 @@ zeros, ones = _row_of(0.0), _row_of(1.0)
 
 
 @intrinsic
-def tile_of_columns(typingctx, rows, columns, a, a_row, b, start, start_col, c, c_row, K):
+def tile_of_columns(typingctx, rows, columns, a, a_row, b, start, start_row, start_col, c, c_row, K):
     """C = start + A·B for some rows of A, each in one piece, and few columns of B, (K, columns) in one piece."""
     pointer, size = a, types.intp
-    signature = types.void(size, size, pointer, size, pointer, pointer, size, pointer, size, size)
+    signature = types.void(size, size, pointer, size, pointer, pointer, size, size, pointer, size, size)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         rows, columns, *operands = args
@@ -212,7 +212,7 @@ def tile_of_columns(typingctx, rows, columns, a, a_row, b, start, start_col, c, 
     return signature, codegen
 
 
-def _emit_columns(builder, emit, registers, width, a, a_row, b, start, start_col, c, c_row, K):
+def _emit_columns(builder, emit, registers, width, a, a_row, b, start, start_row, start_col, c, c_row, K):
     """The instructions for so many registers of rows and `width` columns, some k at a time, then one by one."""
     columns, piece = range(width), emit.piece
 
@@ -225,8 +225,17 @@ def _emit_columns(builder, emit, registers, width, a, a_row, b, start, start_col
             sums = [emit.multiply_add(*pair, total) for pair, total in zip(products, sums, strict=True)]
         return sums
 
-    def row(number: int) -> Any:
-        return builder.mul(a_row, ir.Constant(_I64, number))
+    def row(number: int, stride: Any = a_row) -> Any:
+        return builder.mul(stride, ir.Constant(_I64, number))
+
+    def gathered(pointers: list[Any]) -> Any:
+        vector = emit.zero
+        for lane, pointer in enumerate(pointers):
+            vector = builder.insert_element(vector, builder.load(pointer), ir.Constant(_I32, lane))
+        return vector
+
+    def lanes(register: int) -> range:
+        return range(register * emit.width, (register + 1) * emit.width)
 
     def several(k: Any, sums: list[Any]) -> list[Any]:
         a_k = builder.gep(a, [k])
@@ -235,19 +244,17 @@ def _emit_columns(builder, emit, registers, width, a, a_row, b, start, start_col
 
     def one(k: Any, sums: list[Any]) -> list[Any]:
         a_k = builder.gep(a, [k])
-        transposed = []
-        for register in range(registers):
-            vector = emit.zero
-            for lane in range(emit.width):
-                element = builder.load(builder.gep(a_k, [row(register * emit.width + lane)]))
-                vector = builder.insert_element(vector, element, ir.Constant(_I32, lane))
-            transposed.append([vector])
+        transposed = [
+            [gathered([builder.gep(a_k, [row(i)]) for i in lanes(register)])] for register in range(registers)
+        ]
         return multiplied(k, transposed, sums)
 
-    sums = [
-        emit.splat(builder.load(builder.gep(start, [builder.mul(start_col, ir.Constant(_I64, j))]))) for j in columns
-    ]
-    k, sums = while_whole(builder, ir.Constant(_I64, 0), K, piece, several, sums * registers)
+    sums = []
+    for register in range(registers):
+        for j in columns:
+            column = builder.gep(start, [builder.mul(start_col, ir.Constant(_I64, j))])
+            sums.append(gathered([builder.gep(column, [row(i, start_row)]) for i in lanes(register)]))
+    k, sums = while_whole(builder, ir.Constant(_I64, 0), K, piece, several, sums)
     _, sums = while_whole(builder, k, K, 1, one, sums)
     for place, total in enumerate(sums):
         register, j = divmod(place, width)
