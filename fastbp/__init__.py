@@ -1,7 +1,7 @@
 """fastbp: the backpropagation of "Deep Learning from Scratch", chapter 5, as compiled kernels.
 
-The layers are in `fastbp.layers`, the networks in `fastbp.network`, computational graphs in `fastbp.graph` (imported
-when it is first asked for); importing this package compiles nothing.
+The layers are in `fastbp.layers`, the networks in `fastbp.network`, computational graphs in `fastbp.graph`, files for
+other programs in `fastbp.export` (both imported when first asked for); importing this package compiles nothing.
 """
 
 import importlib
@@ -53,6 +53,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name == "graph":
-        return importlib.import_module("fastbp.graph")
+    if name in ("export", "graph"):
+        return importlib.import_module(f"fastbp.{name}")
     raise AttributeError(f"module 'fastbp' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The `fastbp` command: train on digits, check gradients, time it, draw graphs, run scripts of the book, compile."""
+"""The `fastbp` command: train on digits, check gradients, time it, draw graphs, run scripts, compile, export."""
 
 from __future__ import annotations
 
@@ -163,9 +163,26 @@ def _parser() -> argparse.ArgumentParser:
         "float32 need to learn and predict",
     )
 
+    _add_export(commands)
+
     describing = commands.add_parser("info", help="print what belongs in a bug report")
     describing.set_defaults(run=_info)
     return parser
+
+
+def _add_export(commands: Any) -> None:
+    exporting = commands.add_parser(
+        "export",
+        help="write a saved network as ONNX, as C, or as Python with NumPy alone",
+        description="Write what a saved network predicts as a file for other programs.",
+        epilog="example: fastbp export lenet.npz --to c --shape 1,28,28 -o lenet.c",
+    )
+    exporting.set_defaults(run=_export)
+    exporting.add_argument("model", type=Path, metavar="MODEL", help="a file that network.save wrote")
+    exporting.add_argument("--to", choices=["onnx", "c", "numpy"], required=True, help="an ONNX model, C99 or Python")
+    exporting.add_argument("-o", "--output", type=Path, metavar="PATH", help="(default: MODEL as .onnx, .c or .py)")
+    exporting.add_argument("--shape", type=_shape, metavar="N,...", help="of one sample, where the layers do not tell")
+    exporting.add_argument("--end", choices=["softmax", "sigmoid"], help="what follows the last layer (default: none)")
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
@@ -183,6 +200,10 @@ def _rate(text: str) -> float:
         if 0 < value < np.inf:
             return value
     raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text!r}")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(_whole_number(1)(axis) for axis in text.split(","))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -434,6 +455,14 @@ def _compile(options: argparse.Namespace) -> int:
         f"{len(sizes) - before} kernels compiled in {time.perf_counter() - start:.1f} s; "
         f"{len(sizes)} in {folder}, {sum(sizes) / 1e6:.1f} MB"
     )
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from fastbp.export import command  # noqa: PLC0415 - training starts sooner without it
+
+    path = command.export(options.model, options.to, options.output, options.shape, options.end)
+    print(f"{options.model}: saved to {path}, {path.stat().st_size:,} bytes")
     return 0
 
 

@@ -29,7 +29,7 @@ except ImportError:  # Windows
 
 from fastbp.checks import Array, as_array
 
-__all__ = ["VERSION", "FilePath", "read", "write"]
+__all__ = ["VERSION", "FilePath", "read", "replace", "write"]
 
 VERSION = 1
 """Of the format; a file of a later one is refused."""
@@ -87,7 +87,20 @@ def write(path: FilePath, arrays: Mapping[str, Array], meta: Mapping[str, Any]) 
     for name, given in (("arrays", arrays), ("meta", meta)):
         if not isinstance(given, Mapping):
             raise TypeError(f"{name}: expected a dict by name, got {type(given).__name__}; pass one")
-    content = _encoded(arrays, meta)
+    replace(path, _encoded(arrays, meta))
+
+
+def replace(path: FilePath, content: bytes | memoryview) -> None:
+    """Write bytes to a file as `write` does, all of them or nothing.
+
+    Raises
+    ------
+    ValueError
+        If `path` is a folder or a device.
+    OSError
+        If the file cannot be written; the old one is as it was.
+    """
+    path = _file_path(path)
     try:
         if path.exists() and not path.is_file():
             raise ValueError(f"{path}: expected a file or a new name, got a folder or a device; choose another path")
@@ -223,7 +236,7 @@ def _foreign(content: bytes) -> str:
     return f"one that starts {content[:8]!r}"
 
 
-def _replace(path: Path, content: memoryview) -> None:
+def _replace(path: Path, content: bytes | memoryview) -> None:
     """Give `path` the new content in one step."""
     prefix = f".fastbp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}-"
     _remove_leftovers(path.parent, prefix)

@@ -168,7 +168,7 @@ class BatchNormalization:
         if train_flg:
             mean, var = np.empty_like(mean), np.empty_like(var)
             statistics.of(dtype)(samples, mean, var)
-        std = np.sqrt(var + mean.dtype.type(_EPS))
+        std = np.sqrt(var + mean.dtype.type(EPS))
         out = empty(samples.shape, samples.dtype)
         normalize.of(dtype)(samples, mean, std, *scaled, out)
         # Views, whose shapes stay if somebody sets that of x or gamma.
@@ -243,7 +243,7 @@ class BatchNormalization:
             )
 
 
-_EPS = 1e-6  # the book's 10e-7
+EPS = 1e-6  # the book's 10e-7
 _ROWS = 2
 
 _KERNELS = {
@@ -350,7 +350,7 @@ def _forward(network_at, number, part, i0, i1):
     gamma, beta = _vector(network.params, layer[W_AT], mean), _vector(network.params, layer[B_AT], mean)
     _statistics_of_batch(network_at, number, mean, std)
     for c in range(len(std)):
-        std[c] = np.sqrt(std[c] + std.dtype.type(_EPS))
+        std[c] = np.sqrt(std[c] + std.dtype.type(EPS))
     if layer[LAYOUT] == LANES:
         x = _images(network_at, number, layer[H_IN], i0, i1)
         out = _images(network_at, number, layer[Z_OUT], i0, i1)
@@ -422,7 +422,7 @@ def _predict(multiply_at, layer_at, h, out, N, scratch):
     mean, var = carray(located(h, layer[MEAN_AT]), C), carray(located(h, layer[VAR_AT]), C)
     std = carray(scratch, C)
     for c in range(C):
-        std[c] = np.sqrt(var[c] + var.dtype.type(_EPS))
+        std[c] = np.sqrt(var[c] + var.dtype.type(EPS))
     if layer[LAYOUT] == LANES:
         shape = C, layer[IN_H], layer[IN_W], N
         _normalize_channels(carray(h, shape), mean, std, gamma, beta, carray(out, shape))

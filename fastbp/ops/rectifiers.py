@@ -346,7 +346,13 @@ def _gelu_slope_twin(dout: Any, x: Any) -> Any:
     return dout * (0.5 * (1 + _erf_twin(x * _ROOT_HALF)) + x * _NORMAL_DENSITY_AT_0 * np.exp(-0.5 * x * x))
 
 
-_erf_twin = np.vectorize(math.erf, otypes=[np.float64])
+_erf_of_objects = np.frompyfunc(math.erf, 1, 1)
+
+
+def _erf_twin(x: Any) -> Any:
+    return np.positive(_erf_of_objects(x), dtype=np.float64, casting="unsafe")
+
+
 _ROOT_HALF, _NORMAL_DENSITY_AT_0 = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 
