@@ -21,7 +21,8 @@ def test_the_activation_works_once_it_is_pasted(tmp_path):
     file.write_text(f"{source}\n\n{example}", encoding="utf-8")
     code = f"""
 import numpy as np
-from fastbp import graph, layers, use_reference
+import runpy
+from fastbp import Sequential, export, graph, layers, use_reference
 from fastbp.ops.contract import ACTIVATIONS
 x, dout = np.array([-2.0, 0.5, 3.0]), np.array([1.0, 2.0, 4.0])
 layer = layers.{name}()
@@ -31,9 +32,11 @@ with use_reference():
 (function,) = (name for name, record in ACTIVATIONS.items() if record.layer is layers.{name})
 value, (gradient,) = graph.compile(lambda x: getattr(graph, function)(x).sum()).value_and_grad(x)
 print(value, gradient)
+export.to_numpy(Sequential([layer], layers.IdentityWithLoss()), "network.py", sample_shape=(3,))
+print(runpy.run_path("network.py")["predict"](x[None])[0])
 """
     lines = run_python(code, package=tmp_path, FASTBP_CACHE=tmp_path / "cache").splitlines()
-    assert lines == ["[0.   0.25 9.  ] [ 0.  2. 24.]"] * 2 + ["9.25 [0. 1. 6.]"]
+    assert lines == ["[0.   0.25 9.  ] [ 0.  2. 24.]"] * 2 + ["9.25 [0. 1. 6.]", "[0.   0.25 9.  ]"]
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"])

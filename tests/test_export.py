@@ -74,7 +74,7 @@ def test_any_network_predicts_the_same_in_onnxruntime(case):
     with TemporaryDirectory() as folder:
         got = by_onnx(network, Path(folder), x, sample_shape=x.shape[1:])
     assert got.dtype == np.float32
-    assert_close(got, network.predict(x), 1e-5)
+    assert_close(got, network.predict(x), 2e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -85,7 +85,7 @@ def test_any_network_predicts_the_same_in_numpy(dtype, data):
     with TemporaryDirectory() as folder:
         got = by_numpy(network, Path(folder), x, sample_shape=x.shape[1:])
     assert got.dtype == dtype
-    assert_close(got, network.predict(x), {"float32": 1e-5, "float64": 1e-13}[dtype])
+    assert_close(got, network.predict(x), TOLERANCE[dtype])
 
 
 @settings(max_examples=25, **EXAMPLES)

@@ -21,6 +21,7 @@ MODULES = (
     "fastbp",
     "fastbp.cli",
     "fastbp.data",
+    "fastbp.export",
     "fastbp.functions",
     "fastbp.gradcheck",
     "fastbp.graph",

@@ -15,12 +15,12 @@ SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for
 
 
 def test_every_snippet_has_its_output():
-    assert len(PYTHON) == README.count("```python") == 7
+    assert len(PYTHON) == README.count("```python") == 8
 
 
 @pytest.mark.parametrize(("code", "output"), PYTHON, ids=range(len(PYTHON)))
-def test_a_snippet_prints_what_the_readme_says(code, output):
-    assert run_python(code) == output.strip()
+def test_a_snippet_prints_what_the_readme_says(code, output, tmp_path):
+    assert run_python(code, folder=tmp_path) == output.strip()
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("fastbp")])

@@ -67,8 +67,9 @@ def to_c(network: Any, path: FilePath, *, sample_shape: Shape | None = None, end
     Examples
     --------
     >>> fastbp.export.to_c(network, "network.c")
-    >>> print(open("network.c").read().splitlines()[0])
-    /* TwoLayerNet in C99: 4 numbers -> 2 numbers.
+    >>> from pathlib import Path
+    >>> Path("network.c").read_text().splitlines()[0]
+    '/* TwoLayerNet in C99: 4 numbers -> 2 numbers.'
     """
     replace(path, _File(walk(network, sample_shape, end)).text().encode())
 

@@ -22,7 +22,7 @@ from fastbp.export.steps import (
     SoftmaxAlong,
     Step,
 )
-from fastbp.export.walk import Program, walk
+from fastbp.export.walk import Program, sizes, walk
 from fastbp.extras import require
 from fastbp.files import FilePath, replace
 from fastbp.ops.contract import Shape
@@ -131,7 +131,8 @@ class _Model:
 
 def _reshaped(model: _Model, step: Reshaped, x: str) -> str:
     # 0 keeps the number of samples.
-    return model.node("Reshape", x, model.constant("shape", [0, *step.out], np.dtype(np.int64)))
+    shape = model.constant(f"shape_{sizes(step.out)}", [0, *step.out], np.dtype(np.int64))
+    return model.node("Reshape", x, shape)
 
 
 def _product(model: _Model, step: Product, x: str) -> str:

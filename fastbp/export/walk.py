@@ -68,7 +68,7 @@ class Exported(NamedTuple):
 
     def __str__(self) -> str:
         """Its name, and that of its class where it is another."""
-        return self.name if self.kind in self.name else f"{self.name} ({self.kind})"
+        return self.name if self.kind.lower() in self.name.lower() else f"{self.name} ({self.kind})"
 
 
 @dataclass(frozen=True)
