@@ -474,7 +474,9 @@ def _info(_: argparse.Namespace) -> int:
         "numpy": np.__version__,
         "numba": importlib.metadata.version("numba"),
         "llvmlite": importlib.metadata.version("llvmlite"),
-        "extras": ", ".join(f"{name} {_version(name)}" for name in ("scikit-learn", "matplotlib", "tqdm", "pooch")),
+        "extras": ", ".join(
+            f"{name} {_version(name)}" for name in ("scikit-learn", "matplotlib", "onnx", "tqdm", "pooch")
+        ),
         "CPU": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical cores",
         "vectors": f"{kernels.REGISTER_BYTES * 8} bits",
         "threads": f"{kernels.get_num_threads()}",

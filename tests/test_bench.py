@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench import (
     busy,
     cases,
     engine,
+    exported,
     flops,
     gate,
     graph,
@@ -508,6 +510,17 @@ def test_no_control_group_and_no_core_to_share_leave_the_container_out(any_machi
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("container: left out: ")]
     assert all(reason in line for reason in reasons)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_exported_prints_the_c_file_by_flags_against_predict(any_machine, monkeypatch, capsys):
+    monkeypatch.setattr(exported, "ROUNDS", 1)
+    monkeypatch.setattr(exported, "CALLS", 1)
+    exported.main()
+    rows = capsys.readouterr().out.splitlines()[-8:]
+    names = ["predict", *(f"gcc {flags}" for flags in exported.FLAGS)] * 2
+    assert [row[:57].strip().split(", ")[-1] for row in rows] == names
+    assert sum("(at most 2.0:" in row for row in rows) == 4
 
 
 def test_busy_prints_one_table_and_its_bars(any_machine, monkeypatch, capsys):

@@ -257,7 +257,7 @@ static void lookup(const number *restrict x, const number *restrict W,
 {
     for (int i = 0; i < count; i++)
         for (int j = 0; j < features; j++)
-            y[i * features + j] = x[i] >= 0 && x[i] < words ? W[(int)x[i] * features + j] : NAN;
+            y[i * features + j] = x[i] >= 0 && x[i] < (number)words ? W[(int)x[i] * features + j] : NAN;
 }""",
     "convolution": """/* x: an image for each channel. W: filters of channels x filter_height x filter_width,
  * on every stride-th pixel. Outside of an image are zeros. y: an image for each filter. */

@@ -92,12 +92,6 @@ class Normalized(Step):
     mean: Array
     var: Array
 
-    @property
-    def factor(self) -> Array:
-        """gamma/sqrt(var)."""
-        factor: Array = self.gamma / np.sqrt(self.var)
-        return factor
-
 
 @dataclass(frozen=True, eq=False)
 class NormalizedOverSample(Step):

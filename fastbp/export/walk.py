@@ -159,7 +159,7 @@ def walk(network: Any, sample_shape: Shape | None = None, end: str | None = None
         exported.append(Exported(_plain(name), kind, f"{kind.lower()}_{counts[kind]}", shape, out, steps))
         shape = out
     indices = layer_of_indices(layers.values()) is not None
-    return Program(type(network).__name__, first, shape, dtype, indices, exported)
+    return Program(_plain(type(network).__name__), first, shape, dtype, indices, exported)
 
 
 def _layers(network: Any) -> dict[str, Any]:
@@ -340,7 +340,8 @@ def _of_books_pooling(layer: Any, shape: Shape, out: Shape) -> list[Step]:
 
 
 def _of_batch_normalization(layer: Any, shape: Shape, out: Shape) -> list[Step]:
-    return [Normalized(shape, out, layer.gamma, layer.beta, layer.running_mean, layer.running_var + EPS)]
+    var = np.add(layer.running_var, EPS, dtype=np.float64)
+    return [Normalized(shape, out, layer.gamma, layer.beta, layer.running_mean, var)]
 
 
 def _of_books_batch_normalization(layer: Any, shape: Shape, out: Shape) -> list[Step]:
