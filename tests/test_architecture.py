@@ -209,7 +209,7 @@ def test_a_loss_has_twins_in_its_file(output):
 @pytest.mark.parametrize("kind", [*LAYERS, *optimizers.OPTIMIZERS], ids=lambda kind: kind.__name__)
 def test_a_record_is_in_the_documentation(kind):
     module = optimizers if kind in OPTIMIZERS else layers
-    text = (ROOT / "README.md").read_text(encoding="utf-8") + module.__doc__
+    text = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8") + module.__doc__
     assert re.search(rf"\b{kind.__name__}\b", text)
 
 

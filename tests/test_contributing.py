@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 
+from tests.pages import PAGES, anchors, links, text_of
 from tests.subprocesses import ROOT, run_python
 
-TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DOCUMENTS = (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "bench/README.md")
+TEXT = text_of("CONTRIBUTING.md")
 
 
 def test_the_activation_works_once_it_is_pasted(tmp_path):
@@ -39,24 +41,31 @@ print(runpy.run_path("network.py")["predict"](x[None])[0])
     assert lines == ["[0.   0.25 9.  ] [ 0.  2. 24.]"] * 2 + ["9.25 [0. 1. 6.]", "[0.   0.25 9.  ]"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_that_a_document_names_is_there(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    named = {ROOT / name for name in re.findall(r"`((?:fastbp|tests|bench|docs|\.ci|\.github)/[\w/.]*\w)`", text)}
-    linked = {(ROOT / document).parent / name for name in re.findall(r"\]\(([\w/.]+)\)", text)}
-    assert named | linked
-    assert not [path for path in named | linked if not path.exists()]
+    named = re.findall(r"`((?:fastbp|tests|bench|docs|\.ci|\.github)/[\w/.-]*\w)`", text_of(document))
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "bench/README.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_of_a_document_leads_somewhere(document):
+    for link in links(text_of(document)):
+        if link.startswith("https://"):
+            continue
+        name, _, heading = link.partition("#")
+        target = (ROOT / document).parent / name if name else ROOT / document
+        assert target.exists(), link
+        assert not heading or heading in anchors(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_script_that_a_document_names_is_there(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    modules = set(re.findall(r"python -m ((?:bench|tests)[.\w]*)", text))
+    modules = set(re.findall(r"python -m ((?:bench|tests)[.\w]*)", text_of(document)))
     assert not [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
 
 
-def test_every_name_of_fastbp_in_the_readme_is_there():
-    names = re.findall(r"`(fastbp(?:\.[a-z]\w*)+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+def test_every_name_of_fastbp_in_the_pages_is_there():
+    names = {name for page in PAGES for name in re.findall(r"`(fastbp(?:\.[a-z]\w*)+)", text_of(page))}
     assert len(names) > 5
     for name in names:
         assert pkgutil.resolve_name(name)
