@@ -322,9 +322,17 @@ def test_every_format_is_saved(tmp_path):
 
 def test_a_notebook_shows_the_graph():
     y = apples()
+    y.backward()
     assert y._repr_svg_() == y.draw()._repr_svg_() == y.draw().svg
     assert Variable(1.0)._repr_svg_() is None
     assert chain(300)._repr_svg_() is None
+
+
+def test_a_notebook_shows_no_gradients_before_backward():
+    y = Variable(100, "apple") * Variable(2, "number")
+    assert y._repr_svg_() == y.draw(gradients=None).svg != y.draw().svg
+    y.backward()
+    assert y._repr_svg_() == y.draw().svg
 
 
 def test_wrong_use_is_refused(tmp_path):

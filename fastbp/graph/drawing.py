@@ -109,12 +109,15 @@ def draw(
 
 
 def notebook_svg(y: Variable) -> str | None:
-    """Return the picture of a variable's graph for a notebook, None without a graph or for a large one."""
+    """Return the picture of a variable's graph for a notebook, None without a graph or for a large one.
+
+    It shows no gradients before `backward`.
+    """
     try:
         size = len(behind(y)[0])
     except RuntimeError:
         return None
-    return draw(y).svg if size <= _NOTEBOOK_LIMIT else None
+    return draw(y, gradients=None if y.grad is None else "numbers").svg if size <= _NOTEBOOK_LIMIT else None
 
 
 class Drawing:
