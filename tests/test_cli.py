@@ -16,6 +16,8 @@ import pytest
 
 from fastbp import layers
 from fastbp.cli import main
+from fastbp.commands import training
+from fastbp.ops.contract import is_reference
 from tests.subprocesses import ROOT
 
 
@@ -49,8 +51,32 @@ def test_train_on_the_reference_prints_the_same_numbers(capsys):
 
 def test_train_compared_with_numpy_ends_at_the_same_weights(capsys):
     _, out, _ = run(capsys, "train", "--epochs", "2", "--compare")
+    found = re.search(r"NumPy took (\d+\.\d\d) s in training \d+ times, [\d.]+ times fastbp's .*weights (\S+)\n", out)
+    assert float(found[1]) >= training.ENOUGH
+    assert float(found[2]) < 1e-12
+
+
+def test_training_on_numpy_is_compared_with_fastbp(capsys, monkeypatch):
+    used = []
+    fit = training._fit
+    monkeypatch.setattr(training, "_fit", lambda *given, **more: (used.append(is_reference()), fit(*given, **more)))
+    monkeypatch.setattr(training, "ENOUGH", 0.0)
+    _, out, _ = run(capsys, "train", "--epochs", "2", "--impl", "numpy", "--compare")
+    assert used == [True, False]
     found = re.search(r"NumPy took \d+\.\d\d s in training, [\d.]+ times fastbp's .*weights (\S+)\n", out)
     assert float(found[1]) < 1e-12
+
+
+def test_ctrl_c_in_a_comparison_keeps_the_picture(capsys, monkeypatch, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "curves.png"
+    monkeypatch.setattr(training, "_compare", interrupt)
+    status, out, err = run(capsys, "train", "--epochs", "2", "--compare", "--plot", str(path))
+    assert (status, err) == (130, "fastbp: interrupted\n")
+    assert f"learning curves saved to {path}" in out
+    assert path.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_train_in_float32(capsys):
@@ -73,7 +99,7 @@ def test_train_a_convolutional_network_compared_with_numpy(capsys, tmp_path):
     options = "--network", "simple-conv", "--epochs", "2", "--dtype", "float64", "--plot", str(tmp_path / "curves.png")
     status, out, _ = run(capsys, "train", "--compare", *options)
     assert status == 0
-    found = re.search(r"NumPy took \d+\.\d\d s in training, [\d.]+ times fastbp's .*weights (\S+)\n", out)
+    found = re.search(r"NumPy took \d+\.\d\d s in training.*, [\d.]+ times fastbp's .*weights (\S+)\n", out)
     assert float(found[1]) < 1e-12
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -156,6 +182,15 @@ def test_info_names_what_a_bug_report_needs(capsys):
         (["train", "--network", "lenet"], "--network: expected one for images of 8×8 pixels, got lenet, which needs"),
         (["train", "--plot", "curves.xyz"], "--plot: expected a file ending in one of"),
         (["train", "--plot", "/nowhere/curves.png"], "--plot: expected a folder /nowhere"),
+        (
+            ["graph", "affine", "-o", "/nowhere/affine.svg"],
+            "-o: expected a folder /nowhere, got none there; make it first",
+        ),
+        (
+            ["graph", "affine", "-o", "affine.xyz"],
+            "expected a file ending in .svg, .png, .html, .dot or .mmd, got affine",
+        ),
+        (["graph", "afine"], ", got 'afine'; did you mean affine?"),
     ],
 )
 def test_a_mistake_is_one_clear_line(capsys, arguments, says):
@@ -171,14 +206,22 @@ def test_a_mistake_is_one_clear_line(capsys, arguments, says):
     ("arguments", "says"),
     [
         ([], "command"),
-        (["fly"], "invalid choice"),
+        (["fly"], "command: expected one of train, check, "),
+        (["fly"], ", got 'fly'; choose one of these"),
+        (["trian"], ", got 'trian'; did you mean train?"),
+        (["--verbose", "trian", "--epochs", "1"], ", got 'trian'; did you mean train?"),
         (["train", "--epochs", "0"], "expected a whole number, at least 1, got '0'"),
         (["train", "--lr", "-1"], "expected a number greater than 0, got '-1'"),
         (["train", "--lr", "fast"], "expected a number greater than 0, got 'fast'"),
         (["train", "--seed", "-1"], "expected a whole number, at least 0, got '-1'"),
-        (["train", "--data", "cats"], "invalid choice"),
-        (["train", "--network", "cats"], "invalid choice"),
-        (["train", "--optimizer", "cats"], "invalid choice"),
+        (
+            ["train", "--data", "cats"],
+            "argument --data: expected one of digits, mnist, got 'cats'; choose one of these",
+        ),
+        (["train", "--network", "lenett"], "expected one of two-layer, simple-conv, deep-conv, lenet, got 'lenett'"),
+        (["train", "--network", "lenett"], "; did you mean lenet?"),
+        (["train", "--optimizer", "adan"], "got 'adan'; did you mean adam?"),
+        (["train", "--dtype", "float16"], "argument --dtype: expected one of float32, float64, got 'float16'"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(capsys, arguments, says):
@@ -329,6 +372,40 @@ def test_a_mistake_in_the_environment_ends_with_a_clear_error(variable, value, s
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert err.splitlines()[-1].startswith(says)
+
+
+def help_of(capsys, monkeypatch, *command):
+    """What --help prints on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def commands(text):
+    """The subcommands that the help lists."""
+    return re.findall(r"^    (\w+) ", text, re.MULTILINE)
+
+
+def test_the_help_is_a_screenful_with_examples(capsys, monkeypatch):
+    lines = help_of(capsys, monkeypatch).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    examples = [line.split() for line in lines[lines.index("examples:") + 1 :]]
+    assert len(examples) >= 3
+    assert {words[0] for words in examples} == {"fastbp"}
+
+
+def test_the_help_of_every_command_says_what_it_does_and_ends_with_an_example(capsys, monkeypatch):
+    found = commands(help_of(capsys, monkeypatch))
+    assert {"train", "check", "bench", "graph", "run", "compile", "info"} <= set(found)
+    for name in found:
+        text = help_of(capsys, monkeypatch, name)
+        assert max(map(len, text.splitlines())) <= 80, name
+        example = re.search(rf"\nexample:\n  fastbp {name}\b(.*)\n$", text)
+        assert example, name
+        assert set(re.findall(r"(?<= )--?[\w-]+", example[1])) <= set(re.findall(r"(?<=[ \[])--?[\w-]+", text)), name
 
 
 def test_python_m_fastbp_is_the_command():

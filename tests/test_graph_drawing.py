@@ -339,6 +339,11 @@ def test_wrong_use_is_refused(tmp_path):
     y = apples()
     for wrong, kind, says in (
         (lambda: y.draw(tmp_path / "a.gif"), ValueError, "path: expected a file ending in .svg"),
+        (
+            lambda: y.draw(tmp_path / "none" / "a.svg"),
+            FileNotFoundError,
+            "path: expected a folder .*none, got none there",
+        ),
         (lambda: y.draw(gradients="letters"), ValueError, "gradients: expected"),
         (lambda: y.draw(step=6), ValueError, "step: expected 0 to 5, got 6"),
         (lambda: y.draw(step=1.5), TypeError, "step: expected a whole number"),

@@ -181,6 +181,8 @@ def test_there_must_be_something_to_draw_and_a_format_to_save(history, tmp_path)
         History().plot()
     with pytest.raises(ValueError, match=r"path: expected a file ending in one of .*png.*, got .*curves.xyz"):
         history.plot(tmp_path / "curves.xyz")
+    with pytest.raises(FileNotFoundError, match=r"path: expected a folder .*none, got none there; make it first"):
+        history.plot(tmp_path / "none" / "curves.png")
 
 
 def test_plotting_leaves_pyplot_alone():

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fastbp.files import check_place
 from fastbp.graph.diagrams import ARROW_GAP, DOT, RADIUS, Again, Diagram, DrawnNode, Flow, Gradients, diagram_of
 from fastbp.graph.layout import place
 from fastbp.graph.nodes import Variable
@@ -190,12 +191,16 @@ class Drawing:
         ------
         ValueError
             For another ending than .svg, .png, .html, .dot and .mmd.
+        OSError
+            If there is no such folder, or nothing can be written there.
         ImportError
             For .png without matplotlib.
         """
         path = Path(path)
         texts = {".svg": "svg", ".html": "html", ".dot": "dot", ".mmd": "mermaid"}
         suffix = path.suffix.lower()
+        if suffix == ".png" or suffix in texts:
+            check_place("path", path)
         if suffix == ".png":
             self.picture.png(path, self._step)
         elif suffix in texts:

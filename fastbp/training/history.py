@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp.checks import as_array
 from fastbp.extras import require
+from fastbp.files import check_place
 
 __all__ = ["History"]
 
@@ -184,6 +185,8 @@ class History:
             Without matplotlib.
         ValueError
             If there is nothing to draw, or matplotlib does not know the format of `path`.
+        OSError
+            If there is no folder for `path`, or nothing can be written there.
         """
         kinds = [kind for kind in ("loss", "accuracy") if {kind, f"val_{kind}"} & self._columns.keys()]
         if not kinds:
@@ -193,6 +196,7 @@ class History:
         figure = require("matplotlib.figure").Figure(figsize=(5 * len(kinds), 4), layout="constrained")
         if path is not None:
             check_picture("path", Path(path), figure)
+            check_place("path", Path(path))
         for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
             self._draw(axes, kind)
         if path is not None:
