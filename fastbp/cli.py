@@ -26,6 +26,7 @@ from fastbp.files import check_place
 from fastbp.gradcheck import gradient_check
 from fastbp.network import TwoLayerNet
 from fastbp.training.display import Bar
+from fastbp.training.screen import told_of_compiling
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refuse_unknown(parser, commands, given)
     options = parser.parse_args(given)
     try:
-        status: int = options.run(options)
+        with told_of_compiling(False if options.run is _compile else None):  # `_compile` has a bar of its own
+            status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The rest of the output goes nowhere. Else Python would try to print it at its exit.

@@ -26,6 +26,7 @@ from fastbp.training.display import Bar
 from fastbp.training.fit import StopTraining
 from fastbp.training.interrupts import Interruptible
 from fastbp.training.run import Pace
+from fastbp.training.screen import told_of_compiling
 
 DIVERGED = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
@@ -56,7 +57,8 @@ def train(
     scored = held_out
     if estimator.early_stopping and held_out is None:
         data, scored = _split(estimator, *data)
-    run = _Run(estimator, activations, data, held_out, scored if estimator.early_stopping else None, callbacks)
+    with told_of_compiling(bool(estimator.verbose)):
+        run = _Run(estimator, activations, data, held_out, scored if estimator.early_stopping else None, callbacks)
     estimator.n_iter_ = 0
     with at_work(), run.interrupts:
         try:

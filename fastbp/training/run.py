@@ -171,7 +171,7 @@ class Run(Interruptible):
         self._known_traits, self._known_layers, self._engine = traits, (layers, loss), None
         if unknown or dtype is None:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
-            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
+            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=5)
         elif not is_reference():
             self._engine = plan.Engine(
                 layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size, threads=share
