@@ -1,6 +1,6 @@
 """Drawing a graph as the book does: operations in circles, values above the arrows, gradients below them.
 
-`draw` gathers the nodes, arrows and texts; `fastbp.graph.layout` says where they go, `fastbp.graph.pictures` writes
+`draw` gathers the nodes, arrows and texts; `fastbp.graph.layout` says where they go, `fastbp.pictures` writes
 the file.
 """
 
@@ -18,8 +18,8 @@ from fastbp.files import check_place
 from fastbp.graph.diagrams import ARROW_GAP, DOT, RADIUS, Again, Diagram, DrawnNode, Flow, Gradients, diagram_of
 from fastbp.graph.layout import place
 from fastbp.graph.nodes import Variable
-from fastbp.graph.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text, text_width
 from fastbp.graph.structure import Node, behind
+from fastbp.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text, text_width
 
 MARGIN = 14.0
 TITLE_SIZE, TITLE_HEIGHT = 17.0, 34.0
