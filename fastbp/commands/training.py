@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,15 @@ def train(options: argparse.Namespace) -> int:
         def on_steps(progress: Progress) -> None:
             bar.reach((progress.epoch - 1) * steps + progress.step)
 
-        try:
-            _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps)
-        except KeyboardInterrupt:
-            is_interrupted = True
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps)
+            except KeyboardInterrupt:
+                is_interrupted = True
     _summarize(network.history, len(data.x_train))
+    for warning in caught:
+        complain(f"warning: {warning.message}")
     if options.plot and len(curves):
         figure = curves.plot()
         figure.suptitle(f"{data.name}, {_short(options, data)}")

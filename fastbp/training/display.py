@@ -7,6 +7,7 @@ from contextlib import nullcontext, suppress
 from typing import Any, Self
 
 from fastbp.extras import require
+from fastbp.training.divergence import Watch
 from fastbp.training.run import Run, Stretch
 from fastbp.training.screen import columns, is_live
 
@@ -61,7 +62,8 @@ class Bar:
 class Display(Bar):
     """Shows a run of `fit`: a bar on a terminal and in a notebook, else a line for each epoch, or nothing.
 
-    Beside the bar stand loss and accuracy of the epoch so far, and those of the validation after the one before.
+    Beside the bar stand loss and accuracy of the epoch so far, and those of the validation after the one before. Where
+    losses grow as by a rate that is too large, a warning says so in any case.
     """
 
     def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
@@ -69,9 +71,11 @@ class Display(Bar):
         super().__init__(epochs * run.samples, is_wanted, bar_format=_FORMAT)
         self._run, self._epochs, self._has_lines = run, epochs, is_wanted and not self.is_shown
         self._train, self._validation = "", ""
+        self._watch = Watch(run)
 
     def show(self, stretch: Stretch) -> None:
         """Show how far the run has come with these steps."""
+        self._watch.look_at_steps(stretch.losses)
         if not self.is_shown:
             return
         run = self._run
@@ -83,6 +87,7 @@ class Display(Bar):
 
     def show_epoch(self, row: dict[str, Any]) -> None:
         """Show the numbers of an epoch: those of the validation beside the bar, or all in a line without one."""
+        self._watch.look_at_epoch(row)
         if self.is_shown and "val_loss" in row:
             self._validation = f", val {_numbers(row['val_loss'], row.get('val_accuracy'))}"
             self._put_beside()

@@ -159,6 +159,12 @@ def fit(
         If `resume` does not exist, or `checkpoint` cannot be written.
     FloatingPointError
         At a loss that is not finite. The parameters are those before that step.
+
+    Warns
+    -----
+    UserWarning
+        Once, where the mean loss of an epoch is above three times that of the first step and of outputs that are all 0:
+        the rate is too large. Also where a network is trained layer by layer.
     """
     run = Run(self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")
