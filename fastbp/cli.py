@@ -151,21 +151,27 @@ def _bench(options: argparse.Namespace) -> int:
 
     comparison = Comparison(options.as_users)
     print(comparison.head(), flush=True)
-    for row in comparison.run():
-        print(comparison.line(row), flush=True)
+    is_interrupted = False
+    try:
+        for row in comparison.run():
+            print(comparison.line(row), flush=True)
+    except KeyboardInterrupt:
+        is_interrupted = True
     for name, reason in comparison.missing.items():
         print(f"{name}: {reason}")
     for warning in comparison.warnings:
         complain(f"warning: {warning}")
-    if options.json:
+    if options.json and comparison.rows:
         options.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n", encoding="utf-8")
         print(f"figures saved to {options.json}")
-    if options.plot:
+    if options.plot and comparison.rows:
         from fastbp.benchmark import picture  # noqa: PLC0415
 
         picture.save(comparison, options.plot)
         print(f"picture saved to {options.plot}")
-    return 0
+    if is_interrupted:
+        complain(f"interrupted after {len(comparison.rows)} rows")
+    return 130 if is_interrupted else 0
 
 
 def _check(_: argparse.Namespace) -> int:
@@ -280,9 +286,18 @@ def _info(_: argparse.Namespace) -> int:
         "threads": f"{kernels.get_num_threads()}",
         "kernel cache": kernels.cache_status(),
     }
-    for name, value in rows.items():
+    for name, value in (rows | _addresses()).items():
         print(f"{name:<13} {value}")
     return 0
+
+
+def _addresses() -> dict[str, str]:
+    """Where the project lives, as its metadata say: the table `project.urls` of pyproject.toml, by label."""
+    try:
+        entries = importlib.metadata.metadata("fastbp").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    return {label.lower(): address for label, address in (entry.split(", ", 1) for entry in entries)}
 
 
 def _version(package: str) -> str:

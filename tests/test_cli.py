@@ -1,6 +1,8 @@
 """The `fastbp` command as a person uses it."""
 
+import email.message
 import fcntl
+import importlib.metadata
 import os
 import pty
 import re
@@ -170,8 +172,20 @@ def test_info_names_what_a_bug_report_needs(capsys):
     status, out, _ = run(capsys, "info")
     assert status == 0
     names = ["fastbp", "Python", "system", "numpy", "numba", "llvmlite", "extras", "CPU", "vectors", "threads"]
-    assert [line.split()[0] for line in out.splitlines()] == [*names, "kernel"]
+    assert [line.split()[0] for line in out.splitlines()][: len(names) + 1] == [*names, "kernel"]
     assert np.__version__ in out
+
+
+def test_info_names_the_addresses_of_the_metadata(capsys, monkeypatch):
+    found = email.message.Message()
+    found["Project-URL"] = "Repository, https://forge.example/fastbp"
+    found["Project-URL"] = "Issues, https://forge.example/fastbp/issues"
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda _: found)
+    lines = run(capsys, "info")[1].splitlines()
+    assert lines[-2:] == [
+        "repository    https://forge.example/fastbp",
+        "issues        https://forge.example/fastbp/issues",
+    ]
 
 
 @pytest.mark.parametrize(
