@@ -10,21 +10,17 @@ Functions import scikit-learn and joblib, because asv imports this file where th
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import importlib
 import itertools
 import json
-import math
 import os
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,8 +28,9 @@ from unittest import mock
 import numpy as np
 
 from bench import mixed, processes
+from bench.sections import Row, Seconds, print_sections, ratio
 from bench.sklearn import bundled, classifiers
-from bench.table import Ratio, Table, digits, print_machine
+from bench.table import Ratio
 from fastbp.benchmark import peers, tasks
 from fastbp.benchmark.measure import samples
 from fastbp.engine.thread_choice import ThreadChoice
@@ -49,64 +46,15 @@ COUNTING = 0.15  # seconds in which the thread counts alone
 AFTER = (0, 20, 60, 100, 300)  # milliseconds after a product; the last two only for epochs
 
 Functions = dict[str, Callable[[], object]]
-Seconds = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """Figures by column, and ratios; `scale` turns seconds into milliseconds."""
-
-    name: str
-    figures: Seconds
-    ratios: tuple[Ratio, ...] = ()
-    scale: float = 1e3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
-    chosen = parser.parse_args(arguments).sections
-    if unknown := [name for name in chosen if name not in SECTIONS]:
-        parser.error(f"SECTION: expected some of {', '.join(SECTIONS)}, got {', '.join(unknown)}")
-    warnings.simplefilter("ignore")  # optimizations that have not converged
     start = time.perf_counter()
-    load = [f"load before the run: {os.getloadavg()[0]:.1f} (quiet: near 0)"] if hasattr(os, "getloadavg") else []
-    print_machine(*load, "10th, 50th and 90th percentile, ms")
-    columns: list[str] = []
-    for name in chosen or SECTIONS:
-        print(f"{time.perf_counter() - start:4.0f} s: {name}", file=sys.stderr, flush=True)
-        if time.perf_counter() - start > LAST:
-            print(f"{name}: left out, as {LAST} s are over; run it alone: python -m bench.busy {name}", flush=True)
-            continue
-        try:
-            for row in SECTIONS[name]():
-                if [*row.figures] != columns:
-                    columns = [*row.figures]
-                    print()
-                    table = Table(columns, names=43, width=18)
-                table.row(
-                    row.name, *(percentiles(values, row.scale) for values in row.figures.values()), notes=row.ratios
-                )
-                if time.perf_counter() - start > LAST:
-                    print(f"{name}: {LAST} s are over; further rows, if it has any, are left out", flush=True)
-                    break
-        except (ImportError, peers.UnavailableError) as error:
-            print(f"{name}: left out: {error}", flush=True)
+    print_sections("busy", __doc__.splitlines()[0], SECTIONS, arguments, names=43, width=18, last=LAST)
     for name, reason in _reasons.items():
         print(f"{name}: {reason}")
     print(f"{time.perf_counter() - start:4.0f} s: done", file=sys.stderr)
-
-
-def percentiles(values: list[float], scale: float) -> str:
-    """A cell."""
-    return " ".join(map(digits, np.percentile(np.array(values) * scale, [10, 50, 90])))
-
-
-def ratio(figures: Seconds, one: str, other: str) -> float:
-    """The median of one column divided by the median of another; NaN where that is 0."""
-    whole = float(np.median(figures[other]))
-    return float(np.median(figures[one])) / whole if whole else math.nan
 
 
 def of_one_thread(figures: Seconds, at_most: float | None = None) -> Ratio:

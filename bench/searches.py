@@ -12,14 +12,12 @@ All columns of a row are measured in turns. A cell has the 10th, 50th and 90th p
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import functools
 import importlib
 import os
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from bench import mixed
-from bench.busy import Functions, Row, percentiles, ratio
+from bench.busy import Functions
+from bench.sections import Row, print_sections, ratio
 from bench.sklearn import bundled, classifiers, table
-from bench.table import Ratio, Table, print_machine
+from bench.table import Ratio
 from fastbp import TwoLayerNet
 from fastbp.benchmark.measure import samples
 from fastbp.optimizers import Adam
@@ -181,25 +180,8 @@ SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {"search": search, "pool": po
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
-    chosen = parser.parse_args(arguments).sections
-    if unknown := [name for name in chosen if name not in SECTIONS]:
-        parser.error(f"SECTION: expected some of {', '.join(SECTIONS)}, got {', '.join(unknown)}")
-    warnings.simplefilter("ignore")  # optimizations that have not converged
     os.environ["PYTHONWARNINGS"] = "ignore"  # in the processes
-    load = [f"load before the run: {os.getloadavg()[0]:.1f} (quiet: near 0)"] if hasattr(os, "getloadavg") else []
-    print_machine(*load, "10th, 50th and 90th percentile, ms")
-    columns: list[str] = []
-    for name in chosen or SECTIONS:
-        for row in SECTIONS[name]():
-            if [*row.figures] != columns:
-                columns = [*row.figures]
-                print()
-                shown = Table(columns, names=36, width=21)
-            shown.row(row.name, *(percentiles(values, row.scale) for values in row.figures.values()))
-            for each in row.ratios:
-                print(f"  {each}", flush=True)
+    print_sections("searches", __doc__.splitlines()[0], SECTIONS, arguments, names=36, width=21, is_below=True)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ result, and no kernel is called on arguments that have not come through here.
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -283,6 +285,12 @@ def sample_weights(value: object, samples: int) -> Array:
     if math.isinf(total):
         raise ValueError("sample_weight: expected a finite sum, got inf; divide the weights by the largest of them")
     return weights
+
+
+def closest(given: str, names: Iterable[str]) -> str:
+    """The way out of an unknown name: the known one that was meant, or any of them."""
+    meant = difflib.get_close_matches(given, list(names), 1)
+    return f"did you mean {meant[0]}?" if meant else "choose one of these"
 
 
 def short(row: Array) -> str:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import sys
 import time
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 
-from fastbp import demonstrations, kernels, optimizers
+from fastbp import kernels
 from fastbp._version import __version__
-from fastbp.data import Dataset, load_digits, load_mnist
-from fastbp.extras import require
+from fastbp.commands import training
+from fastbp.commands.arguments import command, one_of, refuse_unknown, shape, whole_number
+from fastbp.commands.outputs import check_plot, complain
+from fastbp.files import check_place
 from fastbp.gradcheck import gradient_check
-from fastbp.network import Sequential, TwoLayerNet
-from fastbp.ops.contract import use_reference
+from fastbp.network import TwoLayerNet
 from fastbp.training.display import Bar
-from fastbp.training.fit import Progress, StopTraining
-from fastbp.training.history import History, check_picture
+from fastbp.training.screen import told_of_compiling
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,90 +34,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, 1 for a failed check or training, 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output any more.
     """
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _parser()
+    refuse_unknown(parser, commands, given)
+    options = parser.parse_args(given)
     try:
-        status: int = options.run(options)
+        with told_of_compiling(False if options.run is _compile else None):  # `_compile` has a bar of its own
+            status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The rest of the output goes nowhere. Else Python would try to print it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ImportError, OSError, ValueError) as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return 130
     return status
 
 
-def _complain(message: str) -> None:
-    """Print a line of its own to stderr, after all that was printed before."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    print(f"fastbp: {message}", file=sys.stderr)
+_EXAMPLES = """\
+examples:
+  fastbp train --epochs 5 --plot curves.png
+  fastbp run --compare ch05/train_neuralnet.py
+  fastbp train --help                           every option of a command
+"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fastbp", description="Backpropagation in compiled kernels.")
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser, and the names of the commands."""
+    parser = argparse.ArgumentParser(
+        prog="fastbp",
+        description="Backpropagation in compiled kernels.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, title="commands", metavar="command")
 
-    training = commands.add_parser("train", help="train a network on images of digits")
-    training.set_defaults(run=_train)
-    training.add_argument("--data", choices=["digits", "mnist"], default="digits", help="8×8 or 28×28 images")
-    training.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)"
-    )
-    training.add_argument(
-        "--network",
-        choices=demonstrations.NETWORKS,
-        default="two-layer",
-        help="the book's, or LeNet-5 (default: two-layer)",
-    )
-    training.add_argument(
-        "--epochs", type=_whole_number(1), metavar="N", help=f"(default: {demonstrations.defaults('epochs')})"
-    )
-    training.add_argument("--batch-size", type=_whole_number(1), default=100, metavar="N", help="(default: 100)")
-    training.add_argument(
-        "--optimizer",
-        choices=[kind.__name__.lower() for kind in optimizers.OPTIMIZERS],
-        help=f"(default: {demonstrations.defaults('optimizer')})",
-    )
-    training.add_argument(
-        "--lr",
-        type=_rate,
-        metavar="RATE",
-        help=f"(default: {demonstrations.defaults('lr')}; that of a given optimizer)",
-    )
-    training.add_argument(
-        "--dtype", choices=["float32", "float64"], help=f"(default: {demonstrations.defaults('dtype')})"
-    )
-    training.add_argument(
-        "--seed", type=_whole_number(0), default=0, metavar="N", help="of the weights and the order of the images"
-    )
-    training.add_argument("--impl", choices=["fastbp", "numpy"], default="fastbp", help="compiled or plain NumPy")
-    training.add_argument(
-        "--compare",
-        action="store_true",
-        help="train with plain NumPy as well, which takes minutes for images of 28×28 and a convolutional network; "
-        "compare times and weights",
-    )
-    training.add_argument("--plot", type=Path, metavar="FILE", help="save the learning curves as a picture")
+    training.add_parser(commands)
 
-    checking = commands.add_parser("check", help="compare backpropagation with numerical differentiation")
-    checking.set_defaults(run=_check)
+    command(commands, "check", _check, "compare backpropagation with numerical differentiation", "fastbp check")
 
-    comparing = commands.add_parser("bench", help="time training against NumPy and others, in a minute and a half")
-    comparing.set_defaults(run=_bench)
+    comparing = command(
+        commands,
+        "bench",
+        _bench,
+        "time training against NumPy and others, in a minute and a half",
+        "fastbp bench --plot speed.png",
+    )
     comparing.add_argument(
         "--as-users", action="store_true", help="without pauses between the libraries, as in a program that uses them"
     )
     comparing.add_argument("--json", type=Path, metavar="FILE", help="save every figure, and the machine")
     comparing.add_argument("--plot", type=Path, metavar="FILE", help="save a picture, with the machine's limit in it")
 
-    drawing = commands.add_parser("graph", help="draw a computational graph of the chapter")
-    drawing.set_defaults(run=_graph)
+    drawing = command(
+        commands, "graph", _graph, "draw a computational graph of the chapter", "fastbp graph affine -o affine.html"
+    )
     drawing.add_argument("name", metavar="NAME", nargs="?", help="of the figure (default: list them all)")
     drawing.add_argument(
         "-o",
@@ -129,12 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         help="a .svg, .png, .html (with a slider through the steps), .dot or .mmd (default: NAME.svg)",
     )
 
-    running = commands.add_parser(
+    running = command(
+        commands,
         "run",
-        help="run a script of the book, its modules answered by fastbp.book",
+        _run,
+        "run a script of the book, its modules answered by fastbp.book",
+        "fastbp run --compare ch05/train_neuralnet.py",
         usage="fastbp run [options] SCRIPT [ARGS ...]\n       fastbp run [--data DIR] --list DIR",
     )
-    running.set_defaults(run=_run)
     running.add_argument("--data", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)")
     running.add_argument("--list", type=Path, metavar="DIR", help="say what each script of a clone needs, and run none")
     which = running.add_mutually_exclusive_group()
@@ -146,16 +122,15 @@ def _parser() -> argparse.ArgumentParser:
         "--plots", type=Path, default=Path("plots"), metavar="DIR", help="folder for what it shows (default: plots)"
     )
     running.add_argument(
-        "--seed", type=_whole_number(0), metavar="N", help="of np.random (default: none; 0 with --compare)"
+        "--seed", type=whole_number(0), metavar="N", help="of np.random (default: none; 0 with --compare)"
     )
     running.add_argument("--seconds", type=Path, help=argparse.SUPPRESS)  # where a comparison finds the time
     running.add_argument("script", type=Path, metavar="SCRIPT", nargs="?", help="in its folder of a clone")
     running.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="of the script")
 
-    compiling = commands.add_parser(
-        "compile", help="fill the cache of compiled kernels, for an image or a cluster node"
+    compiling = command(
+        commands, "compile", _compile, "fill the cache of compiled kernels ahead", "fastbp compile --all"
     )
-    compiling.set_defaults(run=_compile)
     compiling.add_argument(
         "--all",
         action="store_true",
@@ -163,202 +138,55 @@ def _parser() -> argparse.ArgumentParser:
         "float32 need to learn and predict",
     )
 
-    _add_export(commands)
-
-    describing = commands.add_parser("info", help="print what belongs in a bug report")
-    describing.set_defaults(run=_info)
-    return parser
-
-
-def _add_export(commands: Any) -> None:
-    exporting = commands.add_parser(
+    exporting = command(
+        commands,
         "export",
-        help="write a saved network as ONNX, as C, or as Python with NumPy alone",
-        description="Write what a saved network predicts as a file for other programs.",
-        epilog="example: fastbp export lenet.npz --to c --shape 1,28,28 -o lenet.c",
+        _export,
+        "write what a saved network predicts as ONNX, as C, or as Python with NumPy alone",
+        "fastbp export lenet.npz --to c --shape 1,28,28 -o lenet.c",
     )
-    exporting.set_defaults(run=_export)
     exporting.add_argument("model", type=Path, metavar="MODEL", help="a file that network.save wrote")
-    exporting.add_argument("--to", choices=["onnx", "c", "numpy"], required=True, help="an ONNX model, C99 or Python")
+    exporting.add_argument("--to", **one_of(["onnx", "c", "numpy"]), required=True, help="an ONNX model, C99 or Python")
     exporting.add_argument("-o", "--output", type=Path, metavar="PATH", help="(default: MODEL as .onnx, .c or .py)")
-    exporting.add_argument("--shape", type=_shape, metavar="N,...", help="of one sample, where the layers do not tell")
-    exporting.add_argument("--end", choices=["softmax", "sigmoid"], help="what follows the last layer (default: none)")
-
-
-def _whole_number(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if text.isascii() and text.isdigit() and int(text) >= least:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"expected a whole number, at least {least}, got {text!r}")
-
-    return convert
-
-
-def _rate(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if 0 < value < np.inf:
-            return value
-    raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text!r}")
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    return tuple(_whole_number(1)(axis) for axis in text.split(","))
-
-
-def _train(options: argparse.Namespace) -> int:
-    if options.plot:
-        _check_plot(options.plot)
-    _complete(options)
-    data = _data(options)
-    network = _network(options, data)
-    print(
-        f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
-        f"network {_short(options, data)}, {options.dtype}, {options.impl}\n"
-        f"{demonstrations.layers(network)}; {options.optimizer}, rate {options.lr:g}"
-    )
-    steps = -(-len(data.x_train) // options.batch_size)
-    curves, is_interrupted = History(), False
-    implementation = use_reference() if options.impl == "numpy" else contextlib.nullcontext()
-    with implementation, Bar(steps * options.epochs, unit="step", leave=False) as bar:
-
-        def on_epoch(progress: Progress) -> None:
-            train, test = (demonstrations.accuracy(network, *each) for each in demonstrations.pairs(data))
-            curves.append(epoch=progress.epoch, loss=progress.loss, accuracy=train, val_accuracy=test)
-            bar.print(
-                f"epoch {progress.epoch:>{len(str(options.epochs))}}/{options.epochs}  loss {progress.loss:.4f}  "
-                f"train {train:.4f}  test {test:.4f}"
-            )
-            if not math.isfinite(progress.loss):
-                raise StopTraining
-
-        def on_steps(progress: Progress) -> None:
-            bar.reach((progress.epoch - 1) * steps + progress.step)
-
-        try:
-            _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps)
-        except KeyboardInterrupt:
-            is_interrupted = True
-    _summarize(network.history, len(data.x_train))
-    if options.compare and not is_interrupted:
-        _compare(options, data, network)
-    if options.plot and len(curves):
-        figure = curves.plot()
-        figure.suptitle(f"{data.name}, {_short(options, data)}")
-        figure.savefig(options.plot)
-        print(f"learning curves saved to {options.plot}")
-    if is_interrupted:
-        _complain(f"interrupted after {len(curves)} of {options.epochs} epochs")
-        return 130
-    loss = curves["loss"][-1]
-    if not math.isfinite(loss):
-        _complain(
-            f"error: --lr: expected a rate at which the loss stays finite, got {options.lr:g} and a loss of {loss} in "
-            f"epoch {len(curves)}; choose a smaller one"
-        )
-        return 1
-    return 0
-
-
-def _complete(options: argparse.Namespace) -> None:
-    """Enter the defaults of the network for the options that were not given."""
-    trained = demonstrations.NETWORKS[options.network]
-    options.epochs, options.dtype = options.epochs or trained.epochs, options.dtype or trained.dtype
-    if options.optimizer is None:
-        options.optimizer, options.lr = trained.optimizer, options.lr or trained.lr
-    options.lr = options.lr or optimizers.optimizer(options.optimizer).current_lr
-
-
-def _fit(options: argparse.Namespace, data: Dataset, network: Sequential, **callbacks: Any) -> None:
-    optimizer = optimizers.optimizer(options.optimizer)
-    optimizer.lr = options.lr
-    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "optimizer": optimizer}
-    settings |= {"seed": options.seed, "on_nan": "ignore", "verbose": False}
-    network.fit(data.x_train, data.t_train, **settings, **callbacks)
-
-
-def _short(options: argparse.Namespace, data: Dataset) -> str:
-    """The network in a word."""
-    return options.network if data.x_train.ndim > 2 else f"{data.x_train.shape[1]}-50-10"
-
-
-def _summarize(history: History, images: int) -> None:
-    if not len(history):
-        return
-    seconds = history["seconds"]
-    settled = seconds[1:] if len(seconds) > 1 else seconds  # the first epoch finds cold caches
-    rate = images * len(settled) / settled.sum()
-    print(f"{seconds.sum():.2f} s in training, {rate:,.0f} images/s after the first epoch")
-
-
-def _compare(options: argparse.Namespace, data: Dataset, network: Sequential) -> None:
-    """Train a network on plain NumPy as `network` was trained, and print the times and how far the weights differ."""
-    twin = _network(options, data)
-    with use_reference():
-        _fit(options, data, twin)
-    numpy, ours = (float(trained.history["seconds"].sum()) for trained in (twin, network))
-    largest = max(float(np.abs(value - twin.params[key]).max()) for key, value in network.params.items())
-    print(
-        f"NumPy took {numpy:.2f} s in training, {numpy / ours:.1f} times {options.impl}'s {ours:.2f}; "
-        f"largest difference of weights {largest:.2g}"
+    exporting.add_argument("--shape", type=shape, metavar="N,...", help="of one sample, where the layers do not tell")
+    exporting.add_argument(
+        "--end", **one_of(["softmax", "sigmoid"]), help="what follows the last layer (default: nothing)"
     )
 
-
-def _data(options: argparse.Namespace) -> Dataset:
-    if options.data == "mnist":
-        data = load_mnist(options.data_dir, options.dtype)
-    elif options.data_dir:
-        raise ValueError(
-            "--data-dir: expected together with --data mnist, got --data digits; the digits need no folder"
-        )
-    else:
-        data = load_digits(options.dtype)
-    return demonstrations.as_taken(options.network, data)
-
-
-def _network(options: argparse.Namespace, data: Dataset) -> Sequential:
-    return demonstrations.network(options.network, data, options.dtype, options.seed)
-
-
-def _check_plot(path: Path) -> None:
-    require("matplotlib").use("Agg")
-    check_picture("--plot", path, require("matplotlib.figure").Figure())
-    _check_file("--plot", path)
-
-
-def _check_file(option: str, path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{option}: expected a folder {path.absolute().parent}, got none there; make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise PermissionError(
-            f"{option}: expected a file that can be written, got {path}, which cannot; choose another"
-        )
+    command(commands, "info", _info, "print what belongs in a bug report", "fastbp info > report.txt")
+    return parser, list(commands.choices)
 
 
 def _bench(options: argparse.Namespace) -> int:
     if options.json:
-        _check_file("--json", options.json)
+        check_place("--json", options.json)
     if options.plot:
-        _check_plot(options.plot)
+        check_plot(options.plot)
     from fastbp.benchmark.comparison import Comparison  # noqa: PLC0415 - training starts sooner without it
 
     comparison = Comparison(options.as_users)
     print(comparison.head(), flush=True)
-    for row in comparison.run():
-        print(comparison.line(row), flush=True)
+    is_interrupted = False
+    try:
+        for row in comparison.run():
+            print(comparison.line(row), flush=True)
+    except KeyboardInterrupt:
+        is_interrupted = True
     for name, reason in comparison.missing.items():
         print(f"{name}: {reason}")
     for warning in comparison.warnings:
-        _complain(f"warning: {warning}")
-    if options.json:
+        complain(f"warning: {warning}")
+    if options.json and comparison.rows:
         options.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n", encoding="utf-8")
         print(f"figures saved to {options.json}")
-    if options.plot:
+    if options.plot and comparison.rows:
         from fastbp.benchmark import picture  # noqa: PLC0415
 
         picture.save(comparison, options.plot)
         print(f"picture saved to {options.plot}")
-    return 0
+    if is_interrupted:
+        complain(f"interrupted after {len(comparison.rows)} rows")
+    return 130 if is_interrupted else 0
 
 
 def _check(_: argparse.Namespace) -> int:
@@ -398,6 +226,7 @@ def _graph(options: argparse.Namespace) -> int:
         return 0
     figure = figures.figure(options.name)
     path = options.output or Path(f"{options.name}.svg")
+    check_place("-o", path)
     figure.draw(path)
     print(f"{figure.title}: saved to {path}")
     return 0
@@ -418,7 +247,7 @@ def _run(options: argparse.Namespace) -> int:
         print("\n".join(found.report()))
         return 0 if found.is_equal else 1
     name = f"{options.script.resolve().parent.name}-{options.script.stem}"
-    album = pictures.Album(options.plots.absolute(), name, _complain)
+    album = pictures.Album(options.plots.absolute(), name, complain)
     status, seconds = script.run(
         options.script, options.arguments, album, is_numpy=options.numpy, data=options.data, seed=options.seed
     )
@@ -459,9 +288,9 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from fastbp.export import command  # noqa: PLC0415 - training starts sooner without it
+    from fastbp.export.command import export  # noqa: PLC0415 - training starts sooner without it
 
-    path = command.export(options.model, options.to, options.output, options.shape, options.end)
+    path = export(options.model, options.to, options.output, options.shape, options.end)
     print(f"{options.model}: saved to {path}, {path.stat().st_size:,} bytes")
     return 0
 
@@ -482,9 +311,18 @@ def _info(_: argparse.Namespace) -> int:
         "threads": f"{kernels.get_num_threads()}",
         "kernel cache": kernels.cache_status(),
     }
-    for name, value in rows.items():
+    for name, value in (rows | _addresses()).items():
         print(f"{name:<13} {value}")
     return 0
+
+
+def _addresses() -> dict[str, str]:
+    """Where the project lives, as its metadata say: the table `project.urls` of pyproject.toml, by label."""
+    try:
+        entries = importlib.metadata.metadata("fastbp").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    return {label.lower(): address for label, address in (entry.split(", ", 1) for entry in entries)}
 
 
 def _version(package: str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+# What pip installs, where its name is not the module's.
+_PACKAGES = {"PIL": "pillow", "sklearn": '"scikit-learn>=1.9"'}
 
-def require(module: str, extra: str = "demo") -> Any:
-    """Return an optional module, which `fastbp[extra]` installs.
+
+def require(module: str) -> Any:
+    """Return an optional module.
 
     Raises
     ------
@@ -17,6 +20,8 @@ def require(module: str, extra: str = "demo") -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        missing = (error.name or module).split(".")[0]
         raise ImportError(
-            f'{error.name}: expected to be installed, got nothing; install it with: pip install "fastbp[{extra}]"'
+            f"{error.name}: expected to be installed, got nothing; "
+            f"install it with: pip install {_PACKAGES.get(missing, missing)}"
         ) from None

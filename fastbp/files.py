@@ -29,7 +29,7 @@ except ImportError:  # Windows
 
 from fastbp.checks import Array, as_array
 
-__all__ = ["VERSION", "FilePath", "read", "replace", "write"]
+__all__ = ["VERSION", "FilePath", "check_place", "read", "replace", "write"]
 
 VERSION = 1
 """Of the format; a file of a later one is refused."""
@@ -111,6 +111,18 @@ def replace(path: FilePath, content: bytes | memoryview) -> None:
             f"{path}: expected to write {len(content):,} bytes, got {error.strerror or error}; "
             f"nothing was changed, make sure that its folder exists, can be written to and has room",
         ) from error
+
+
+def check_place(argument: str, path: Path) -> None:
+    """Raise `OSError` unless a file can be written there, so before the work that it is for."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"{argument}: expected a folder {path.absolute().parent}, got none there; make it first"
+        )
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise PermissionError(
+            f"{argument}: expected a file that can be written, got {path}, which cannot; choose another"
+        )
 
 
 def read(path: FilePath) -> tuple[dict[str, Array], dict[str, Any]]:

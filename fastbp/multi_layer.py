@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbp import contents
-from fastbp.checks import rate, whole_number
+from fastbp.checks import closest, rate, whole_number
 from fastbp.initialization import NewLayers
 from fastbp.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from fastbp.network import Parameters, Sequential
@@ -56,7 +56,8 @@ class _Stack(Sequential):
         activations = {record.activation.name: record.layer for record in ACTIVATIONS.values() if record.activation}
         if activation not in activations:
             raise ValueError(
-                f"activation: expected one of {', '.join(activations)}, got {activation!r}; choose one of these"
+                f"activation: expected one of {', '.join(activations)}, got {activation!r}; "
+                f"{closest(activation, activations)}"
             )
         new = NewLayers(dtype, seed)
         layers: OrderedDict[str, Layer] = OrderedDict()

@@ -23,6 +23,8 @@ from fastbp.initialization import NewLayers
 from fastbp.layers import Layer, LossLayer, ReLU, SoftmaxWithLoss
 from fastbp.ops.contract import LAYERS, drawing, set_state, state_names, state_of
 from fastbp.optimizers import Optimizer
+from fastbp.portrait import svg
+from fastbp.summary import described, summary
 from fastbp.training.accuracy import accuracy as network_accuracy
 from fastbp.training.fit import fit as train_network
 from fastbp.training.history import History
@@ -252,6 +254,9 @@ class Sequential:
     accuracy = network_accuracy
     fit = train_network
     save = contents.save
+    summary = summary
+    __repr__ = described
+    _repr_svg_ = svg
 
     def gradient(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, Array]:
         """Return the gradient of the loss by every parameter, by backpropagation.

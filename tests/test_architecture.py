@@ -39,6 +39,8 @@ FOREIGN = {
 OF_NAMED_TUPLES = {"_fields", "_replace"}
 OF_SCIKIT_LEARN = {
     *dir(_multilayer_perceptron.MLPClassifier),
+    "_init_callback_context",  # documented for estimators of others
+    "_skl_callbacks",
     *re.findall(r"self\.(_\w+)", Path(_multilayer_perceptron.__file__).read_text(encoding="utf-8")),
 }
 

@@ -325,6 +325,22 @@ def test_bench_draws_a_picture(quick, tmp_path, capsys):
     assert "<svg" in path.read_text(encoding="utf-8")
 
 
+def test_ctrl_c_keeps_what_bench_has_measured(quick, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    run = comparison.Comparison.run
+
+    def interrupted(self):
+        yield next(run(self))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison.Comparison, "run", interrupted)
+    files = tmp_path / "figures.svg", tmp_path / "figures.json"
+    assert main(["bench", "--plot", str(files[0]), "--json", str(files[1])]) == 130
+    assert "<svg" in files[0].read_text(encoding="utf-8")
+    assert len(json.loads(files[1].read_text(encoding="utf-8"))["rows"]) == 1
+    assert capsys.readouterr().err.endswith("fastbp: interrupted after 1 rows\n")
+
+
 @pytest.mark.parametrize("option", ["--json", "--plot"])
 def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(option, tmp_path, capsys):
     pytest.importorskip("matplotlib")
@@ -535,6 +551,28 @@ def test_busy_prints_one_table_and_its_bars(any_machine, monkeypatch, capsys):
         assert line.split()[:7] == ["epoch", "12.4", "14", "15.6", "10", "10", "10"]
         assert line.endswith("1.40 of 1 thread (at most 1.15: MISSED), 1.40 of 1 thread (at most 1.5: held)")
     assert [line.split(": ")[1] for line in captured.err.splitlines()] == ["one", "two", "done"]
+
+
+def test_searches_prints_its_ratios_below_a_row(any_machine, monkeypatch, capsys):
+    row = busy.Row("search", {"serial": [0.01] * 3}, (table.Ratio(1.8, "times", at_least=1.7),))
+
+    def missing():
+        raise ImportError("dask: expected to be installed")
+
+    monkeypatch.setattr(searches, "SECTIONS", {"one": lambda: iter([row]), "two": missing})
+    monkeypatch.setenv("PYTHONWARNINGS", "")
+    searches.main([])
+    *_, head, shown, below, left_out = capsys.readouterr().out.splitlines()
+    assert (head.split(), shown.split()) == (["serial"], ["search", "10", "10", "10"])
+    assert below == "  1.80 times (at least 1.7: held)"
+    assert left_out == "two: left out: dask: expected to be installed"
+
+
+@pytest.mark.parametrize("script", [busy, searches])
+def test_an_unknown_section_is_named(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["nothing"])
+    assert f"SECTION: expected some of {', '.join(script.SECTIONS)}, got nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The `fastbp` command as a person uses it."""
 
+import email.message
 import fcntl
+import importlib.metadata
 import os
 import pty
 import re
@@ -16,6 +18,8 @@ import pytest
 
 from fastbp import layers
 from fastbp.cli import main
+from fastbp.commands import training
+from fastbp.ops.contract import is_reference
 from tests.subprocesses import ROOT
 
 
@@ -49,8 +53,32 @@ def test_train_on_the_reference_prints_the_same_numbers(capsys):
 
 def test_train_compared_with_numpy_ends_at_the_same_weights(capsys):
     _, out, _ = run(capsys, "train", "--epochs", "2", "--compare")
+    found = re.search(r"NumPy took (\d+\.\d\d) s in training \d+ times, [\d.]+ times fastbp's .*weights (\S+)\n", out)
+    assert float(found[1]) >= training.ENOUGH
+    assert float(found[2]) < 1e-12
+
+
+def test_training_on_numpy_is_compared_with_fastbp(capsys, monkeypatch):
+    used = []
+    fit = training._fit
+    monkeypatch.setattr(training, "_fit", lambda *given, **more: (used.append(is_reference()), fit(*given, **more)))
+    monkeypatch.setattr(training, "ENOUGH", 0.0)
+    _, out, _ = run(capsys, "train", "--epochs", "2", "--impl", "numpy", "--compare")
+    assert used == [True, False]
     found = re.search(r"NumPy took \d+\.\d\d s in training, [\d.]+ times fastbp's .*weights (\S+)\n", out)
     assert float(found[1]) < 1e-12
+
+
+def test_ctrl_c_in_a_comparison_keeps_the_picture(capsys, monkeypatch, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "curves.png"
+    monkeypatch.setattr(training, "_compare", interrupt)
+    status, out, err = run(capsys, "train", "--epochs", "2", "--compare", "--plot", str(path))
+    assert (status, err) == (130, "fastbp: interrupted\n")
+    assert f"learning curves saved to {path}" in out
+    assert path.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_train_in_float32(capsys):
@@ -73,7 +101,7 @@ def test_train_a_convolutional_network_compared_with_numpy(capsys, tmp_path):
     options = "--network", "simple-conv", "--epochs", "2", "--dtype", "float64", "--plot", str(tmp_path / "curves.png")
     status, out, _ = run(capsys, "train", "--compare", *options)
     assert status == 0
-    found = re.search(r"NumPy took \d+\.\d\d s in training, [\d.]+ times fastbp's .*weights (\S+)\n", out)
+    found = re.search(r"NumPy took \d+\.\d\d s in training.*, [\d.]+ times fastbp's .*weights (\S+)\n", out)
     assert float(found[1]) < 1e-12
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -144,8 +172,20 @@ def test_info_names_what_a_bug_report_needs(capsys):
     status, out, _ = run(capsys, "info")
     assert status == 0
     names = ["fastbp", "Python", "system", "numpy", "numba", "llvmlite", "extras", "CPU", "vectors", "threads"]
-    assert [line.split()[0] for line in out.splitlines()] == [*names, "kernel"]
+    assert [line.split()[0] for line in out.splitlines()][: len(names) + 1] == [*names, "kernel"]
     assert np.__version__ in out
+
+
+def test_info_names_the_addresses_of_the_metadata(capsys, monkeypatch):
+    found = email.message.Message()
+    found["Project-URL"] = "Repository, https://forge.example/fastbp"
+    found["Project-URL"] = "Issues, https://forge.example/fastbp/issues"
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda _: found)
+    lines = run(capsys, "info")[1].splitlines()
+    assert lines[-2:] == [
+        "repository    https://forge.example/fastbp",
+        "issues        https://forge.example/fastbp/issues",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +196,15 @@ def test_info_names_what_a_bug_report_needs(capsys):
         (["train", "--network", "lenet"], "--network: expected one for images of 8×8 pixels, got lenet, which needs"),
         (["train", "--plot", "curves.xyz"], "--plot: expected a file ending in one of"),
         (["train", "--plot", "/nowhere/curves.png"], "--plot: expected a folder /nowhere"),
+        (
+            ["graph", "affine", "-o", "/nowhere/affine.svg"],
+            "-o: expected a folder /nowhere, got none there; make it first",
+        ),
+        (
+            ["graph", "affine", "-o", "affine.xyz"],
+            "expected a file ending in .svg, .png, .html, .dot or .mmd, got affine",
+        ),
+        (["graph", "afine"], ", got 'afine'; did you mean affine?"),
     ],
 )
 def test_a_mistake_is_one_clear_line(capsys, arguments, says):
@@ -171,14 +220,22 @@ def test_a_mistake_is_one_clear_line(capsys, arguments, says):
     ("arguments", "says"),
     [
         ([], "command"),
-        (["fly"], "invalid choice"),
+        (["fly"], "command: expected one of train, check, "),
+        (["fly"], ", got 'fly'; choose one of these"),
+        (["trian"], ", got 'trian'; did you mean train?"),
+        (["--verbose", "trian", "--epochs", "1"], ", got 'trian'; did you mean train?"),
         (["train", "--epochs", "0"], "expected a whole number, at least 1, got '0'"),
         (["train", "--lr", "-1"], "expected a number greater than 0, got '-1'"),
         (["train", "--lr", "fast"], "expected a number greater than 0, got 'fast'"),
         (["train", "--seed", "-1"], "expected a whole number, at least 0, got '-1'"),
-        (["train", "--data", "cats"], "invalid choice"),
-        (["train", "--network", "cats"], "invalid choice"),
-        (["train", "--optimizer", "cats"], "invalid choice"),
+        (
+            ["train", "--data", "cats"],
+            "argument --data: expected one of digits, mnist, got 'cats'; choose one of these",
+        ),
+        (["train", "--network", "lenett"], "expected one of two-layer, simple-conv, deep-conv, lenet, got 'lenett'"),
+        (["train", "--network", "lenett"], "; did you mean lenet?"),
+        (["train", "--optimizer", "adan"], "got 'adan'; did you mean adam?"),
+        (["train", "--dtype", "float16"], "argument --dtype: expected one of float32, float64, got 'float16'"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(capsys, arguments, says):
@@ -209,17 +266,21 @@ def test_a_truncated_file_is_one_clear_line(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("missing", "arguments"),
-    [("sklearn", ["train"]), ("matplotlib", ["train", "--plot", "a.png"]), ("pooch", ["train", "--data", "mnist"])],
+    ("missing", "package", "arguments"),
+    [
+        ("sklearn", '"scikit-learn>=1.9"', ["train"]),
+        ("matplotlib", "matplotlib", ["train", "--plot", "a.png"]),
+        ("pooch", "pooch", ["train", "--data", "mnist"]),
+    ],
 )
-def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, missing, arguments):
+def test_a_missing_package_says_what_to_install(capsys, monkeypatch, missing, package, arguments):
     for name in [name for name in sys.modules if name.split(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     status, _, err = run(capsys, *arguments)
     assert status == 2
-    assert 'pip install "fastbp[demo]"' in err
-    assert missing in err
+    assert err.startswith(f"fastbp: error: {missing}")
+    assert err.endswith(f": expected to be installed, got nothing; install it with: pip install {package}\n")
 
 
 def test_a_loss_that_is_lost_ends_the_training(capsys):
@@ -329,6 +390,40 @@ def test_a_mistake_in_the_environment_ends_with_a_clear_error(variable, value, s
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert err.splitlines()[-1].startswith(says)
+
+
+def help_of(capsys, monkeypatch, *command):
+    """What --help prints on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def commands(text):
+    """The subcommands that the help lists."""
+    return re.findall(r"^    (\w+) ", text, re.MULTILINE)
+
+
+def test_the_help_is_a_screenful_with_examples(capsys, monkeypatch):
+    lines = help_of(capsys, monkeypatch).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    examples = [line.split() for line in lines[lines.index("examples:") + 1 :]]
+    assert len(examples) >= 3
+    assert {words[0] for words in examples} == {"fastbp"}
+
+
+def test_the_help_of_every_command_says_what_it_does_and_ends_with_an_example(capsys, monkeypatch):
+    found = commands(help_of(capsys, monkeypatch))
+    assert {"train", "check", "bench", "graph", "run", "compile", "info"} <= set(found)
+    for name in found:
+        text = help_of(capsys, monkeypatch, name)
+        assert max(map(len, text.splitlines())) <= 80, name
+        example = re.search(rf"\nexample:\n  fastbp {name}\b(.*)\n$", text)
+        assert example, name
+        assert set(re.findall(r"(?<= )--?[\w-]+", example[1])) <= set(re.findall(r"(?<=[ \[])--?[\w-]+", text)), name
 
 
 def test_python_m_fastbp_is_the_command():

@@ -413,6 +413,47 @@ def test_an_operation_of_ones_own():
     np.testing.assert_array_equal(x.grad, [3, 12])
 
 
+class Product(Operation):
+    """x·y with a backward that is given."""
+
+    def __init__(self, backward):
+        self.backward = backward
+
+    def forward(self, *operands):
+        return operands[0] * operands[-1]
+
+
+@pytest.mark.parametrize(
+    ("operands", "backward", "kind", "says"),
+    [
+        (
+            [2.0],
+            lambda dout, out, x: dout * x,
+            TypeError,
+            r"a gradient in it, got float; return \(dx,\), with the comma",
+        ),
+        ([np.ones(3)], lambda dout, out, x: dout * x, TypeError, "a gradient in it, got ndarray"),
+        ([np.ones(1)], lambda dout, out, x: dout * x, TypeError, "a gradient in it, got ndarray"),
+        (
+            [2.0, 3.0],
+            lambda dout, out, x, y: (dout * y,),
+            ValueError,
+            r"a gradient for each of 2 operands, got one of 1; .*\(dx, dy\)",
+        ),
+        ([2.0], lambda dout, out, x: (dout, dout), ValueError, "a gradient in it, got one of 2"),
+        ([2.0], lambda dout, out, x: None, TypeError, "a gradient in it, got no return"),
+    ],
+)
+def test_a_backward_of_ones_own_that_returns_no_tuple_of_gradients_says_so(operands, backward, kind, says):
+    variables = [Variable(value) for value in operands]
+    y = graph.apply(Product(backward), *variables)
+    with pytest.raises(kind, match=f"Product.backward: expected a tuple with {says}"):
+        y.sum().backward()
+    with pytest.raises(kind, match=r"Product\.backward: expected a tuple with a gradient"):
+        graph.compile(y.sum(), variables)
+    assert all(variable.grad is None for variable in variables)
+
+
 def raises(kind, *says):
     return pytest.raises(kind, match=".*".join(says))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import fastbp
 from fastbp import graph
-from fastbp.graph import Variable
+from fastbp.graph import Variable, composites
 from fastbp.graph.operations import ELEMENTWISE
 from fastbp.runtime import generated
 from tests.subprocesses import run_python
@@ -253,9 +253,6 @@ def branching(x):
         (lambda x: x / x.size, "size: expected a function that does not read the size of its inputs"),
         (lambda x: x / len(x.shape), "shape: expected a function that does not read the shape"),
         (lambda x: x[0], "index: expected an operation on single elements"),
-        (graph.softmax, "softmax: expected an operation on single elements"),
-        (graph.softmax_with_loss, "softmax_with_loss: expected an operation on single elements"),
-        (graph.affine, "affine: expected an operation on single elements"),
         (lambda x: x.sum(axis=0), "sum along axis 0: expected operations on single elements"),
         (lambda x: x.sum() * 2, "sum: expected it to be the last operation"),
         (lambda x: graph.log(x.mean()), "mean: expected it to be the last operation"),
@@ -268,6 +265,16 @@ def branching(x):
 def test_what_cannot_be_fused_says_so(function, says):
     with pytest.raises(graph.CompileError, match=says):
         graph.compile(function)
+
+
+@pytest.mark.parametrize("name", composites.LAYERS)
+def test_a_layer_that_cannot_be_fused_says_what_to_do(name):
+    with pytest.raises(graph.CompileError) as refused:
+        graph.compile(getattr(graph, name))
+    assert str(refused.value) == (
+        f"{name}: expected an operation on single elements, got one that cannot be fused into a kernel; "
+        f"call graph.{name} itself, and compile what comes before and after it"
+    )
 
 
 def test_wrong_use_is_refused(compiled_example):

@@ -1,9 +1,13 @@
 """What a training run came to: columns, rows, the table and the learning curves."""
 
+import csv
 import json
 import math
+import pickle
 
+import matplotlib.figure
 import numpy as np
+import pandas
 import pytest
 
 from fastbp import History
@@ -181,6 +185,48 @@ def test_there_must_be_something_to_draw_and_a_format_to_save(history, tmp_path)
         History().plot()
     with pytest.raises(ValueError, match=r"path: expected a file ending in one of .*png.*, got .*curves.xyz"):
         history.plot(tmp_path / "curves.xyz")
+    with pytest.raises(FileNotFoundError, match=r"path: expected a folder .*none, got none there; make it first"):
+        history.plot(tmp_path / "none" / "curves.png")
+
+
+def test_a_notebook_shows_the_learning_curves(history, tmp_path):
+    figure = history.plot(tmp_path / "curves.png")
+    for shown in (figure, pickle.loads(pickle.dumps(figure))):
+        assert shown._repr_png_().startswith(b"\x89PNG")
+    assert isinstance(figure, matplotlib.figure.Figure)
+
+
+def test_a_frame_has_the_columns_and_rows(history):
+    frame = history.to_frame()
+    assert list(frame.columns) == list(history.columns)
+    assert frame.to_dict("records") == list(history)
+    assert frame["epoch"].dtype.kind == "i"
+    frame.loc[0, "loss"] = 0.0
+    assert history["loss"][0] == 2.25
+    assert len(History().to_frame()) == 0
+
+
+def test_a_table_in_a_file_has_every_digit(tmp_path):
+    odd = {"a, b": [1e-300, 2.0, 3.0, 4.0]}
+    history = with_columns(epoch=[1, 2, 3, 4], loss=[0.1, 1 / 3, math.nan, math.inf], **odd)
+    path = tmp_path / "history.csv"
+    history.to_csv(path)
+    assert path.read_bytes().startswith(b'epoch,loss,"a, b"\r\n1,0.1,1e-300\r\n2,0.3333333333333333,2.0\r\n')
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in history.columns:
+        np.testing.assert_array_equal([float(row[name]) for row in rows], history[name])
+    history.to_csv(str(path))
+    assert list(pandas.read_csv(path).columns) == list(history.columns)
+    assert np.isnan(pandas.read_csv(path)["loss"][2])
+
+
+def test_a_table_needs_rows_and_a_place(history, tmp_path):
+    with pytest.raises(ValueError, match="history: expected at least one epoch, got none; train first"):
+        History().to_csv(tmp_path / "history.csv")
+    with pytest.raises(FileNotFoundError, match=r"path: expected a folder .*none, got none there; make it first"):
+        history.to_csv(tmp_path / "none" / "history.csv")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plotting_leaves_pyplot_alone():

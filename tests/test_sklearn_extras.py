@@ -11,6 +11,8 @@ from skl2onnx import to_onnx
 from sklearn import neural_network
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 import fastbp
@@ -275,3 +277,13 @@ def test_bad_labels_are_refused(digits):
         MLPClassifier(solver="lbfgs").partial_fit(X, y)
     with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
         MLPClassifier(early_stopping=True).partial_fit(X, y, classes=np.arange(10))
+
+
+def test_a_direct_conversion_to_onnx_says_what_to_convert(digits):
+    X, y = digits
+    X = X.astype(np.float32)
+    model = classifier().fit(X, y)
+    for given in (model, make_pipeline(StandardScaler(), model)):
+        with pytest.raises(TypeError, match=r"got fastbp's MLPClassifier.*; convert model\.to_sklearn\(\), "):
+            to_onnx(given, X[:1])
+    to_onnx(model.to_sklearn(), X[:1])

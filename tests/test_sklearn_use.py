@@ -223,4 +223,4 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert 'pip install "fastbp[sklearn]"' in run_python(code)
+    assert 'pip install "scikit-learn>=1.9"' in run_python(code)

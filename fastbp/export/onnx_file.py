@@ -63,7 +63,7 @@ def to_onnx(network: Any, path: FilePath, *, sample_shape: Shape | None = None, 
     --------
     >>> fastbp.export.to_onnx(network, "network.onnx", end="softmax")
     """
-    onnx = require("onnx", "onnx")
+    onnx = require("onnx")
     model = _Model(onnx, walk(network, sample_shape, end)).made()
     onnx.checker.check_model(model)
     replace(path, model.SerializeToString())

@@ -9,7 +9,6 @@
 The modules in their order. Each imports only from modules above it in this list:
 
 - `layout`: the places of the nodes and arrows of a drawing;
-- `pictures`: shapes and texts, and their file formats;
 - `expressions`: symbols, which record the arithmetic that is done on them;
 - `elementwise`: functions of numbers, arrays and symbols;
 - `sources`: the source of a kernel, from expressions;

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastbp.checks import FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, empty, float_dtype, from_kernel, to_kernel
 from fastbp.graph.elementwise import COMPILED
-from fastbp.graph.expressions import CompileError, Expression, Trace, cannot_be_fused
+from fastbp.graph.expressions import CompileError, Expression, Trace
 from fastbp.graph.nodes import Variable, apply, traced
 from fastbp.graph.operations import Operation
 from fastbp.graph.sources import VALUE, Program
@@ -302,10 +302,7 @@ def _program(trace: Trace, names: list[str], y: Variable, variables: list[Variab
     """Return the program of a graph that was computed from symbols."""
     gradients: dict[Node, Any] = {y: 1.0}
     if y.operation is not None:
-        try:
-            gradients = chain_rule(y, behind(y)[0])
-        except (TypeError, ValueError, AttributeError) as error:
-            cannot_be_fused(y.operation.name, error)
+        gradients = chain_rule(y, behind(y)[0])
     inputs = [variable.held for variable in variables]
     return Program(names, y.held, inputs, [trace.expression(gradients.get(variable, 0.0)) for variable in variables])
 

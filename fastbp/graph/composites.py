@@ -14,6 +14,7 @@ import numpy as np
 
 from fastbp import layers
 from fastbp.graph.elementwise import Value
+from fastbp.graph.expressions import refuse_symbols
 from fastbp.graph.nodes import Variable, apply
 from fastbp.graph.operations import ADD, EXP, LOG, MATMUL, Gradients, Operation, Sum
 from fastbp.graph.structure import shape_of
@@ -43,8 +44,15 @@ class LayerNode(Operation):
     def __init__(self, **settings: Any) -> None:
         self._layer = self.layer(**settings)
 
+    def refuse_symbols(self, *operands: Value) -> None:
+        """Raise `CompileError` for symbols: a layer computes with whole rows."""
+        refuse_symbols(
+            self.name, operands, f"call graph.{self.name} itself, and compile what comes before and after it"
+        )
+
     def forward(self, x: Value, *targets: Value) -> Value:
         """Return what the layer computes."""
+        self.refuse_symbols(x, *targets)
         return self._layer.forward(x, *(_labels(t, x) for t in targets))
 
     def backward(self, dout: Value, out: Value, x: Value, *targets: Value) -> Gradients:
@@ -65,6 +73,7 @@ class Affine(LayerNode):
         """Make the layer later, from the operands."""
 
     def forward(self, x: Value, W: Value, b: Value) -> Value:
+        self.refuse_symbols(x, W, b)
         self._layer = layers.Affine(W, b)
         return self._layer.forward(x)
 

@@ -12,8 +12,8 @@ import numpy as np
 from fastbp.graph.elementwise import Value
 from fastbp.graph.layout import Edge, Item
 from fastbp.graph.operations import Operation
-from fastbp.graph.pictures import FONT_SIZE, text_width
 from fastbp.graph.structure import Node, behind, chain_rule, described
+from fastbp.pictures import FONT_SIZE, text_width
 
 # In a dict, the key (x, y) means the arrow from x to the operation that computes y. Several texts are those of the
 # elements of a vector, whose arrows are drawn apart.

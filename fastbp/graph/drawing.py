@@ -1,6 +1,6 @@
 """Drawing a graph as the book does: operations in circles, values above the arrows, gradients below them.
 
-`draw` gathers the nodes, arrows and texts; `fastbp.graph.layout` says where they go, `fastbp.graph.pictures` writes
+`draw` gathers the nodes, arrows and texts; `fastbp.graph.layout` says where they go, `fastbp.pictures` writes
 the file.
 """
 
@@ -14,11 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fastbp.files import check_place
 from fastbp.graph.diagrams import ARROW_GAP, DOT, RADIUS, Again, Diagram, DrawnNode, Flow, Gradients, diagram_of
 from fastbp.graph.layout import place
 from fastbp.graph.nodes import Variable
-from fastbp.graph.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text, text_width
 from fastbp.graph.structure import Node, behind
+from fastbp.pictures import BACKWARD, FONT_SIZE, FORWARD, Arrow, Box, Circle, Picture, Shape, Text, text_width
 
 MARGIN = 14.0
 TITLE_SIZE, TITLE_HEIGHT = 17.0, 34.0
@@ -109,12 +110,15 @@ def draw(
 
 
 def notebook_svg(y: Variable) -> str | None:
-    """Return the picture of a variable's graph for a notebook, None without a graph or for a large one."""
+    """Return the picture of a variable's graph for a notebook, None without a graph or for a large one.
+
+    It shows no gradients before `backward`.
+    """
     try:
         size = len(behind(y)[0])
     except RuntimeError:
         return None
-    return draw(y).svg if size <= _NOTEBOOK_LIMIT else None
+    return draw(y, gradients=None if y.grad is None else "numbers").svg if size <= _NOTEBOOK_LIMIT else None
 
 
 class Drawing:
@@ -187,12 +191,16 @@ class Drawing:
         ------
         ValueError
             For another ending than .svg, .png, .html, .dot and .mmd.
+        OSError
+            If there is no such folder, or nothing can be written there.
         ImportError
             For .png without matplotlib.
         """
         path = Path(path)
         texts = {".svg": "svg", ".html": "html", ".dot": "dot", ".mmd": "mermaid"}
         suffix = path.suffix.lower()
+        if suffix == ".png" or suffix in texts:
+            check_place("path", path)
         if suffix == ".png":
             self.picture.png(path, self._step)
         elif suffix in texts:

@@ -29,6 +29,16 @@ def cannot_be_fused(name: str, error: Exception) -> NoReturn:
     ) from None
 
 
+def refuse_symbols(
+    name: str, operands: tuple[Any, ...], remedy: str = "compile what comes before and after it"
+) -> None:
+    """Raise `CompileError` for an operation that does not work on single elements, where operands are symbols."""
+    if any(isinstance(operand, Expression) for operand in operands):
+        raise CompileError(
+            f"{name}: expected an operation on single elements, got one that cannot be fused into a kernel; {remedy}"
+        )
+
+
 class Trace:
     """A record of expressions, each once."""
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from fastbp.checks import closest
 from fastbp.graph.composites import SoftmaxWithLoss
 from fastbp.graph.drawing import Drawing, draw
 from fastbp.graph.nodes import Variable, apply
@@ -48,7 +49,7 @@ def figure(name: str) -> Figure:
         If no figure has that name.
     """
     if name not in _FIGURES:
-        raise ValueError(f"figure: expected one of {', '.join(_FIGURES)}, got {name!r}; choose one of these")
+        raise ValueError(f"figure: expected one of {', '.join(_FIGURES)}, got {name!r}; {closest(name, _FIGURES)}")
     return _FIGURES[name]()
 
 

@@ -83,7 +83,7 @@ from fastbp.graph.elementwise import (
     sqrt,
     where,
 )
-from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, CompileError, Expression
+from fastbp.graph.expressions import INVERSE_SIZE, REDUCTIONS, CompileError, Expression, refuse_symbols
 from fastbp.ops.contract import ACTIVATIONS, Activation
 
 Gradients = tuple[Value, ...]
@@ -329,6 +329,7 @@ class MatMul(Operation):
     symbol = "dot"
 
     def forward(self, x: Value, y: Value) -> Value:
+        refuse_symbols(self.name, (x, y))
         return x @ y
 
     def backward(self, dout: Value, out: Value, x: Value, y: Value) -> Gradients:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastbp.checks import Array
 from fastbp.graph.elementwise import Value
-from fastbp.graph.expressions import CompileError, Expression
+from fastbp.graph.expressions import refuse_symbols
 from fastbp.graph.operations import Gradients, Operation
 
 
@@ -24,11 +24,7 @@ class Places(Operation):
 
     def forward(self, *operands: Value) -> Value:
         """Return a copy of the elements in their places."""
-        if any(isinstance(operand, Expression) for operand in operands):
-            raise CompileError(
-                f"{self.name}: expected an operation on single elements, got one that cannot be fused into a kernel; "
-                f"compile what comes before and after it"
-            )
+        refuse_symbols(self.name, operands)
         return np.array(self.arranged(*(np.asarray(operand) for operand in operands)))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import operator
 import zlib
+from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
 from fastbp.checks import Array, as_array, float_dtype
 from fastbp.graph.elementwise import Value
-from fastbp.graph.expressions import Expression
+from fastbp.graph.expressions import Expression, cannot_be_fused
 from fastbp.graph.operations import Operation
 
 _numbers = itertools.count()
@@ -114,8 +115,7 @@ def chain_rule(
     for node in order:
         if node not in gradients:
             continue
-        operation: Any = node.operation
-        passed = operation.backward(gradients[node], node.held, *node.arguments)
+        passed = _passed(node, gradients[node])
         for position, (operand, gradient) in enumerate(zip(node.operands, passed, strict=True)):
             if operand is None or gradient is None:
                 continue
@@ -126,6 +126,30 @@ def chain_rule(
             known = gradients.get(operand)
             gradients[operand] = gradient if known is None else known + gradient
     return gradients
+
+
+def _passed(node: Node, dout: Value) -> Sequence[Value]:
+    """Return what the operation of a node passes back to each operand, checked: it may be somebody's own."""
+    operation, count = cast(Operation, node.operation), len(node.operands)
+    try:
+        passed: Any = operation.backward(dout, node.held, *node.arguments)
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(node.held, Expression):
+            cannot_be_fused(operation.name, error)
+        raise
+    if not isinstance(passed, tuple | list) or len(passed) != count:
+        _wrong_gradients(operation, passed, count)
+    return passed
+
+
+def _wrong_gradients(operation: Operation, passed: Any, count: int) -> NoReturn:
+    expected = "expected a tuple with a gradient" + (f" for each of {count} operands" if count > 1 else " in it")
+    example = "(dx,), with the comma" if count == 1 else "one such as (dx, dy), with None where there is no gradient"
+    is_sequence = isinstance(passed, tuple | list)
+    got = f"one of {len(passed)}" if is_sequence else "no return" if passed is None else type(passed).__name__
+    raise (ValueError if is_sequence else TypeError)(
+        f"{type(operation).__name__}.backward: {expected}, got {got}; return {example}"
+    )
 
 
 def gradients_of(y: Node, seed: Any) -> tuple[set[Node], dict[Node, Value]]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import neural_network
 from sklearn.base import _fit_context, is_classifier
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.neural_network._base import ACTIVATIONS as IN_PLACE
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -24,6 +25,7 @@ from sklearn.utils.validation import _check_sample_weight, column_or_1d, validat
 
 from fastbp.checks import FLOAT64, Array, DType
 from fastbp.ops.contract import ACTIVATIONS
+from fastbp.sklearn.callbacks import Tasks
 from fastbp.sklearn.minimizing import minimize
 from fastbp.sklearn.networks import check_parameters
 from fastbp.sklearn.prediction import is_plain, outputs
@@ -32,7 +34,7 @@ from fastbp.sklearn.training import DIVERGED, Callback, Data, train
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 
-class _OnKernels:
+class _OnKernels(CallbackSupportMixin):  # type: ignore[misc]
     """What the estimators have in common.
 
     A fitted estimator may predict in several Python threads at once. `fit` and `partial_fit` need it alone.
@@ -45,10 +47,11 @@ class _OnKernels:
 
     # Parameters and attributes that scikit-learn's estimator does not have.
     _own_parameters: ClassVar[tuple[str, ...]] = ("dropout",)
-    _own_attributes: ClassVar[tuple[str, ...]] = ("validation_loss_curve_",)
+    _own_attributes: ClassVar[tuple[str, ...]] = ("validation_loss_curve_", "_skl_callbacks")
     _kind: ClassVar[Any]
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
         self,
         X: Any,
@@ -74,7 +77,8 @@ class _OnKernels:
             they are scored in place of a share of X. Not for lbfgs.
         callbacks : callable or iterable of callables
             Each is called after each iteration with the estimator, which has its parameters and curves of that moment;
-            `fastbp.StopTraining` raised there ends the fit. Not for lbfgs.
+            `fastbp.StopTraining` raised there ends the fit. Not for lbfgs. Those of scikit-learn's protocol are set by
+            `set_callbacks`, for any solver: each iteration is a task of theirs.
 
         Returns
         -------
@@ -110,6 +114,7 @@ class _OnKernels:
         if self.solver == "lbfgs":
             self._refuse_for_lbfgs(held_out, callbacks)
         is_first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        given = X, y, sample_weight
         X, y = self._validate_input(X, y, incremental, reset=is_first)
         y = y.reshape(len(y), -1)
         self.n_outputs_ = y.shape[1]
@@ -121,13 +126,16 @@ class _OnKernels:
         if is_first and others is not None:
             self.validation_loss_curve_: list[float] = []
         check_parameters(self, X.shape[1], len(sizes))
+        tasks = None if incremental or not hasattr(self, "_skl_callbacks") else Tasks(self, *given)
         if self.solver == "lbfgs":
-            minimize(self, activations, *data)
+            minimize(self, activations, *data, tasks)
         else:
             self._make_writeable()
-            train(self, activations, data, others, list(callbacks), incremental)
+            train(self, activations, data, others, list(callbacks), tasks, incremental)
         if not all(np.isfinite(array).all() for array in self.coefs_ + self.intercepts_):
             raise ValueError(DIVERGED)
+        if tasks is not None:
+            tasks.end()
         return self
 
     def _refuse_for_lbfgs(self: Any, held_out: tuple[Any, Any], callbacks: Iterable[Callback]) -> None:
@@ -248,6 +256,19 @@ class _OnKernels:
         params = {key: value for key, value in self.get_params().items() if key not in self._own_parameters}
         params["activation"] = self.activation if isinstance(self.activation, str) else names.pop()
         return _copied(self, self._kind(**params), self._own_attributes)
+
+    def onnx_parser(self) -> NoReturn:
+        """Tell skl2onnx, which asks for it, that it converts the estimator of `to_sklearn`.
+
+        Raises
+        ------
+        TypeError
+            In any case.
+        """
+        raise TypeError(
+            f"model: expected an estimator of scikit-learn's own, got fastbp's {type(self).__name__}, for which "
+            f"skl2onnx has no converter; convert model.to_sklearn(), also as a step of a pipeline"
+        )
 
     @classmethod
     def from_sklearn(cls, estimator: Any, **params: Any) -> Any:

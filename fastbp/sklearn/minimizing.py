@@ -12,12 +12,15 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from fastbp.checks import FLOAT64, Array
 from fastbp.ops.updates import Gradients
+from fastbp.sklearn.callbacks import Tasks
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.training.at_once import at_work
 from fastbp.training.interrupts import Interrupts
 
 
-def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: Array | None) -> None:
+def minimize(
+    estimator: Any, activations: list[str], X: Any, y: Array, weights: Array | None, tasks: Tasks | None
+) -> None:
     """Fit from the estimator's parameters on. The result is of float64, as SciPy's is.
 
     A sparse X is made dense: every evaluation reads all of it.
@@ -25,7 +28,7 @@ def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: 
     for parameters in (estimator.coefs_, estimator.intercepts_):
         parameters[:] = [array.astype(FLOAT64) for array in parameters]
     dense = X.toarray() if scipy.sparse.issparse(X) else X
-    objective = _Objective(estimator, activations, Samples(dense, y, weights, estimator, FLOAT64), len(y))
+    objective = _Objective(estimator, activations, Samples(dense, y, weights, estimator, FLOAT64), len(y), tasks)
     options = {"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol}
     options |= _get_additional_lbfgs_options_dict("iprint", 1 if estimator.verbose >= 1 else -1)
     with at_work(), objective.interrupts:
@@ -37,7 +40,10 @@ def minimize(estimator: Any, activations: list[str], X: Any, y: Array, weights: 
             estimator.n_iter_, estimator.loss_ = objective.iterations, objective.loss
             objective.put(objective.reached)
             raise
-    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
+    if objective.is_over:
+        estimator.n_iter_ = objective.iterations
+    else:
+        estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     estimator.loss_ = result.fun
     objective.put(result.x)
 
@@ -51,20 +57,32 @@ class _Objective:
         Ctrl-C comes between two evaluations.
     iterations, loss, reached : int, float, ndarray
         Of the last finished iteration: how many there were, its loss and its parameters.
+    is_over : bool
+        Whether a callback wants no further iteration.
     """
 
-    def __init__(self, estimator: Any, activations: list[str], samples: Samples, count: int) -> None:
+    def __init__(
+        self, estimator: Any, activations: list[str], samples: Samples, count: int, tasks: Tasks | None
+    ) -> None:
         self._samples, self._epoch = samples, samples.epoch(np.arange(count), count)
         self._engine = engine_of(estimator, activations, Gradients(), count)
         self._engine.read()
         self._index = self._engine.index(parameter_names(len(estimator.coefs_)))
         self.interrupts = Interrupts()
         self.iterations, self.loss, self.reached = 0, np.inf, self.start()
+        self._tasks, self.is_over = tasks, False
 
     def keep(self, intermediate_result: Any) -> None:
         """Note the end of an iteration."""
         self.iterations += 1
         self.loss, self.reached = float(intermediate_result.fun), intermediate_result.x.copy()
+        if self._tasks is not None:
+            self.put(self.reached)
+            with self.interrupts.let_through():
+                self._tasks.begin_iteration()  # SciPy calls at the end only
+                self.is_over = self._tasks.end_iteration()
+        if self.is_over:
+            raise StopIteration
 
     def start(self) -> Array:
         """The estimator's parameters."""

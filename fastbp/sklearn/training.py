@@ -20,12 +20,14 @@ from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOpti
 
 from fastbp import optimizers
 from fastbp.checks import Array, checked_order
+from fastbp.sklearn.callbacks import Tasks
 from fastbp.sklearn.networks import Samples, engine_of, parameter_names
 from fastbp.training.at_once import at_work
 from fastbp.training.display import Bar
 from fastbp.training.fit import StopTraining
 from fastbp.training.interrupts import Interruptible
 from fastbp.training.run import Pace
+from fastbp.training.screen import told_of_compiling
 
 DIVERGED = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
@@ -46,6 +48,7 @@ def train(
     data: Data,
     held_out: Data | None,
     callbacks: Sequence[Callback],
+    tasks: Tasks | None,
     is_incremental: bool,
 ) -> None:
     """Fit for `max_iter` epochs, or one if `is_incremental`, from the estimator's parameters on."""
@@ -56,7 +59,9 @@ def train(
     scored = held_out
     if estimator.early_stopping and held_out is None:
         data, scored = _split(estimator, *data)
-    run = _Run(estimator, activations, data, held_out, scored if estimator.early_stopping else None, callbacks)
+    with told_of_compiling(bool(estimator.verbose)):
+        scored = scored if estimator.early_stopping else None
+        run = _Run(estimator, activations, data, held_out, scored, callbacks, tasks)
     estimator.n_iter_ = 0
     with at_work(), run.interrupts:
         try:
@@ -92,9 +97,11 @@ class _Run(Interruptible):
         held_out: Data | None,
         scored: Data | None,
         callbacks: Sequence[Callback],
+        tasks: Tasks | None,
     ) -> None:
         super().__init__()
-        self._estimator, self._held_out, self._callbacks = estimator, held_out, callbacks
+        self._estimator, self._held_out, self._tasks = estimator, held_out, tasks
+        self._callbacks = [*callbacks, *([_ending(tasks)] if tasks is not None else [])]
         self._scored: tuple[Any, ...] = (None, None, None)
         if scored is not None:
             X, y, weights = scored
@@ -111,7 +118,7 @@ class _Run(Interruptible):
         self._engine = engine_of(estimator, activations, self._optimizer, self._batch_size)
         self._engine.read()
         self._is_written = True
-        self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE] if callbacks else []
+        self._names = [name for name in estimator.get_params(deep=False) if name not in LIVE] if self._callbacks else []
         self._bar = Bar(estimator.max_iter, bool(estimator.verbose), unit=" iterations")
         # No steps: what these compile is compiled now, where Ctrl-C need not wait for it.
         self._samples.train(self._engine, self._samples.epoch(self._order, self._batch_size), 0, 0, True)
@@ -119,6 +126,9 @@ class _Run(Interruptible):
     def epoch(self) -> None:
         """One pass over the samples, and what the estimator notes of it."""
         estimator = self._estimator
+        if self._tasks is not None:
+            begin = self._tasks.begin_iteration
+            self._call(lambda _: begin())
         if estimator.shuffle:
             places = np.arange(len(self._order))
             estimator._random_state.shuffle(places)
@@ -196,6 +206,16 @@ class _Run(Interruptible):
         """Leave the estimator as it was trained."""
         self.write()
         self._bar.close()
+
+
+def _ending(tasks: Tasks) -> Callback:
+    """What tells that an iteration ended, after the callbacks of `fit`."""
+
+    def end(_: Any) -> None:
+        if tasks.end_iteration():
+            raise StopTraining
+
+    return end
 
 
 def _loss(estimator: Any, X: Any, y: Array, weights: Array | None) -> float:

@@ -1,7 +1,7 @@
 """Training: `Sequential.fit` and what belongs to it, and the book's loop of epochs.
 
-`fit` has the loop over epochs, `run` the steps of one. `display`, `checkpoint`, `best`, `history` and `interrupts` each
-do one thing around them. What training asks of a network is `protocol.Network`.
+`fit` has the loop over epochs, `run` the steps of one. `display`, `screen`, `checkpoint`, `best`, `history` and
+`interrupts` each do one thing around them. What training asks of a network is `protocol.Network`.
 """
 
 from __future__ import annotations

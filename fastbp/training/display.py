@@ -7,11 +7,13 @@ from contextlib import nullcontext, suppress
 from typing import Any, Self
 
 from fastbp.extras import require
+from fastbp.training.divergence import Watch
 from fastbp.training.run import Run, Stretch
+from fastbp.training.screen import columns, is_live
 
 
 class Bar:
-    """A progress bar on a terminal that has tqdm. Elsewhere, and unless it is wanted, it shows nothing.
+    """A progress bar on a terminal or in a notebook, with tqdm. Elsewhere, and unless it is wanted, it shows nothing.
 
     Parameters
     ----------
@@ -28,9 +30,9 @@ class Bar:
 
     def __init__(self, total: int, is_wanted: bool = True, **settings: Any) -> None:
         self._bar: Any = None
-        if is_wanted and sys.stderr.isatty():
+        if is_wanted and is_live():
             with suppress(ImportError):
-                self._bar = require("tqdm.auto").tqdm(total=total, **settings)
+                self._bar = require("tqdm").tqdm(total=total, ncols=columns(), **settings)
         self.is_shown = self._bar is not None
 
     def __enter__(self) -> Self:
@@ -58,24 +60,49 @@ class Bar:
 
 
 class Display(Bar):
-    """Shows a run of `fit`: a bar on a terminal, else a line for each epoch, or nothing."""
+    """Shows a run of `fit`: a bar on a terminal and in a notebook, else a line for each epoch, or nothing.
+
+    Beside the bar stand loss and accuracy of the epoch so far, and those of the validation after the one before. Where
+    losses grow as by a rate that is too large, a warning says so in any case.
+    """
 
     def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
-        is_wanted = sys.stderr.isatty() if verbose is None else verbose
-        super().__init__(epochs * run.samples, is_wanted, unit=" samples", unit_scale=True)
-        self._run, self._has_lines = run, is_wanted and not self.is_shown
+        is_wanted = is_live() if verbose is None else verbose
+        super().__init__(epochs * run.samples, is_wanted, bar_format=_FORMAT)
+        self._run, self._epochs, self._has_lines = run, epochs, is_wanted and not self.is_shown
+        self._train, self._validation = "", ""
+        self._watch = Watch(run)
 
     def show(self, stretch: Stretch) -> None:
         """Show how far the run has come with these steps."""
+        self._watch.look_at_steps(stretch.losses)
         if not self.is_shown:
             return
         run = self._run
         samples = (stretch.epoch - 1) * run.samples + round(run.samples * stretch.step / run.steps)
-        accuracy = {"accuracy": f"{stretch.accuracy:.4f}"} if run.classifies else {}
-        self.reach(samples, epoch=stretch.epoch, loss=f"{stretch.loss:.4f}", **accuracy)
+        self._train = _numbers(stretch.loss, stretch.accuracy if run.classifies else None)
+        self._bar.set_description_str(f"epoch {stretch.epoch}/{self._epochs}", refresh=False)
+        self._put_beside()
+        self.reach(samples)
 
     def show_epoch(self, row: dict[str, Any]) -> None:
-        """Print the numbers of an epoch, where no bar shows them."""
+        """Show the numbers of an epoch: those of the validation beside the bar, or all in a line without one."""
+        self._watch.look_at_epoch(row)
+        if self.is_shown and "val_loss" in row:
+            self._validation = f", val {_numbers(row['val_loss'], row.get('val_accuracy'))}"
+            self._put_beside()
         if self._has_lines:
             numbers = (f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")
             print(f"epoch {row['epoch']}: {', '.join(numbers)}", file=sys.stderr, flush=True)
+
+    def _put_beside(self) -> None:
+        self._bar.set_postfix_str(f"loss {self._train}{self._validation}", refresh=False)
+
+
+# In 79 columns there is room for both losses and accuracies, and for six characters of the bar.
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+
+
+def _numbers(loss: float, accuracy: float | None) -> str:
+    text = f"{loss:.4f}" if abs(loss) < 10 else f"{loss:.4g}"
+    return text if accuracy is None else f"{text} {accuracy:.4f}"

@@ -20,6 +20,7 @@ from fastbp.training.display import Display
 from fastbp.training.history import History
 from fastbp.training.protocol import Network
 from fastbp.training.run import Run, Stretch, ValidationData
+from fastbp.training.screen import tells_of_compiling
 
 Callback = Callable[["Progress"], None]
 
@@ -56,6 +57,7 @@ class Progress:
     history: History
 
 
+@tells_of_compiling
 def fit(
     self: Network,
     x: ArrayLike,
@@ -139,8 +141,8 @@ def fit(
         changed stays changed, unless fit is given another one than then. Masks of dropout go on with the seeds in the
         file.
     verbose : bool, optional
-        Whether to show a progress bar on a terminal, and elsewhere a line for each epoch. The default shows the bar
-        on a terminal, and elsewhere nothing.
+        Whether to show a progress bar on a terminal and in a notebook, and elsewhere a line for each epoch. The default
+        shows the bar, and elsewhere nothing. Where kernels compile, which happens once, stderr says so.
 
     Returns
     -------
@@ -157,6 +159,12 @@ def fit(
         If `resume` does not exist, or `checkpoint` cannot be written.
     FloatingPointError
         At a loss that is not finite. The parameters are those before that step.
+
+    Warns
+    -----
+    UserWarning
+        Once, where the mean loss of an epoch is above three times that of the first step and of outputs that are all 0:
+        the rate is too large. Also where a network is trained layer by layer.
     """
     run = Run(self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import math
 import os
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp.checks import as_array
 from fastbp.extras import require
+from fastbp.files import check_place
 
 __all__ = ["History"]
 
@@ -176,7 +178,7 @@ class History:
         Returns
         -------
         matplotlib.figure.Figure
-            Not one of pyplot's: nothing opens and nothing has to be closed.
+            Not one of pyplot's: nothing opens and nothing has to be closed. A notebook shows the picture.
 
         Raises
         ------
@@ -184,20 +186,71 @@ class History:
             Without matplotlib.
         ValueError
             If there is nothing to draw, or matplotlib does not know the format of `path`.
+        OSError
+            If there is no folder for `path`, or nothing can be written there.
         """
         kinds = [kind for kind in ("loss", "accuracy") if {kind, f"val_{kind}"} & self._columns.keys()]
         if not kinds:
             raise ValueError(
                 f"plot: expected a column of loss or accuracy, got {list(self._columns)}; train an epoch first"
             )
-        figure = require("matplotlib.figure").Figure(figsize=(5 * len(kinds), 4), layout="constrained")
+        require("matplotlib")
+        from fastbp.training.curves import Curves  # noqa: PLC0415 - training needs no matplotlib
+
+        figure = Curves(figsize=(5 * len(kinds), 4), layout="constrained")
         if path is not None:
             check_picture("path", Path(path), figure)
+            check_place("path", Path(path))
         for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
             self._draw(axes, kind)
         if path is not None:
             figure.savefig(path)
         return figure
+
+    def to_frame(self) -> Any:
+        """Return the rows as a new pandas `DataFrame`, a column for each of `columns`.
+
+        Raises
+        ------
+        ImportError
+            Without pandas.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.to_frame()
+           epoch  loss
+        0      1  2.25
+        """
+        return require("pandas").DataFrame({name: list(values) for name, values in self._columns.items()})
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Save the rows as text, the names first, separated by commas; numbers have all their digits.
+
+        Parameters
+        ----------
+        path : path
+            Taken as it is; a file that is there is replaced.
+
+        Raises
+        ------
+        ValueError
+            If there is no epoch yet.
+        OSError
+            If there is no folder for `path`, or nothing can be written there.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.to_csv("history.csv")
+        """
+        if not len(self):
+            raise ValueError("history: expected at least one epoch, got none; train first")
+        check_place("path", Path(path))
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([self.columns, *zip(*self._columns.values(), strict=True)])
 
     def __repr__(self) -> str:
         return f"History({len(self)} epochs, columns {list(self._columns)}, {len(self._steps)} steps)"

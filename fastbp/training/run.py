@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,6 +52,7 @@ from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import number_targets
 from fastbp.training.accuracy import accuracy_of, has_its_own, share_of_hits
 from fastbp.training.at_once import share
+from fastbp.training.divergence import raise_not_finite
 from fastbp.training.interrupts import Abandoned, Interruptible
 from fastbp.training.protocol import Network
 
@@ -171,7 +172,7 @@ class Run(Interruptible):
         self._known_traits, self._known_layers, self._engine = traits, (layers, loss), None
         if unknown or dtype is None:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
-            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=4)
+            warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=5)
         elif not is_reference():
             self._engine = plan.Engine(
                 layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size, threads=share
@@ -235,7 +236,7 @@ class Run(Interruptible):
                 start = time.perf_counter()
                 done = self._do(order, sample_shares, first, last)
                 if not done:
-                    _raise_not_finite(first, self.losses)
+                    raise_not_finite(first, self.losses)
                 now = time.perf_counter()
                 self._pace.took(done, now - start)
                 self.step, self.seconds = first + done, now - began
@@ -305,6 +306,14 @@ class Run(Interruptible):
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
         self._validation = x, t if self.classifies else _in_shape(t, targets), where_given(sample_weight)
+
+    def loss_of_zeros(self) -> float:
+        """The loss of outputs that are all 0; infinite for a loss of another class."""
+        loss = self.network.last_layer
+        if loss_of(loss) is None:
+            return math.inf
+        forward: Callable[..., float] = loss.forward
+        return forward(np.zeros((len(self._x), self._outputs), self._dtype), self._t, **where_given(self._weights))
 
     def row(self, stretch: Stretch) -> dict[str, Any]:
         """The row of the history for the epoch that ended with this stretch."""
@@ -384,15 +393,6 @@ class Run(Interruptible):
             if not is_done:
                 set_state(network.layers.values(), before)
         return is_done
-
-
-def _raise_not_finite(step: int, losses: Array) -> NoReturn:
-    before = f"{losses[step - 1]:.4g} the step before" if step else "no step before it"
-    raise FloatingPointError(
-        f"loss: expected a finite number, got {losses[step]} at step {step + 1} of the epoch ({before}); the "
-        f"parameters are those of the step before; a learning rate too large or a NaN in x is the usual cause "
-        f"(on_nan='ignore' goes on all the same)"
-    )
 
 
 def _checked_scale(scale: object) -> float:

@@ -1,0 +1,1 @@
+"""The larger subcommands of `fastbp`, each in a module of its own."""
