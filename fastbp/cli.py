@@ -142,7 +142,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         commands,
         "export",
         _export,
-        "write what a saved network predicts as ONNX, as C, or as Python with NumPy alone",
+        "write a saved network as ONNX, C, or Python with NumPy alone",
         "fastbp export lenet.npz --to c --shape 1,28,28 -o lenet.c",
     )
     exporting.add_argument("model", type=Path, metavar="MODEL", help="a file that network.save wrote")

@@ -417,7 +417,7 @@ def test_the_help_is_a_screenful_with_examples(capsys, monkeypatch):
 
 def test_the_help_of_every_command_says_what_it_does_and_ends_with_an_example(capsys, monkeypatch):
     found = commands(help_of(capsys, monkeypatch))
-    assert {"train", "check", "bench", "graph", "run", "compile", "info"} <= set(found)
+    assert {"train", "check", "bench", "graph", "run", "compile", "export", "info"} <= set(found)
     for name in found:
         text = help_of(capsys, monkeypatch, name)
         assert max(map(len, text.splitlines())) <= 80, name

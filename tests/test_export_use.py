@@ -426,7 +426,7 @@ def test_a_layer_that_cannot_leave_is_named_with_its_place(write, layer, error, 
 
 
 @BY_WRITER
-@pytest.mark.parametrize("network", [Shifted(2, 2, 2), Doubled(), TwoLayerNet, None], ids=str)
+@pytest.mark.parametrize("network", [Shifted(2, 2, 2), Doubled(), TwoLayerNet, None], ids=["shifted", "doubled", "class", "none"])
 def test_what_does_not_predict_by_layers_is_refused(write, network, tmp_path):
     with pytest.raises(TypeError, match=r"^network: expected .*, got \w+"):
         write(network, tmp_path / "file")
@@ -510,13 +510,13 @@ def test_the_command_says_how_to_install_onnx(model, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     status, _, err = run(capsys, model[1], "--to", "onnx")
     assert status == 2
-    assert 'onnx: expected to be installed, got nothing; install it with: pip install "fastbp[onnx]"' in err
+    assert "onnx: expected to be installed, got nothing; install it with: pip install onnx" in err
 
 
 def test_the_commands_help_shows_an_example(capsys):
     with pytest.raises(SystemExit):
         main(["export", "--help"])
-    assert "example: fastbp export lenet.npz --to c --shape 1,28,28" in capsys.readouterr().out
+    assert "example:\n  fastbp export lenet.npz --to c --shape 1,28,28" in capsys.readouterr().out
 
 
 def test_a_folder_in_the_place_of_the_file_is_told(model, tmp_path):
