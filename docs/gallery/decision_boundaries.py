@@ -1,0 +1,8 @@
+"""
+decision_boundaries
+=========================
+
+Text.
+"""
+
+print(1)

@@ -1,0 +1,8 @@
+"""
+vanishing_gradients
+=========================
+
+Text.
+"""
+
+print(1)

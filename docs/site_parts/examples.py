@@ -1,0 +1,45 @@
+"""The pictures of the scripts, and their order on the site."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from sphinx_gallery.scrapers import figure_rst
+
+from fastbp.graph import Variable
+from fastbp.graph.drawing import Drawing
+
+ORDER = (
+    ("chapter", "book_scripts", "estimators", "convolution", "checkpoints", "own_parts", "machines")
+    + ("learning_curves", "decision_boundaries", "filters", "vanishing_gradients", "valley", "speed")
+)  # fmt: skip
+
+
+def place_of(file: str) -> int:
+    """The place of a script among those of its folder; one that is not listed stops the build."""
+    return ORDER.index(Path(file).stem.removesuffix("_zh"))
+
+
+class Scraper:
+    """Saves the graph, or the figure, that is the last expression of a block of a script.
+
+    pyplot's figures are those of sphinx-gallery's own scraper; `History.plot` gives one that pyplot does not know.
+    """
+
+    def __repr__(self) -> str:
+        return "Scraper()"
+
+    def __call__(self, block, block_vars, gallery_conf) -> str:
+        """Return the text that shows the picture."""
+        found = block_vars["example_globals"].get("___")
+        if isinstance(found, Variable) and found.operation is not None:
+            found = found.draw()
+        if isinstance(found, Drawing):
+            path = Path(next(block_vars["image_path_iterator"])).with_suffix(".svg")
+            path.write_text(found.svg, encoding="utf-8")
+        elif isinstance(found, Figure):
+            path = Path(next(block_vars["image_path_iterator"]))
+            found.savefig(path, dpi=120)
+        else:
+            return ""
+        block_vars["example_globals"]["___"] = None  # shown once
+        return figure_rst([path], gallery_conf["src_dir"])
