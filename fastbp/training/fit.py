@@ -25,7 +25,16 @@ Callback = Callable[["Progress"], None]
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
-    """Raised by a callback of `fit` to end the run at a finished step."""
+    """Raised by a callback of `fit` to end the run at a finished step.
+
+    Examples
+    --------
+    >>> def after_two(progress):
+    ...     if progress.epoch == 2:
+    ...         raise StopTraining
+    >>> len(network.fit(x, t, epochs=10, on_epoch=after_two))
+    2
+    """
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,18 @@ class Progress:
         Mean over the samples of this epoch so far, each before the update by its batch.
     history : History
         Of the finished epochs.
+
+    Examples
+    --------
+    >>> def halve(progress):
+    ...     optimizer.lr /= 2
+    ...     print(progress.epoch, progress.step, progress.steps)
+    >>> optimizer = fastbp.optimizers.SGD(0.1)
+    >>> history = network.fit(x, t, epochs=2, batch_size=2, optimizer=optimizer, on_epoch=halve)
+    1 3 3
+    2 3 3
+    >>> optimizer.lr
+    0.025
     """
 
     network: Network
@@ -157,6 +178,13 @@ def fit(
         If `resume` does not exist, or `checkpoint` cannot be written.
     FloatingPointError
         At a loss that is not finite. The parameters are those before that step.
+
+    Examples
+    --------
+    >>> from fastbp.optimizers import Adam
+    >>> history = network.fit(x, t, epochs=3, batch_size=2, optimizer=Adam(0.01), seed=0)
+    >>> len(history), history.columns
+    (3, ('epoch', 'loss', 'accuracy', 'seconds'))
     """
     run = Run(self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")

@@ -80,6 +80,13 @@ class History:
         ------
         TypeError, ValueError
             If losses are not real numbers in such a shape.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.extend_steps([2.25, 1.5])
+        >>> history.steps
+        array([2.25, 1.5 ])
         """
         losses = as_array("losses", losses)
         if losses.ndim != 1:
@@ -88,7 +95,15 @@ class History:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in the order of the first row."""
+        """The names of the columns, in the order of the first row.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.columns
+        ('epoch', 'loss')
+        """
         return tuple(self._columns)
 
     @property
@@ -124,6 +139,14 @@ class History:
             If there is no such column.
         ValueError
             If it holds nothing but NaN.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, val_loss=2.25)
+        >>> history.append(epoch=2, val_loss=1.5)
+        >>> history.best()
+        {'epoch': 2, 'val_loss': 1.5}
         """
         values = self[column]
         if np.isnan(values).all():
@@ -149,6 +172,15 @@ class History:
         ------
         TypeError, ValueError
             If it is something else.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.to_dict()
+        {'columns': {'epoch': [1], 'loss': [2.25]}, 'steps': []}
+        >>> History.from_dict(history.to_dict())["loss"]
+        array([2.25])
         """
         if not isinstance(content, Mapping) or not {"columns", "steps"} <= content.keys():
             got = list(content) if isinstance(content, Mapping) else type(content).__name__
@@ -184,6 +216,12 @@ class History:
             Without matplotlib.
         ValueError
             If there is nothing to draw, or matplotlib does not know the format of `path`.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> figure = history.plot("curves.png")
         """
         kinds = [kind for kind in ("loss", "accuracy") if {kind, f"val_{kind}"} & self._columns.keys()]
         if not kinds:
