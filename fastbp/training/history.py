@@ -108,7 +108,13 @@ class History:
 
     @property
     def steps(self) -> NDArray[np.float64]:
-        """The loss of every step that was recorded, (S,), a copy; empty if none was."""
+        """The loss of every step that was recorded, (S,), a copy; empty if none was.
+
+        Examples
+        --------
+        >>> network.fit(x, t, epochs=2, batch_size=2, record_steps=True).steps.shape
+        (6,)
+        """
         return np.array(self._steps, np.float64)
 
     def __getitem__(self, column: str) -> NDArray[np.float64]:
@@ -156,7 +162,15 @@ class History:
         return self._row(int(np.nanargmin(values)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the columns and steps as plain lists of numbers, which `from_dict` takes."""
+        """Return the columns and steps as plain lists of numbers, which `from_dict` takes.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.to_dict()
+        {'columns': {'epoch': [1], 'loss': [2.25]}, 'steps': []}
+        """
         return {"columns": {name: list(values) for name, values in self._columns.items()}, "steps": list(self._steps)}
 
     @classmethod
