@@ -9,7 +9,7 @@ from fastbp.graph import Variable
 from fastbp.graph.drawing import Drawing
 
 ORDER = (
-    ("chapter", "book_scripts", "estimators", "convolution", "checkpoints", "own_parts", "machines")
+    ("chapter", "book_scripts", "estimators", "convolution", "checkpoints", "own_parts")
     + ("learning_curves", "decision_boundaries", "filters", "vanishing_gradients", "valley", "speed")
 )  # fmt: skip
 
