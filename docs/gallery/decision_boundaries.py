@@ -37,6 +37,6 @@ for axes, (epoch, answer) in zip(panes.flat, answers.items(), strict=True):
     axes.contourf(side, side - 0.5, values, levels=np.linspace(0, 1, 21), cmap="RdBu_r")
     axes.contour(side, side - 0.5, values, levels=[0.5], colors="black", linewidths=1)
     axes.scatter(*x.T, c=np.where(t, "#8b0000", "#00008b"), s=5)
-    axes.set_title(f"after {epoch} epochs" if epoch else "before training", fontsize="medium")
+    axes.set_title(f"epoch {epoch}" if epoch else "before training", fontsize="medium")
     axes.set(xticks=[], yticks=[])
 print("accuracy:", network.accuracy(x, t))
