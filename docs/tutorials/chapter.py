@@ -146,8 +146,8 @@ graph.figures.figure("affine-batch").draw()
 graph.figures.figure("softmax-with-loss").draw()
 
 # %%
-# Down to single numbers it is a large graph, but it has no other rules than those above. `fastbp graph derivation -o
-# derivation.html` makes a page with a slider that goes through it step by step.
+# Down to single numbers it is a large graph, but it has no other rules than those above. ``fastbp graph derivation -o
+# derivation.html`` makes a page with a slider that goes through it step by step.
 
 graph.figures.figure("softmax-with-loss-opened").draw()
 
