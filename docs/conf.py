@@ -77,7 +77,7 @@ html_theme_options = {
     "logo": {"text": "fastbp"},
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
@@ -85,7 +85,10 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "start": [], "differences": [], "benchmarks": []}
+# Pages without others below them.
+html_sidebars = {
+    page: [] for page in ("index", "start", "how-it-works", "differences", "architecture", "machines", "benchmarks")
+}
 
 
 def setup(app):

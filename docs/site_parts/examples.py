@@ -36,10 +36,19 @@ class Scraper:
         if isinstance(found, Drawing):
             path = Path(next(block_vars["image_path_iterator"])).with_suffix(".svg")
             path.write_text(found.svg, encoding="utf-8")
+            text = _graph(path, found.picture.title, gallery_conf["src_dir"])
         elif isinstance(found, Figure):
             path = Path(next(block_vars["image_path_iterator"]))
             found.savefig(path, dpi=120)
+            text = figure_rst([path], gallery_conf["src_dir"])
         else:
             return ""
         block_vars["example_globals"]["___"] = None  # shown once
-        return figure_rst([path], gallery_conf["src_dir"])
+        return text
+
+
+def _graph(path: Path, title: str, sources: str) -> str:
+    """A graph that a click shows alone, where it may be as wide as it is."""
+    place = path.relative_to(sources).as_posix()
+    alt = title or "The computational graph, values above the arrows and gradients below"
+    return f"\n.. image:: /{place}\n   :alt: {alt}\n   :class: fastbp-graph\n   :target: ../_images/{path.name}\n\n"

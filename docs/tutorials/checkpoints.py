@@ -25,6 +25,7 @@ import fastbp
 folder = Path(tempfile.mkdtemp())
 program = folder / "train.py"
 program.write_text("""\
+import json
 import sys
 import time
 
@@ -48,6 +49,8 @@ network.fit(
     on_epoch=(lambda progress: time.sleep(0.2)) if "slowly" in options else None,
 )
 network.save(f"{checkpoint}.trained")
+with open(f"{checkpoint}.json", "w") as file:
+    json.dump(network.history.to_dict(), file)
 print("epochs in all:", len(network.history), " loss:", network.history["loss"][-1])
 """)
 # sphinx_gallery_start_ignore
@@ -98,6 +101,23 @@ print(start("killed.npz", 20, "resume").communicate()[0])
 whole, resumed = (fastbp.load(folder / f"{name}.npz.trained") for name in ("whole", "killed"))
 for name, value in whole.params.items():
     print(name, value.shape, "equal to the last bit:", np.array_equal(value, resumed.params[name]))
+
+# %%
+# The histories are one history, too. It goes on where it stopped.
+
+import json
+
+import matplotlib.pyplot as plt
+
+from fastbp import History
+
+histories = [History.from_dict(json.loads((folder / f"{name}.npz.json").read_text())) for name in ("whole", "killed")]
+figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+for history, label, style in zip(histories, ("never stopped", "killed, and gone on"), ("-", "o"), strict=True):
+    axes.plot(history["epoch"], history["loss"], style, fillstyle="none", label=label)
+axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+axes.grid(alpha=0.3)
+axes.legend()
 
 # %%
 # In long epochs
