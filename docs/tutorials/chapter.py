@@ -113,15 +113,11 @@ print(relu.backward(np.ones((2, 2))))
 graph.figures.figure("sigmoid").draw()
 
 # %%
-# So a layer keeps the output, and the four nodes are one. `opened` goes the other way: it shows what is inside a node.
+# So a layer keeps the output alone, and the four nodes are one.
 
 a = Variable(1.0, "x")
 s = a.sigmoid()
 s.draw(gradients="formulas")
-
-# %%
-
-graph.opened(s).draw()
 
 # %%
 sigmoid = Sigmoid()
@@ -140,8 +136,22 @@ graph.figures.figure("affine-batch").draw()
 # %%
 # Softmax and its loss
 # --------------------
-# At the end stands the softmax with the cross-entropy. Opened into its two layers, it shows why they belong together:
-# the gradient that arrives at the scores is y − t, the output minus the truth.
+# At the end stands the softmax with the cross-entropy, as one node: three scores and a target come in, the loss comes
+# out.
+
+scores, target = Variable(np.log([3.0, 2.0, 5.0]), "a"), Variable(np.array([0.0, 1.0, 0.0]), "t")
+loss = graph.softmax_with_loss(scores, target)
+loss.backward()
+loss.draw()
+
+# %%
+# `opened` shows what is inside a node. There are two layers in this one, and they show why they belong together: the
+# gradient that arrives at the scores is y − t, the output minus the truth.
+
+graph.opened(loss).draw()
+
+# %%
+# The same with formulas, an arrow for each class:
 
 graph.figures.figure("softmax-with-loss").draw()
 

@@ -2,8 +2,7 @@
 反向传播一章的完整演练
 ======================
 
-从两个苹果的价格出发，一直走到训练好的网络：计算图、链式法则、层、网络、学习。每一步只有几行代码，每张图都由刚刚执行的计算画出。
-内容与《深度学习入门：基于 Python 的理论与实现》（斋藤康毅著）第 5 章的顺序一致。
+从两个苹果的价格出发，一直走到训练好的网络：计算图、链式法则、层、网络、学习。每一步只有几行代码，每张图都由刚刚执行的计算画出。内容与《深度学习入门：基于 Python 的理论与实现》（斋藤康毅著）第 5 章的顺序一致。
 
 本页的英文版：:doc:`The chapter as a walk </auto_tutorials/chapter>`。
 """
@@ -23,14 +22,11 @@ total = price * number * tax
 total.draw(gradients=None)
 
 # %%
-# 从左向右进行计算，称为前向传播（正向传播）。
-# 每个节点只根据与自己相邻的值完成一个简单的计算，无需了解全局，这就是“局部计算”。
-# 正因为如此，沿着相反方向走回去同样简单。
+# 从左向右进行计算，称为前向传播（正向传播）。每个节点只根据与自己相邻的值完成一个简单的计算，无需了解全局，这就是“局部计算”。正因为如此，沿着相反方向走回去同样简单。
 #
 # 反向传播
 # --------
-# 如果一个苹果贵 1 日元，总价会增加多少？ `backward` 带着这个问题，从右向左穿过整个计算图。
-# 梯度写在箭头下方，用另一种颜色表示。
+# 如果一个苹果贵 1 日元，总价会增加多少？ `backward` 带着这个问题，从右向左穿过整个计算图。梯度写在箭头下方，用另一种颜色表示。
 
 total.backward()
 print(f"对苹果价格 {price.grad:.1f}，对个数 {number.grad:.0f}，对消费税 {tax.grad:.0f}")
@@ -41,8 +37,7 @@ total.draw()
 #
 # 链式法则
 # --------
-# z = (x + y)² 分两步计算：先算 t = x + y，再算 z = t²。整体的导数等于各步导数的乘积：∂z/∂x = ∂z/∂t · ∂t/∂x = 2t · 1。
-# 计算图也可以不显示数值，而显示公式：
+# z = (x + y)² 分两步计算：先算 t = x + y，再算 z = t²。整体的导数等于各步导数的乘积：∂z/∂x = ∂z/∂t · ∂t/∂x = 2t · 1。计算图也可以不显示数值，而显示公式：
 
 graph.figures.figure("chain-rule").draw()
 
@@ -80,8 +75,7 @@ bill.draw()
 # %%
 # 层
 # --
-# 把节点写成类，就是层： `forward` 负责前向传播，并保存反向传播所需的值； `backward` 接收输出的梯度，返回输入的梯度。
-# 下面用层来买苹果。与书中的代码相比，只有 import 这一行不同。
+# 把节点写成类，就是层： `forward` 负责前向传播，并保存反向传播所需的值； `backward` 接收输出的梯度，返回输入的梯度。下面用层来买苹果。与书中的代码相比，只有 import 这一行不同。
 
 from fastbp.layers import MulLayer
 
@@ -110,15 +104,11 @@ print(relu.backward(np.ones((2, 2))))
 graph.figures.figure("sigmoid").draw()
 
 # %%
-# 所以层只需保存输出，四个节点可以合并成一个。 `opened` 正好相反：它展示一个节点的内部。
+# 所以层只需保存输出，四个节点可以合并成一个。
 
 a = Variable(1.0, "x")
 s = a.sigmoid()
 s.draw(gradients="formulas")
-
-# %%
-
-graph.opened(s).draw()
 
 # %%
 sigmoid = Sigmoid()
@@ -128,23 +118,32 @@ print(out.round(4), sigmoid.backward(np.ones(2)).round(4), (out * (1 - out)).rou
 # %%
 # Affine 层
 # ---------
-# 神经网络的一层先乘以权重矩阵，再加上偏置。
-# 反向传播时，哪个矩阵需要转置由形状决定：∂L/∂X 与 X 形状相同，∂L/∂W 与 W 形状相同。
-# 偏置被加到了批次的每一行上，所以它的梯度是各行之和。
+# 神经网络的一层先乘以权重矩阵，再加上偏置。反向传播时，哪个矩阵需要转置由形状决定：∂L/∂X 与 X 形状相同，∂L/∂W 与 W 形状相同。偏置被加到了批次的每一行上，所以它的梯度是各行之和。
 
 graph.figures.figure("affine-batch").draw()
 
 # %%
 # Softmax-with-Loss 层
 # --------------------
-# 最后是 softmax 函数和交叉熵误差。把它展开成两层，就能看出为什么要把它们放在一起：
-# 传到得分处的梯度恰好是 y − t，即输出与正确解标签之差。
+# 最后是 softmax 函数和交叉熵误差，合成一个节点：输入三个得分和正确解标签，输出损失。
+
+scores, target = Variable(np.log([3.0, 2.0, 5.0]), "a"), Variable(np.array([0.0, 1.0, 0.0]), "t")
+loss = graph.softmax_with_loss(scores, target)
+loss.backward()
+loss.draw()
+
+# %%
+# `opened` 展示一个节点的内部。这个节点里有两层。把它们展开，就能看出为什么要放在一起：传到得分处的梯度恰好是 y − t，即输出与正确解标签之差。
+
+graph.opened(loss).draw()
+
+# %%
+# 再用公式表示，每个类别一个箭头：
 
 graph.figures.figure("softmax-with-loss").draw()
 
 # %%
-# 如果一直展开到单个的数，图会变得很大，但用到的规则并没有增加。命令 ``fastbp graph derivation -o derivation.html``
-# 会生成一个带滑块的网页，可以一步一步地观看推导过程。
+# 如果一直展开到单个的数，图会变得很大，但用到的规则并没有增加。命令 ``fastbp graph derivation -o derivation.html`` 会生成一个带滑块的网页，可以一步一步地观看推导过程。
 
 graph.figures.figure("softmax-with-loss-opened").draw()
 
