@@ -16,7 +16,7 @@ from pathlib import Path
 from fastbp.benchmark import comparison, picture
 
 comparison.TASKS = comparison.TASKS[:4]
-comparison.SECONDS = 15
+comparison.SECONDS = 10
 measured = comparison.Comparison()
 print(measured.head())
 for row in measured.run():

@@ -1,10 +1,11 @@
-"""The drawings of "How it works". Sizes and names in them come from the code where it has them."""
+"""The drawings of the pages: a graph for the first one, and those of "How it works"."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from fastbp import graph
 from fastbp.runtime.groups import GROUPS
 
 INK, PALE = "#1f2933", "#d9dee4"
@@ -15,6 +16,7 @@ AVX512_TILE = 8, 3  # rows of A, registers of B: as on a CPU with 32 registers o
 def save_all(folder: Path) -> None:
     """Save every drawing as SVG."""
     folder.mkdir(exist_ok=True)
+    graph.figures.figure("apples-gradients").draw(folder / "apples.svg")
     for draw in (tile, lanes, offsets, regions, bits, cache):
         draw().savefig(folder / f"{draw.__name__}.svg")
 
