@@ -130,6 +130,13 @@ def resolved_path(path):
     return thing
 
 
+def test_the_files_that_a_page_names_are_there():
+    text = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`((?:runtime|engine|ops)/[\w/]+\.py)`", text))
+    assert len(files) > 10
+    assert {file for file in files if not (ROOT / "fastbp" / file).exists()} == set()
+
+
 def test_the_pages_of_the_reference_are_in_its_contents():
     contents = (DOCS / "reference" / "index.md").read_text(encoding="utf-8")
     assert all(re.search(rf"^{page}$", contents, re.MULTILINE) for page in REFERENCE)

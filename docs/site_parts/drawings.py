@@ -159,7 +159,7 @@ def regions():
 
 
 def bits():
-    """Threads divide the elements of a result, and never the sum of one element."""
+    """Threads divide the elements of a result; an element is one chain."""
     figure, axes = _canvas(9.5, 4.4, (0, 19), (0, 8.4))
     size = 0.42
     _text(axes, 2.9, 8.0, "on one thread", 10)
