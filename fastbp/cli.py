@@ -33,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
     0, 1 for a failed check or training, 2 for a mistake, 130 for Ctrl-C, 141 if nobody reads the output any more.
+
+    Examples
+    --------
+    >>> main(["graph", "apples", "-o", "apples.svg"])
+    Two apples with tax: saved to apples.svg
+    0
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _parser()

@@ -58,6 +58,12 @@ def save(network: Stack, path: FilePath, optimizer: Optimizer | None = None) -> 
         For a layer, loss, network or optimizer of another class, and for an optimizer whose rate is a function.
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> network.save("network.npz")
+    >>> fastbp.load("network.npz").params["W1"].shape
+    (4, 3)
     """
     arrays, meta = network_contents(network)
     if optimizer is not None:

@@ -43,6 +43,12 @@ class Dataset:
     name : str
     x_train, x_test : ndarray (N, D)
     t_train, t_test : ndarray (N,) of int64
+
+    Examples
+    --------
+    >>> digits = load_digits()
+    >>> digits.name, digits.x_train.shape, digits.t_test.shape
+    ('digits', (1438, 64), (359,))
     """
 
     name: str
@@ -66,6 +72,14 @@ def load_digits(dtype: DTypeLike = np.float64) -> Dataset:
         For another dtype.
     ImportError
         Without scikit-learn.
+
+    Examples
+    --------
+    >>> digits = load_digits()
+    >>> digits.x_train.shape, digits.x_test.shape
+    ((1438, 64), (359, 64))
+    >>> digits.x_train.min(), digits.x_train.max()
+    (np.float64(0.0), np.float64(1.0))
     """
     dtype = network_dtype(dtype)
     digits = require("sklearn.datasets").load_digits()
@@ -97,6 +111,18 @@ def load_mnist(folder: str | Path | None = None, dtype: DTypeLike = np.float64) 
         If a download is needed, without pooch.
     OSError
         If a download fails.
+
+    Examples
+    --------
+    >>> def file(name, values):
+    ...     head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    ...     Path(name).write_bytes(head + values.tobytes())
+    >>> for part in ("train", "t10k"):
+    ...     file(f"{part}-images-idx3-ubyte", np.full((2, 28, 28), 255, np.uint8))
+    ...     file(f"{part}-labels-idx1-ubyte", np.array([5, 0], np.uint8))
+    >>> data = load_mnist(".")
+    >>> data.x_train.shape, data.x_train.max(), data.t_test
+    ((2, 784), np.float64(1.0), array([5, 0]))
     """
     dtype = network_dtype(dtype)
     arrays = read_mnist(folder)
@@ -123,6 +149,18 @@ def read_mnist(folder: str | Path | None = None) -> dict[str, Array]:
     ------
     FileNotFoundError, ValueError, ImportError, OSError
         As `load_mnist`.
+
+    Examples
+    --------
+    >>> def file(name, values):
+    ...     head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    ...     Path(name).write_bytes(head + values.tobytes())
+    >>> for part in ("train", "t10k"):
+    ...     file(f"{part}-images-idx3-ubyte", np.full((2, 28, 28), 255, np.uint8))
+    ...     file(f"{part}-labels-idx1-ubyte", np.array([5, 0], np.uint8))
+    >>> files = read_mnist(".")
+    >>> files["train-images-idx3-ubyte"].shape
+    (2, 28, 28)
     """
     paths = _downloaded() if folder is None else _found(Path(folder))
     arrays = {name: read_idx(path) for name, path in paths.items()}
@@ -153,6 +191,13 @@ def read_idx(path: str | Path) -> Array:
         If there is no such file.
     ValueError
         If the file is damaged, truncated, empty or something else.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> written = Path("labels").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 0, 4]))
+    >>> read_idx("labels")
+    array([5, 0, 4], dtype=uint8)
     """
     path = Path(path)
     try:
@@ -184,6 +229,11 @@ def missing_mnist(folder: str | Path | None = None) -> list[str]:
     ----------
     folder : path, optional
         Without one the user's cache; without pooch, which downloads into it, nothing is there.
+
+    Examples
+    --------
+    >>> missing_mnist(".")[:2]
+    ['train-images-idx3-ubyte', 'train-labels-idx1-ubyte']
     """
     if folder is None:
         try:

@@ -39,6 +39,11 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         If x is not an array of float64 or float32, or f(x) not a real number.
     ValueError
         If x is read-only, or f(x) more than one number.
+
+    Examples
+    --------
+    >>> numerical_gradient(lambda x: np.sum(x**2), np.array([3.0, 4.0])).round(6)
+    array([6., 8.])
     """
     if not isinstance(x, np.ndarray) or as_array("x", x).dtype not in (FLOAT32, FLOAT64):
         got = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
@@ -113,6 +118,12 @@ class ParameterCheck:
         Where the difference is largest.
     backpropagation, numerical : float
         The two gradients there.
+
+    Examples
+    --------
+    >>> first = gradient_check(network, x, t).parameters[0]
+    >>> first.name, first.mean <= first.largest
+    ('W1', True)
     """
 
     name: str
@@ -133,6 +144,13 @@ class GradientCheck:
         In the network's order.
     tolerance : float
         The largest difference that passes.
+
+    Examples
+    --------
+    >>> check = gradient_check(network, x, t)
+    >>> check.raise_if_failed()
+    >>> check.passed, check.worst.largest < 1e-8
+    (True, True)
     """
 
     parameters: tuple[ParameterCheck, ...]
@@ -208,6 +226,11 @@ def gradient_check(
         If a parameter is not float64.
     ValueError
         If the network has no parameters, or the check fails and `raise_on_failure` is set.
+
+    Examples
+    --------
+    >>> gradient_check(network, x, t).passed
+    True
     """
     for name, value in network.params.items():
         if value.dtype != FLOAT64:

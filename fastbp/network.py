@@ -38,6 +38,14 @@ class Parameters(MutableMapping[str, Array]):
 
     Reading gives the layer's own array; setting a name puts the new array into the layer. So both
     `params["W1"] -= lr * grad` and `params["W1"] = W` reach the network.
+
+    Examples
+    --------
+    >>> list(network.params)
+    ['W1', 'b1', 'W2', 'b2']
+    >>> network.params["b2"] = np.array([0.5, -0.5])
+    >>> network.layers["Affine2"].b
+    array([ 0.5, -0.5])
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -94,13 +102,25 @@ class Parameters(MutableMapping[str, Array]):
         """Whether weight decay applies to a parameter, as the record of its layer says.
 
         For a layer of another class it is one whose name starts with "W".
+
+        Examples
+        --------
+        >>> [key for key in network.params if network.params.decays(key)]
+        ['W1', 'W2']
         """
         layer, name = self._place(key)
         record = LAYERS.get(type(layer))
         return name.startswith("W") if record is None else name in record.decayed
 
     def gradients(self) -> dict[str, Array]:
-        """The gradients that the layers set in their last backward, dW for W and db for b, by parameter."""
+        """The gradients that the layers set in their last backward, dW for W and db for b, by parameter.
+
+        Examples
+        --------
+        >>> grads = network.gradient(x, t)
+        >>> network.params.gradients().keys() == grads.keys()
+        True
+        """
         return {key: getattr(layer, f"d{name}") for key, (layer, name) in self._places.items()}
 
     def _place(self, key: str) -> tuple[Any, str]:
@@ -146,6 +166,18 @@ class Sequential:
         If an entry is not a layer.
     ValueError
         If there is no layer, or one stands twice in the stack.
+
+    Examples
+    --------
+    >>> from fastbp.layers import Affine, ReLU
+    >>> layers = [Affine(np.eye(4), np.zeros(4)), ReLU(), Affine(np.ones((4, 2)), np.zeros(2))]
+    >>> network = Sequential(layers, SoftmaxWithLoss())
+    >>> list(network.layers)
+    ['Affine1', 'ReLU1', 'Affine2']
+    >>> network.params
+    Parameters(W1: (4, 4) float64, b1: (4,) float64, W2: (4, 2) float64, b2: (2,) float64)
+    >>> network.fit(np.eye(4), [0, 1, 0, 1], epochs=2, seed=0)
+    History(2 epochs, columns ['epoch', 'loss', 'accuracy', 'seconds'], 0 steps)
     """
 
     parameters_class: ClassVar[type[Parameters]] = Parameters
@@ -205,6 +237,11 @@ class Sequential:
             What the first layer takes: (N, D), (N, C, H, W), or one sample (D,); indices (N, ...) for `Embedding`.
         train_flg : bool
             Whether `Dropout` drops, and `BatchNormalization` takes the statistics of the batch.
+
+        Examples
+        --------
+        >>> network.predict(x).shape
+        (5, 2)
         """
         if not train_flg:
             if self._prediction is None:
@@ -239,13 +276,25 @@ class Sequential:
             Whether `Dropout` drops.
         sample_weight : array_like (N,), optional
             A weight for each sample: the loss is sum(w·loss)/sum(w).
+
+        Examples
+        --------
+        >>> round(network.loss(x, t), 3)
+        0.693
         """
         forward: Callable[..., float] = self.last_layer.forward  # a user's own loss may take no weights
         out = self.predict(x, train_flg) if "predict" in self.own_methods() else self._forward(x, train_flg)
         return forward(out, t, **where_given(sample_weight)) + self.penalty()
 
     def penalty(self) -> float:
-        """Return the loss of the weight decay, weight_decay_lambda/2 times the sum of the squares of all weights."""
+        """Return the loss of the weight decay, weight_decay_lambda/2 times the sum of the squares of all weights.
+
+        Examples
+        --------
+        >>> network.weight_decay_lambda = 0.1
+        >>> round(network.penalty(), 6)
+        6.9e-05
+        """
         if not self.weight_decay_lambda:
             return 0.0
         weights = [value for key, value in self.params.items() if self.params.decays(key)]
@@ -274,6 +323,12 @@ class Sequential:
         -------
         dict of str to ndarray
             New arrays, by the names of `params`.
+
+        Examples
+        --------
+        >>> grads = network.gradient(x, t)
+        >>> grads["W1"].shape, grads["b2"].shape
+        ((4, 3), (2,))
         """
         self.loss(x, t, train_flg=True, **where_given(sample_weight))
         first, *later = self.layers.values()
@@ -305,6 +360,12 @@ class Sequential:
         -------
         dict of str to ndarray
             New arrays, by the names of `params`.
+
+        Examples
+        --------
+        >>> numerical = network.numerical_gradient(x, t)
+        >>> np.allclose(numerical["W1"], network.gradient(x, t)["W1"])
+        True
         """
         before = state_of(self.layers.values())
         drawn = [(layer, name) for layer, record in drawing(self.layers.values()) for name in record.counters]
@@ -340,6 +401,16 @@ class TwoLayerNet(Sequential):
     ------
     TypeError, ValueError
         For sizes that are not positive integers, another dtype or seed, or a negative standard deviation.
+
+    Examples
+    --------
+    >>> network = TwoLayerNet(784, 50, 10, seed=0)
+    >>> list(network.layers)
+    ['Affine1', 'Relu1', 'Affine2']
+    >>> network.params["W1"].shape
+    (784, 50)
+    >>> network.predict(np.zeros((100, 784))).shape
+    (100, 10)
     """
 
     def __init__(
@@ -364,7 +435,13 @@ class TwoLayerNet(Sequential):
 
     @property
     def lastLayer(self) -> LossLayer:
-        """`last_layer`, by the book's name."""
+        """`last_layer`, by the book's name.
+
+        Examples
+        --------
+        >>> network.lastLayer is network.last_layer
+        True
+        """
         return self.last_layer
 
 

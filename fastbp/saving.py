@@ -56,6 +56,15 @@ def load(path: FilePath) -> Sequential:
         If there is no such file.
     ValueError
         If it is damaged, or not a network's.
+
+    Examples
+    --------
+    >>> fastbp.save(network, "network.npz", fastbp.optimizers.Adam())
+    >>> loaded = fastbp.load("network.npz")
+    >>> type(loaded).__name__, type(loaded.optimizer).__name__
+    ('TwoLayerNet', 'Adam')
+    >>> np.array_equal(loaded.params["W1"], network.params["W1"])
+    True
     """
     arrays, meta = read(path)
     try:

@@ -26,6 +26,7 @@ def context():
     """What an example may take for granted."""
     return {
         "fastbp": fastbp,
+        "np": np,
         **{name: getattr(graph, name) for name in graph.__all__},
         **{name: Variable(value, name) for name, value in {"price": 100, "number": 2, "tax": 1.1}.items()},
         "network": fastbp.TwoLayerNet(4, 3, 2, seed=0),

@@ -426,7 +426,9 @@ def test_a_layer_that_cannot_leave_is_named_with_its_place(write, layer, error, 
 
 
 @BY_WRITER
-@pytest.mark.parametrize("network", [Shifted(2, 2, 2), Doubled(), TwoLayerNet, None], ids=["shifted", "doubled", "class", "none"])
+@pytest.mark.parametrize(
+    "network", [Shifted(2, 2, 2), Doubled(), TwoLayerNet, None], ids=["shifted", "doubled", "class", "none"]
+)
 def test_what_does_not_predict_by_layers_is_refused(write, network, tmp_path):
     with pytest.raises(TypeError, match=r"^network: expected .*, got \w+"):
         write(network, tmp_path / "file")

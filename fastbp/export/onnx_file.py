@@ -51,7 +51,7 @@ def to_onnx(network: Any, path: FilePath, *, sample_shape: Shape | None = None, 
     Raises
     ------
     ImportError
-        Without the package onnx, which ``pip install "fastbp[onnx]"`` installs.
+        Without the package onnx: ``pip install onnx``.
     TypeError
         For a layer of another class; the message has its name and its place.
     ValueError

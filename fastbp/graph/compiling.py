@@ -71,6 +71,16 @@ class Compiled:
     Inputs are numbers and arrays. All arrays have one shape, and numbers are broadcast to it. float32 and float64 are
     native. The dtype of the result is NumPy's. Several threads share large arrays. A result is bitwise the same for
     any number of threads.
+
+    Examples
+    --------
+    >>> f = compile(lambda x, y: (x * y).sum())
+    >>> f(np.ones(3), np.arange(3.0))
+    np.float64(3.0)
+    >>> f.value_and_grad(np.ones(3), np.arange(3.0))
+    (np.float64(3.0), (array([0., 1., 2.]), array([1., 1., 1.])))
+    >>> "def " in f.source
+    True
     """
 
     def __init__(self, program: Callable[[int], Program], count: int | None) -> None:

@@ -16,7 +16,16 @@ COMMUTATIVE = frozenset({"+", "*", "|"})
 
 
 class CompileError(ValueError):
-    """A graph that cannot become one kernel; the message names the operation."""
+    """A graph that cannot become one kernel; the message names the operation.
+
+    Examples
+    --------
+    >>> try:
+    ...     compile(lambda x: x @ x)(np.eye(2))
+    ... except CompileError:
+    ...     print("a product of matrices is no graph of numbers")
+    a product of matrices is no graph of numbers
+    """
 
 
 def cannot_be_fused(name: str, error: Exception) -> NoReturn:

@@ -36,7 +36,13 @@ class Figure:
 
 
 def names() -> list[str]:
-    """The names of all figures, in the order of the chapter."""
+    """The names of all figures, in the order of the chapter.
+
+    Examples
+    --------
+    >>> names()[:3]
+    ['apples', 'apples-variables', 'plus']
+    """
     return list(_FIGURES)
 
 
@@ -47,6 +53,12 @@ def figure(name: str) -> Figure:
     ------
     ValueError
         If no figure has that name.
+
+    Examples
+    --------
+    >>> figure("apples-gradients").title
+    'Buying apples, forward and backward'
+    >>> drawing = figure("apples-gradients").draw("apples.svg")
     """
     if name not in _FIGURES:
         raise ValueError(f"figure: expected one of {', '.join(_FIGURES)}, got {name!r}; {closest(name, _FIGURES)}")

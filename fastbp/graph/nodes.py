@@ -181,6 +181,13 @@ class Variable(Node):
         """Remove the graph behind this variable and free its memory; values and gradients stay.
 
         Cleared variables can be read, but not be operands. Variables that were made from values stay usable.
+
+        Examples
+        --------
+        >>> total = price * number
+        >>> total.clear()
+        >>> total.value
+        200.0
         """
         for node in behind(self)[0]:
             node.operation = CLEARED
@@ -301,6 +308,13 @@ def apply(operation: Operation, *operands: Any) -> Variable:
         If an operand is not real numbers.
     ValueError
         If the shapes do not go together.
+
+    Examples
+    --------
+    >>> from fastbp.graph.operations import Exp
+    >>> y = apply(Exp(), Variable(0.0))
+    >>> y.value
+    1.0
     """
     variables: list[Variable | None] = []
     arguments: list[Value] = []

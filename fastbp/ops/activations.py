@@ -49,6 +49,14 @@ class Sigmoid(ElementwiseLayer):
     ----------
     out : ndarray
         y of the last `forward`; the array that it returned.
+
+    Examples
+    --------
+    >>> layer = Sigmoid()
+    >>> layer.forward([-1.0, 0.0, 1.0]).round(4)
+    array([0.2689, 0.5   , 0.7311])
+    >>> layer.backward([1.0, 1.0, 1.0]).round(4)
+    array([0.1966, 0.25  , 0.1966])
     """
 
 
@@ -82,6 +90,14 @@ class Tanh(ElementwiseLayer):
     ----------
     out : ndarray
         y of the last `forward`; the array that it returned.
+
+    Examples
+    --------
+    >>> layer = Tanh()
+    >>> layer.forward([-1.0, 0.0, 1.0]).round(4)
+    array([-0.7616,  0.    ,  0.7616])
+    >>> layer.backward([1.0, 1.0, 1.0]).round(4)
+    array([0.42, 1.  , 0.42])
     """
 
 
@@ -105,6 +121,14 @@ class Identity(SameShapeLayer):
     """The identity y = x (section 3.5): a placeholder for no activation.
 
     Left to NumPy, which copies as fast as memory allows.
+
+    Examples
+    --------
+    >>> layer = Identity()
+    >>> layer.forward([1.0, -2.0])
+    array([ 1., -2.])
+    >>> layer.backward([3.0, 4.0])
+    array([3., 4.])
     """
 
     _shape: tuple[int, ...] | None = None

@@ -145,6 +145,19 @@ class Affine:
     ------
     TypeError, ValueError
         If `W` and `b` are not arrays of real numbers in these shapes.
+
+    Examples
+    --------
+    >>> layer = Affine(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, 0.0]))
+    >>> layer.forward([[1.0, 1.0]])
+    array([[4.5, 6. ]])
+    >>> layer.backward([[1.0, 0.0]])
+    array([[1., 3.]])
+    >>> layer.dW
+    array([[1., 0.],
+           [1., 0.]])
+    >>> layer.db
+    array([1., 0.])
     """
 
     parameter_names = ("W", "b")
@@ -229,6 +242,15 @@ class Affine:
         ------
         RuntimeError, TypeError, ValueError
             As `backward`.
+
+        Examples
+        --------
+        >>> layer = Affine(np.eye(2), np.zeros(2))
+        >>> out = layer.forward([[1.0, 2.0]])
+        >>> layer.backward_parameters([[1.0, 0.0]])
+        >>> layer.dW
+        array([[1., 0.],
+               [2., 0.]])
         """
         x, W, _, dout = _operands(self, dout)
         dtype = result_dtype(x, dout)

@@ -125,7 +125,16 @@ class NodeLayer:
 
 
 class AddLayer(NodeLayer):
-    """The addition node, x + y (section 5.4.2); (dx, dy) = (dout, dout)."""
+    """The addition node, x + y (section 5.4.2); (dx, dy) = (dout, dout).
+
+    Examples
+    --------
+    >>> layer = AddLayer()
+    >>> layer.forward(200.0, 450.0)
+    650.0
+    >>> layer.backward(1.1)
+    (1.1, 1.1)
+    """
 
     _shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
@@ -153,6 +162,14 @@ class MulLayer(NodeLayer):
     ----------
     x, y : scalar or ndarray
         The operands of the last `forward`, as given.
+
+    Examples
+    --------
+    >>> layer = MulLayer()
+    >>> layer.forward(100.0, 2.0)
+    200.0
+    >>> layer.backward(1.0)
+    (2.0, 100.0)
     """
 
     def __init__(self) -> None:

@@ -352,6 +352,15 @@ class Convolution:
         ------
         RuntimeError, TypeError, ValueError
             As `backward`.
+
+        Examples
+        --------
+        >>> layer = Convolution(np.ones((1, 1, 2, 2)), np.zeros(1))
+        >>> out = layer.forward(np.ones((1, 1, 3, 3)))
+        >>> layer.backward_parameters(np.ones((1, 1, 2, 2)))
+        >>> layer.dW
+        array([[[[4., 4.],
+                 [4., 4.]]]])
         """
         x, W, dout, stride, pad = self._backward_operands(dout)
         dtype = result_dtype(x, dout)

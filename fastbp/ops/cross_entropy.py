@@ -122,6 +122,14 @@ class CrossEntropyError:
     t : ndarray
         The targets: labels (N,) or distributions (N, C).
     loss : float
+
+    Examples
+    --------
+    >>> layer = CrossEntropyError()
+    >>> round(layer.forward([[0.25, 0.75]], [1]), 4)
+    0.2877
+    >>> layer.backward().round(4)
+    array([[ 0.    , -1.3333]])
     """
 
     def __init__(self) -> None:
@@ -275,6 +283,16 @@ class SoftmaxWithLoss(LossLayer):
         softmax(x), in the shape of x.
     t : ndarray
         The targets: labels (N,) or distributions (N, C); those that are mixed where labels are smoothed.
+
+    Examples
+    --------
+    >>> layer = SoftmaxWithLoss()
+    >>> round(layer.forward([[0.3, 2.9, 4.0]], [2]), 4)
+    0.3057
+    >>> layer.y.round(4)
+    array([[0.0182, 0.2452, 0.7366]])
+    >>> layer.backward().round(4)
+    array([[ 0.0182,  0.2452, -0.2634]])
     """
 
     label_smoothing = 0.0

@@ -166,6 +166,16 @@ class Dropout(SameShapeLayer):
     ------
     TypeError, ValueError
         If dropout_ratio or seed is not such a number.
+
+    Examples
+    --------
+    >>> layer = Dropout(0.5, seed=1)
+    >>> layer.forward(np.ones(8))
+    array([0., 0., 0., 2., 2., 0., 0., 2.])
+    >>> layer.backward(np.ones(8))
+    array([0., 0., 0., 2., 2., 0., 0., 2.])
+    >>> layer.forward(np.ones(8), train_flg=False)
+    array([1., 1., 1., 1., 1., 1., 1., 1.])
     """
 
     def __init__(self, dropout_ratio: float = 0.5, seed: int | None = None) -> None:

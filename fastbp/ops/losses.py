@@ -303,6 +303,15 @@ class SigmoidWithLoss(LossLayer):
         sigmoid(x), in the shape of x.
     t : ndarray
         The targets, in the shape and floating dtype of the loss.
+
+    Examples
+    --------
+    >>> layer = SigmoidWithLoss()
+    >>> round(layer.forward([[0.0], [2.0]], [[1.0], [1.0]]), 4)
+    0.41
+    >>> layer.backward().round(4)
+    array([[-0.25  ],
+           [-0.0596]])
     """
 
     def __init__(self) -> None:

@@ -99,6 +99,14 @@ class ReLU(SameShapeLayer):
     ----------
     mask : ndarray of bool
         x <= 0, in the shape of x.
+
+    Examples
+    --------
+    >>> layer = ReLU()
+    >>> layer.forward([-2.0, 0.0, 3.0])
+    array([0., 0., 3.])
+    >>> layer.backward([1.0, 1.0, 1.0])
+    array([0., 0., 1.])
     """
 
     def __init__(self) -> None:

@@ -92,6 +92,15 @@ class IdentityWithLoss(OutputWithLoss):
         The predictions: x, as given.
     t : ndarray
         The targets, as given.
+
+    Examples
+    --------
+    >>> layer = IdentityWithLoss()
+    >>> layer.forward([[1.0], [2.0]], [[1.0], [4.0]])
+    1.0
+    >>> layer.backward()
+    array([[ 0.],
+           [-1.]])
     """
 
     def forward(self, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -167,6 +176,15 @@ class ExpWithLoss(OutputWithLoss):
         exp(x), in the shape of x.
     t : ndarray
         The targets, as given.
+
+    Examples
+    --------
+    >>> layer = ExpWithLoss()
+    >>> round(layer.forward([[0.0], [1.0]], [[1.0], [2.0]]), 4)
+    0.0523
+    >>> layer.backward().round(4)
+    array([[0.    ],
+           [0.3591]])
     """
 
     def targets(self, t: Array, shape: tuple[int, ...]) -> Array:

@@ -32,7 +32,17 @@ def sgd_update(param: Array, grad: Array, lr: float) -> None:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, W -= lr·dW (section 6.1.2)."""
+    """Stochastic gradient descent, W -= lr·dW (section 6.1.2).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = SGD(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.8, 2.2])
+    """
 
     def __init__(self, lr: LearningRate = 0.01, *, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
@@ -57,7 +67,17 @@ def momentum_update(param: Array, grad: Array, v: Array, lr: float, momentum: fl
 
 
 class Momentum(Optimizer):
-    """SGD with momentum, v = momentum·v - lr·dW; W += v (section 6.1.4)."""
+    """SGD with momentum, v = momentum·v - lr·dW; W += v (section 6.1.4).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = Momentum(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.71, 2.29])
+    """
 
     settings: ClassVar = {"momentum": 1}
 
@@ -88,7 +108,17 @@ def nesterov_update(param: Array, grad: Array, v: Array, lr: float, momentum: fl
 
 
 class Nesterov(Momentum):
-    """Nesterov's accelerated gradient, with the gradient taken a step ahead (Bengio et al., arXiv:1212.0901)."""
+    """Nesterov's accelerated gradient, with the gradient taken a step ahead (Bengio et al., arXiv:1212.0901).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = Nesterov(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.539, 2.461])
+    """
 
 
 optimizer_of(Nesterov, nesterov_update, state=("v",))
@@ -110,7 +140,17 @@ def adagrad_update(param: Array, grad: Array, h: Array, lr: float, eps: float) -
 
 
 class AdaGrad(Optimizer):
-    """A rate of its own for each element, h += dW²; W -= lr·dW/(sqrt(h) + eps) (section 6.1.5)."""
+    """A rate of its own for each element, h += dW²; W -= lr·dW/(sqrt(h) + eps) (section 6.1.5).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = AdaGrad(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.8293, 2.1707])
+    """
 
     settings: ClassVar = {"eps": math.inf}
 
@@ -141,7 +181,17 @@ def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: f
 
 
 class RMSprop(Optimizer):
-    """AdaGrad that forgets, h = decay_rate·h + (1 - decay_rate)·dW² (section 6.1.5)."""
+    """AdaGrad that forgets, h = decay_rate·h + (1 - decay_rate)·dW² (section 6.1.5).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = RMSprop(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([-0.7089,  3.7089])
+    """
 
     settings: ClassVar = {"decay_rate": 1, "eps": math.inf}
 
@@ -189,6 +239,15 @@ class Adam(Optimizer):
     """Momentum and RMSprop together (section 6.1.6; Kingma and Ba, arXiv:1412.6980).
 
     The correction of the bias is folded into the rate of update number t: lr·sqrt(1 - beta2**t)/(1 - beta1**t).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = Adam(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.8, 2.2])
     """
 
     settings: ClassVar = {"beta1": 1, "beta2": 1, "eps": math.inf}
@@ -241,6 +300,15 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: W -= lr·weight_decay·W beside its step (Loshchilov, arXiv:1711.05101).
 
     The gradient and its moments know nothing of the decay, so that it is the same for every weight.
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = AdamW(0.1, weight_decay=0.01)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.7981, 2.1959])
     """
 
     def __init__(
@@ -295,6 +363,15 @@ class Nadam(Adam):
 
     Update number t takes beta1·m/(1 - beta1**(t + 1)) + (1 - beta1)·dW/(1 - beta1**t) in the place of Adam's
     m/(1 - beta1**t).
+
+    Examples
+    --------
+    >>> params = {"W": np.array([1.0, 2.0])}
+    >>> optimizer = Nadam(0.1)
+    >>> for _ in range(2):
+    ...     optimizer.update(params, {"W": np.array([1.0, -1.0])})
+    >>> params["W"].round(4)
+    array([0.7369, 2.2631])
     """
 
     def coefficients(self, step: Any) -> tuple[Any, ...]:
@@ -323,6 +400,11 @@ def optimizer(name_or_object: str | Optimizer) -> Optimizer:
         If it is neither a name nor an optimizer.
     ValueError
         For another name.
+
+    Examples
+    --------
+    >>> optimizer("adam").lr
+    0.001
     """
     if isinstance(name_or_object, Optimizer):
         return name_or_object

@@ -138,7 +138,16 @@ def _python(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def get_num_threads() -> int:
-    """Number of threads that one fastbp kernel may use."""
+    """Number of threads that one fastbp kernel may use.
+
+    Examples
+    --------
+    >>> before = fastbp.get_num_threads()
+    >>> fastbp.set_num_threads(1)
+    >>> fastbp.get_num_threads()
+    1
+    >>> fastbp.set_num_threads(before)
+    """
     return _number
 
 
@@ -170,6 +179,14 @@ def set_num_threads(n: int) -> None:
         If `n` is not an integer.
     ValueError
         If `n` is less than 1.
+
+    Examples
+    --------
+    >>> before = fastbp.get_num_threads()
+    >>> fastbp.set_num_threads(1)
+    >>> fastbp.get_num_threads()
+    1
+    >>> fastbp.set_num_threads(before)
     """
     global _number
     _number = _checked("n", n)
@@ -180,7 +197,14 @@ def set_num_threads(n: int) -> None:
 
 @contextmanager
 def num_threads(n: int) -> Iterator[None]:
-    """`set_num_threads(n)` for the body of a `with` statement, for the whole process."""
+    """`set_num_threads(n)` for the body of a `with` statement, for the whole process.
+
+    Examples
+    --------
+    >>> with fastbp.num_threads(1):
+    ...     print(fastbp.get_num_threads())
+    1
+    """
     before = get_num_threads()
     set_num_threads(n)
     try:

@@ -89,6 +89,13 @@ class _OnKernels(CallbackSupportMixin):  # type: ignore[misc]
         ValueError
             For parameters, samples and targets that scikit-learn refuses, in its words, and where the loss becomes NaN
             or infinite, with the step at which it did; the parameters are then those before that step.
+
+        Examples
+        --------
+        >>> X, y = np.eye(4), [0, 1, 0, 1]
+        >>> model = MLPClassifier((8,), max_iter=20, tol=1.0, random_state=0).fit(X, y, X_val=X, y_val=y)
+        >>> len(model.validation_loss_curve_) == model.n_iter_
+        True
         """
         called = [callbacks] if callable(callbacks) else list(callbacks)
         return self._fit(X, y, sample_weight, held_out=(X_val, y_val), callbacks=called)
@@ -241,6 +248,13 @@ class _OnKernels(CallbackSupportMixin):  # type: ignore[misc]
         ------
         ValueError
             If hidden layers have different activations, or one that scikit-learn does not have.
+
+        Examples
+        --------
+        >>> X, y = np.eye(4), [0, 1, 0, 1]
+        >>> model = MLPClassifier((8,), max_iter=20, tol=1.0, random_state=0).fit(X, y)
+        >>> type(model.to_sklearn()).__module__.split(".")[0]
+        'sklearn'
         """
         names = set(self._activations(np.size(self.hidden_layer_sizes))) or {"relu"}
         if len(names) > 1:
@@ -284,6 +298,15 @@ class _OnKernels(CallbackSupportMixin):  # type: ignore[misc]
         ------
         TypeError
             If it is of another kind.
+
+        Examples
+        --------
+        >>> from sklearn import neural_network
+        >>> X, y = np.eye(4), [0, 1, 0, 1]
+        >>> theirs = neural_network.MLPClassifier((8,), max_iter=20, tol=1.0, random_state=0).fit(X, y)
+        >>> ours = MLPClassifier.from_sklearn(theirs)
+        >>> np.allclose(ours.predict_proba(X), theirs.predict_proba(X))
+        True
         """
         if not isinstance(estimator, cls._kind):
             raise TypeError(
@@ -322,6 +345,15 @@ class MLPClassifier(_OnKernels, neural_network.MLPClassifier):  # type: ignore[m
     ----------
     validation_loss_curve_ : list of float
         The loss of `X_val`, `y_val` after each iteration, without the L2 penalty, where `fit` was given them.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((200, 2))
+    >>> y = np.where(X.sum(axis=1) > 0, "above", "below")
+    >>> model = MLPClassifier((16,), solver="lbfgs", random_state=0).fit(X, y)
+    >>> model.predict([[2.0, 2.0], [-2.0, -2.0]])
+    array(['above', 'below'], dtype='<U5')
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -407,6 +439,13 @@ class MLPRegressor(_OnKernels, neural_network.MLPRegressor):  # type: ignore[mis
     ----------
     validation_loss_curve_ : list of float
         The loss of `X_val`, `y_val` after each iteration, without the L2 penalty, where `fit` was given them.
+
+    Examples
+    --------
+    >>> X = np.linspace(-1, 1, 100).reshape(-1, 1)
+    >>> model = MLPRegressor(hidden_layer_sizes=(16,), solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
+    >>> np.allclose(model.predict([[0.5]]), 0.25, atol=0.02)
+    True
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {

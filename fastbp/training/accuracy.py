@@ -29,6 +29,11 @@ def accuracy(self: Network, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike
         If labels are not integers.
     ValueError
         For an empty batch, and for what is neither a label of each sample nor one-hot.
+
+    Examples
+    --------
+    >>> network.accuracy(x, network.predict(x).argmax(axis=1))
+    1.0
     """
     return accuracy_of(self.predict(x), t, sample_weight)
 

@@ -26,7 +26,16 @@ Callback = Callable[["Progress"], None]
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
-    """Raised by a callback of `fit` to end the run at a finished step."""
+    """Raised by a callback of `fit` to end the run at a finished step.
+
+    Examples
+    --------
+    >>> def after_two(progress):
+    ...     if progress.epoch == 2:
+    ...         raise StopTraining
+    >>> len(network.fit(x, t, epochs=10, on_epoch=after_two))
+    2
+    """
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,18 @@ class Progress:
         Mean over the samples of this epoch so far, each before the update by its batch.
     history : History
         Of the finished epochs.
+
+    Examples
+    --------
+    >>> def halve(progress):
+    ...     optimizer.lr /= 2
+    ...     print(progress.epoch, progress.step, progress.steps)
+    >>> optimizer = fastbp.optimizers.SGD(0.1)
+    >>> history = network.fit(x, t, epochs=2, batch_size=2, optimizer=optimizer, on_epoch=halve)
+    1 3 3
+    2 3 3
+    >>> optimizer.lr
+    0.025
     """
 
     network: Network
@@ -165,6 +186,13 @@ def fit(
     UserWarning
         Once, where the mean loss of an epoch is above three times that of the first step and of outputs that are all 0:
         the rate is too large. Also where a network is trained layer by layer.
+
+    Examples
+    --------
+    >>> from fastbp.optimizers import Adam
+    >>> history = network.fit(x, t, epochs=3, batch_size=2, optimizer=Adam(0.01), seed=0)
+    >>> len(history), history.columns
+    (3, ('epoch', 'loss', 'accuracy', 'seconds'))
     """
     run = Run(self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan)
     whole_number("epochs", epochs, 1, "give the number of passes over the data")

@@ -82,6 +82,13 @@ class History:
         ------
         TypeError, ValueError
             If losses are not real numbers in such a shape.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.extend_steps([2.25, 1.5])
+        >>> history.steps
+        array([2.25, 1.5 ])
         """
         losses = as_array("losses", losses)
         if losses.ndim != 1:
@@ -90,12 +97,26 @@ class History:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in the order of the first row."""
+        """The names of the columns, in the order of the first row.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.columns
+        ('epoch', 'loss')
+        """
         return tuple(self._columns)
 
     @property
     def steps(self) -> NDArray[np.float64]:
-        """The loss of every step that was recorded, (S,), a copy; empty if none was."""
+        """The loss of every step that was recorded, (S,), a copy; empty if none was.
+
+        Examples
+        --------
+        >>> network.fit(x, t, epochs=2, batch_size=2, record_steps=True).steps.shape
+        (6,)
+        """
         return np.array(self._steps, np.float64)
 
     def __getitem__(self, column: str) -> NDArray[np.float64]:
@@ -126,6 +147,14 @@ class History:
             If there is no such column.
         ValueError
             If it holds nothing but NaN.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, val_loss=2.25)
+        >>> history.append(epoch=2, val_loss=1.5)
+        >>> history.best()
+        {'epoch': 2, 'val_loss': 1.5}
         """
         values = self[column]
         if np.isnan(values).all():
@@ -135,7 +164,15 @@ class History:
         return self._row(int(np.nanargmin(values)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the columns and steps as plain lists of numbers, which `from_dict` takes."""
+        """Return the columns and steps as plain lists of numbers, which `from_dict` takes.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.to_dict()
+        {'columns': {'epoch': [1], 'loss': [2.25]}, 'steps': []}
+        """
         return {"columns": {name: list(values) for name, values in self._columns.items()}, "steps": list(self._steps)}
 
     @classmethod
@@ -151,6 +188,15 @@ class History:
         ------
         TypeError, ValueError
             If it is something else.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> history.to_dict()
+        {'columns': {'epoch': [1], 'loss': [2.25]}, 'steps': []}
+        >>> History.from_dict(history.to_dict())["loss"]
+        array([2.25])
         """
         if not isinstance(content, Mapping) or not {"columns", "steps"} <= content.keys():
             got = list(content) if isinstance(content, Mapping) else type(content).__name__
@@ -188,6 +234,12 @@ class History:
             If there is nothing to draw, or matplotlib does not know the format of `path`.
         OSError
             If there is no folder for `path`, or nothing can be written there.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append(epoch=1, loss=2.25)
+        >>> figure = history.plot("curves.png")
         """
         kinds = [kind for kind in ("loss", "accuracy") if {kind, f"val_{kind}"} & self._columns.keys()]
         if not kinds:

@@ -1,0 +1,1 @@
+"""What builds the site beside Sphinx and its extensions."""
