@@ -278,6 +278,15 @@ class _OnKernels(CallbackSupportMixin):  # type: ignore[misc]
         ------
         TypeError
             In any case.
+
+        Examples
+        --------
+        >>> from fastbp.sklearn import MLPClassifier
+        >>> try:
+        ...     MLPClassifier().onnx_parser()
+        ... except TypeError as error:
+        ...     print(str(error)[:48])
+        model: expected an estimator of scikit-learn's o
         """
         raise TypeError(
             f"model: expected an estimator of scikit-learn's own, got fastbp's {type(self).__name__}, for which "
