@@ -29,7 +29,6 @@ language = "en"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
 exclude_patterns = [
     "_build",
-    "searches.md",  # a part of machines.md
     "site_parts",
     *(f"{folder}/*" for folder in ("tutorials", "gallery", "zh")),
     "**/GALLERY_HEADER.rst",
@@ -87,7 +86,7 @@ html_theme_options = {
 }
 # Pages without others below them.
 html_sidebars = {
-    page: [] for page in ("index", "start", "how-it-works", "differences", "architecture", "machines", "benchmarks")
+    page: [] for page in ("index", "start", "how-it-works", "differences", "architecture", "searches", "guides", "benchmarks")
 }
 
 
