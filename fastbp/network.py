@@ -25,8 +25,8 @@ from fastbp.ops.contract import LAYERS, drawing, set_state, state_names, state_o
 from fastbp.optimizers import Optimizer
 from fastbp.training.accuracy import accuracy as network_accuracy
 from fastbp.training.fit import fit as train_network
+from fastbp.training.given import where_given
 from fastbp.training.history import History
-from fastbp.training.run import where_given
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 

@@ -61,7 +61,7 @@ class Display(Bar):
     """Shows a run of `fit`: a bar on a terminal, else a line for each epoch, or nothing."""
 
     def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
-        is_wanted = sys.stderr.isatty() if verbose is None else verbose
+        is_wanted = (sys.stderr.isatty() if verbose is None else verbose) and run.company.rank == 0
         super().__init__(epochs * run.samples, is_wanted, unit=" samples", unit_scale=True)
         self._run, self._has_lines = run, is_wanted and not self.is_shown
 
