@@ -26,6 +26,7 @@ from fastbp.extras import require
 from fastbp.gradcheck import gradient_check
 from fastbp.network import Sequential, TwoLayerNet
 from fastbp.ops.contract import use_reference
+from fastbp.ranks import world
 from fastbp.training.display import Bar
 from fastbp.training.fit import Progress, StopTraining
 from fastbp.training.history import History, check_picture
@@ -186,20 +187,30 @@ def _rate(text: str) -> float:
 
 
 def _train(options: argparse.Namespace) -> int:
+    comm = world.world()
+    with world.first_speaks(comm):
+        return _train_with(options, comm)
+
+
+def _train_with(options: argparse.Namespace, comm: Any) -> int:
+    """Train together with the other ranks of a communicator, or alone."""
+    is_first = comm is None or comm.rank == 0
     if options.plot:
         _check_plot(options.plot)
     _complete(options)
-    data = _data(options)
+    data = world.in_turn(comm, lambda: _data(options))
     network = _network(options, data)
     print(
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
         f"network {_short(options, data)}, {options.dtype}, {options.impl}\n"
         f"{demonstrations.layers(network)}; {options.optimizer}, rate {options.lr:g}"
     )
+    if comm is not None:
+        print(f"{comm.size} {'rank trains' if comm.size == 1 else 'ranks train together'} over MPI")
     steps = -(-len(data.x_train) // options.batch_size)
     curves, is_interrupted = History(), False
     implementation = use_reference() if options.impl == "numpy" else contextlib.nullcontext()
-    with implementation, Bar(steps * options.epochs, unit="step", leave=False) as bar:
+    with implementation, Bar(steps * options.epochs, is_first, unit="step", leave=False) as bar:
 
         def on_epoch(progress: Progress) -> None:
             train, test = (demonstrations.accuracy(network, *each) for each in demonstrations.pairs(data))
@@ -215,13 +226,13 @@ def _train(options: argparse.Namespace) -> int:
             bar.reach((progress.epoch - 1) * steps + progress.step)
 
         try:
-            _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps)
+            _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps, comm=comm)
         except KeyboardInterrupt:
             is_interrupted = True
     _summarize(network.history, len(data.x_train))
-    if options.compare and not is_interrupted:
+    if options.compare and is_first and not is_interrupted:
         _compare(options, data, network)
-    if options.plot and len(curves):
+    if options.plot and is_first and len(curves):
         figure = curves.plot()
         figure.suptitle(f"{data.name}, {_short(options, data)}")
         figure.savefig(options.plot)
@@ -248,12 +259,12 @@ def _complete(options: argparse.Namespace) -> None:
     options.lr = options.lr or optimizers.optimizer(options.optimizer).current_lr
 
 
-def _fit(options: argparse.Namespace, data: Dataset, network: Sequential, **callbacks: Any) -> None:
+def _fit(options: argparse.Namespace, data: Dataset, network: Sequential, **more: Any) -> None:
     optimizer = optimizers.optimizer(options.optimizer)
     optimizer.lr = options.lr
     settings = {"epochs": options.epochs, "batch_size": options.batch_size, "optimizer": optimizer}
     settings |= {"seed": options.seed, "on_nan": "ignore", "verbose": False}
-    network.fit(data.x_train, data.t_train, **settings, **callbacks)
+    network.fit(data.x_train, data.t_train, **settings, **more)
 
 
 def _short(options: argparse.Namespace, data: Dataset) -> str:
@@ -449,6 +460,7 @@ def _info(_: argparse.Namespace) -> int:
         "CPU": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical cores",
         "vectors": f"{kernels.REGISTER_BYTES * 8} bits",
         "threads": f"{kernels.get_num_threads()}",
+        "MPI": world.found(),
         "kernel cache": kernels.cache_status(),
     }
     for name, value in rows.items():

@@ -28,8 +28,8 @@ from fastbp.optimizers import SGD, Adam, AdamW, Momentum
 WORDS = 30  # that an embedding knows
 
 
-def fit(number: int, **more: Any) -> tuple[Sequential, Any]:
-    """Fit a network to data; the network and the optimizer."""
+def fit(number: int, shard: tuple[int, int] | None = None, **more: Any) -> tuple[Sequential, Any]:
+    """Fit a network to data, of which a rank of so many may have its shard; the network and the optimizer."""
     rng = np.random.default_rng(number)
     kind = ("dense", "images", "rows", "indices", "small", "wide")[number % 6]
     dtype = rng.choice([np.float32, np.float64])
@@ -50,7 +50,13 @@ def fit(number: int, **more: Any) -> tuple[Sequential, Any]:
         "epochs": 2, "batch_size": batch_size, "optimizer": optimizer, "seed": number, "sample_weight": weights,
         "drop_last": bool(rng.random() < 0.3) and batch_size < samples, "record_steps": True,
     }  # fmt: skip
-    network.fit(x, labels if is_classifier else numbers.astype(dtype), **settings | more)
+    t = labels if is_classifier else numbers.astype(dtype)
+    if shard is not None and samples >= 20:
+        rank, ranks = shard
+        begin, end = (round(samples * (part / ranks) ** 1.5) for part in (rank, rank + 1))
+        x, t = x[begin:end], t[begin:end]
+        settings |= {"sample_weight": None if weights is None else weights[begin:end], "shards": True}
+    network.fit(x, t, **settings | more)
     return network, optimizer
 
 

@@ -31,7 +31,10 @@ LAST = COMM.size - 1
 def cases(threads, *numbers):
     """Fit cases."""
     with num_threads(int(threads)):
-        tell({number: digest(*fit(int(number), comm=COMM)) for number in numbers})
+        whole = {number: digest(*fit(int(number), comm=COMM)) for number in numbers}
+        shard = COMM.rank, COMM.size
+        shards = {f"shards {number}": digest(*fit(int(number), shard, comm=COMM)) for number in numbers}
+        tell(whole | shards)
 
 
 def tell(own):

@@ -55,7 +55,7 @@ def alone(number):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_every_rank_ends_with_the_bits_of_one_process(ranks, threads):
     ends = found(ranks, "cases", threads, *CASES)
-    assert ends == {str(number): [alone(number)] * ranks for number in CASES}
+    assert ends == {f"{kind}{number}": [alone(number)] * ranks for kind in ("", "shards ") for number in CASES}
 
 
 PROMISES = ["stop", "changes of a callback", "patience", "NaN", "progress", "generator", "callbacks"]
@@ -145,6 +145,18 @@ def test_ctrl_c_on_one_rank_stops_all_at_the_same_step(name):
 
 def test_ranks_train_together_after_all_these_errors():
     assert found(3, "failures")["afterwards"] == [found(3, "promises")["progress"][0][:2]] * 3
+
+
+def test_the_command_says_how_many_ranks_train():
+    command = [MPIEXEC, "-n", "3", sys.executable, "-m", "fastbp", "train", "--epochs", "2", "--dtype", "float32"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    assert "3 ranks train together over MPI" in out.splitlines()
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
+
+
+def test_shards_are_of_ranks():
+    with pytest.raises(ValueError, match="shards: expected a comm beside it, got none"):
+        fit(0, (0, 1))
 
 
 EPOCHS = 100  # of a longer fit, some tenths of a second

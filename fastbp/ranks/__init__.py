@@ -4,5 +4,6 @@
 - `exchange` moves pieces of arrays from the rank that has them to those that need them.
 - `division` is a step: which rows of the batch and which parameters are a rank's own, and what moves between regions.
 - `shards` brings the samples of a batch to the ranks that need them, where each rank holds some of the data.
+- `world` is the ranks that a program was started as.
 - `company` is what `fit` asks: of a process alone, or of one among several.
 """

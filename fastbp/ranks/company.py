@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from fastbp.checks import Array
 from fastbp.engine import plan
 from fastbp.ops import state
 from fastbp.ranks.division import Divided
 from fastbp.ranks.messages import Messages, failed
+from fastbp.runtime.cores import available_cores, cores_of_process
 
 Value = TypeVar("Value")
 
@@ -35,8 +38,14 @@ class Company(Protocol):
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> None: ...
 
-    def divide(self, network: state.Network) -> plan.Division:
-        """How the steps of a network are divided."""
+    def divide(self, network: state.Network, edges: Array | None) -> plan.Division:
+        """How the steps are divided. `edges` are where the samples of each rank begin; None: all have all."""
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each rank gave."""
+
+    def threads(self, count: int) -> int:
+        """How many of as many threads as there may be this process should take."""
 
     def first(self, value: Value) -> Value:
         """What the first rank gave."""
@@ -65,8 +74,14 @@ class Alone:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> None:
         pass
 
-    def divide(self, network: state.Network) -> plan.Division:
+    def divide(self, network: state.Network, edges: Array | None) -> plan.Division:
         return plan.alone(network)
+
+    def gather(self, value: Value) -> list[Value]:
+        return [value]
+
+    def threads(self, count: int) -> int:
+        return count
 
     def first(self, value: Value) -> Value:
         return value
@@ -99,6 +114,10 @@ class Ranks:
         self._messages, self._requests = Messages(comm), requests
         self.rank, self.size = self._messages.rank, self._messages.size
         self._known: BaseException | None = None
+        # Those of one machine that may run on the same cores have a share of the threads each, unless their user chose.
+        places = self._messages.exchange((platform.node(), cores_of_process()))
+        machine, cores = places[self.rank]
+        self._sharing = sum(other == machine and not cores.isdisjoint(theirs) for other, theirs in places)
 
     def __enter__(self) -> Self:
         return self
@@ -112,8 +131,14 @@ class Ranks:
     def is_broken(self) -> bool:
         return self._messages.is_broken
 
-    def divide(self, network: state.Network) -> plan.Division:
-        return Divided(self._messages, network) if self.size > 1 else plan.alone(network)
+    def divide(self, network: state.Network, edges: Array | None) -> plan.Division:
+        return Divided(self._messages, network, edges) if self.size > 1 else plan.alone(network)
+
+    def gather(self, value: Value) -> list[Value]:
+        return self._messages.exchange(value)
+
+    def threads(self, count: int) -> int:
+        return count if count != available_cores() else max(1, count // self._sharing)
 
     def first(self, value: Value) -> Value:
         found: Value = self._messages.exchange(value if self.rank == 0 else None)[0]

@@ -21,15 +21,21 @@ from fastbp.ops import state
 from fastbp.ops.state import LANES, PENALTY
 from fastbp.ranks.exchange import Block, Exchange, Scattered, Segment, Shared, begin, block, end
 from fastbp.ranks.messages import Messages
+from fastbp.ranks.shards import Need, Shards
 from fastbp.runtime.gemm.multiply import ROW_GRAIN
 from fastbp.runtime.groups import group_size
 
 
 class Divided:
-    """The division of a network among the ranks of `messages`."""
+    """The division of a network among the ranks of `messages`.
 
-    def __init__(self, messages: Messages, network: state.Network) -> None:
+    `edges` are where the samples of each rank begin, and where those of the last one end; None where each has all.
+    """
+
+    def __init__(self, messages: Messages, network: state.Network, edges: Array | None = None) -> None:
         self._messages, self._network = messages, network
+        batch_size = len(network.sample_losses)
+        self._shards = None if edges is None else Shards(messages, edges, batch_size)
         self._moves: dict[int, _Moves] = {}
         rows = network.layers
         # A small network whose samples lie in lanes is trained whole by each rank: its step takes some 20 µs.
@@ -60,18 +66,25 @@ class Divided:
         last: int, coefficients: Array, losses: Array, hits: Array, penalties: Array, continue_on_nan: bool,
     ) -> int:  # fmt: skip
         """`fastbp.engine.steps.run_steps`, by all ranks."""
-        if self.is_whole:
-            results = losses, hits, penalties, continue_on_nan
-            return int(
-                steps.run_steps(team.ctypes.data, network, data, order, batch_size, first, last, coefficients, *results)
-            )
+        if self.is_whole and (self._shards is None or first == last):
+            given = data, order, batch_size, first, last, coefficients, losses, hits, penalties, continue_on_nan
+            return int(steps.run_steps(team.ctypes.data, network, *given))
         if first == last:
             self._compile(team, network, data, order[:0])
         for step in range(first, last):
             places = slice(step * batch_size, (step + 1) * batch_size)
-            samples, shares = order[places], data.sample_shares[places]
-            self._samples(team, network, data, samples, shares)
-            losses[step], hits[step] = steps.results_of_step(network, 1 if len(shares) else len(samples))
+            batch, samples = self._brought(data._replace(sample_shares=data.sample_shares[places]), order[places])
+            if self.is_whole:
+                this = slice(step, step + 1)
+                results = losses[this], hits[this], penalties[this], continue_on_nan
+                if not steps.run_steps(
+                    team.ctypes.data, network, batch, samples, len(samples), 0, 1, coefficients[this], *results
+                ):
+                    return step - first
+                continue
+            self._samples(team, network, batch, samples)
+            count = 1 if len(batch.sample_shares) else len(samples)
+            losses[step], hits[step] = steps.results_of_step(network, count)
             if not continue_on_nan and not np.isfinite(losses[step]):
                 network.counters[:] -= 1
                 return step - first
@@ -80,16 +93,26 @@ class Divided:
                 penalties[step] = coefficients[step, PENALTY] / 2 * steps.sum_of_squares(network)
         return last - first
 
-    def _samples(self, team: Array, network: state.Network, data: steps.Data, samples: Array, shares: Array) -> None:
-        """The regions of samples, and what the weights need of them."""
+    def _brought(self, data: steps.Data, samples: Array) -> tuple[steps.Data, Array]:
+        """Data with what this rank needs of these samples, and their numbers there."""
         N = len(samples)
+        if self._shards is None:
+            return data, samples
+        needs = [Need(0, N, 0, 0)] * self._messages.size if self.is_whole else self._moves_of(N).needs
+        return self._shards.fetch(data, samples, needs), np.arange(N)
+
+    def _moves_of(self, N: int) -> _Moves:
         if N not in self._moves:
-            self._moves[N] = _Moves(self._messages, network, N)
-        moves, threads = self._moves[N], team.ctypes.data
+            self._moves[N] = _Moves(self._messages, self._network, N)
+        return self._moves[N]
+
+    def _samples(self, team: Array, network: state.Network, data: steps.Data, samples: Array) -> None:
+        """The regions of samples, and what the weights need of them."""
+        moves, threads = self._moves_of(len(samples)), team.ctypes.data
         i0, i1 = moves.rows
         steps.begin_step(network, data, samples)
         for region in range(len(network.regions)):
-            steps.samples_of_rank(threads, network, data, samples, shares, region, i0, i1)
+            steps.samples_of_rank(threads, network, data, samples, data.sample_shares, region, i0, i1)
             self._move(moves.after(region))
         exchanges = moves.before_weights
         requests = begin(exchanges)
@@ -154,6 +177,8 @@ class _Moves:
     inputs : (int, int) or None
         The columns of the inputs of the first layer that it gathers for the samples of others.
     before_weights : list of exchanges
+    needs : list of Need
+        What each rank needs of the samples, where it does not hold all.
     """
 
     def __init__(self, messages: Messages, network: state.Network, N: int) -> None:
@@ -162,11 +187,12 @@ class _Moves:
         self._size = group_size(N)
         self._rows = _edges(N, self._size if is_sliced else ROW_GRAIN, messages.size)
         self.rows = self._of_rank(self._rows)
+        self.needs = [self._need(rank) for rank in range(messages.size)]
         self._backward = self._ends_backward()
         whole = {**self._ends_forward(), **self._backward}
         self._after: dict[int, list[Exchange]] = {k: [Shared(messages, [self._sums(row)])] for k, row in whole.items()}
         layers = range(len(network.layers))
-        self.inputs = self._of_rank(_slices(network.layers[0], messages.size)) if _gathers_inputs(network) else None
+        self.inputs = self._columns(messages.rank) if _gathers_inputs(network) else None
         results = [Segment(each, self._rows) for each in (network.sample_losses, network.sample_hits)]
         deltas = [self._deltas(row) for row in layers if _reads_samples(network.layers[row : row + 1])[0]]
         scattered = [[[*self._needed(of, to)] for of, to in pairs] for pairs in self._pairs()]
@@ -177,6 +203,18 @@ class _Moves:
     def after(self, region: int) -> list[Exchange]:
         """What moves after a region."""
         return self._after.get(region, [])
+
+    def _need(self, rank: int) -> Need:
+        (first, last), (begin, end) = self._rows[rank : rank + 2], self._columns(rank)
+        return Need(int(first), int(last), begin, end)
+
+    def _columns(self, rank: int) -> tuple[int, int]:
+        """Which columns of x a rank reads of the rows of others."""
+        row = self._network.layers[0]
+        if self._network.takes_indices:
+            return 0, int(row[state.D_IN])
+        first, last = _slices(row, self._messages.size)[rank : rank + 2]
+        return (int(first), int(last)) if _gathers_inputs(self._network) else (0, 0)
 
     def _of_rank(self, edges: Array) -> tuple[int, int]:
         return int(edges[self._messages.rank]), int(edges[self._messages.rank + 1])

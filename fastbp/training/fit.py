@@ -81,6 +81,7 @@ def fit(
     resume: FilePath | None = None,
     verbose: bool | None = None,
     comm: Any = None,
+    shards: bool = False,
 ) -> History:
     """Train the network in compiled code, and return the results of the run.
 
@@ -150,6 +151,9 @@ def fit(
         optimizer's state. All end with the same network and history, bitwise those of one process. Each calls back;
         the first shows progress and writes the checkpoint, with which any number of ranks goes on. An error of a rank
         ends all, as does Ctrl-C. Without a seed the first rank draws one for all.
+    shards : bool
+        Whether each rank of `comm` gives samples of its own in x, t and sample_weight, which are one data set after
+        those of the ranks before; else all give the same. The order is drawn over all, and what a batch needs travels.
 
     Returns
     -------
@@ -167,10 +171,13 @@ def fit(
     FloatingPointError
         At a loss that is not finite. The parameters are those before that step.
     """
+    if shards and comm is None:
+        raise ValueError("shards: expected a comm beside it, got none; pass comm=MPI.COMM_WORLD, or leave shards out")
     company: Company = Alone() if comm is None else Ranks(comm, (StopTraining, KeyboardInterrupt))
     with company:
+        company.check(lambda: {"shards": shards})
         run = Run(
-            self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan, company
+            self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan, company, shards
         )  # fmt: skip
         whole_number("epochs", epochs, 1, "give the number of passes over the data")
         if patience is not None:

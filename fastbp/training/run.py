@@ -125,6 +125,7 @@ class Run(Interruptible):
         sample_weight: ArrayLike | None,
         on_nan: str,
         company: Company,
+        shards: bool,
     ) -> None:
         super().__init__()
         self.company = company
@@ -140,13 +141,17 @@ class Run(Interruptible):
         dtype = INTP if self._takes_indices else common_dtype(layers) or FLOAT64
         self._x, self._sample_shape = rows_of(x, dtype, layers), np.shape(x)[1:]
         self._t = as_array("t", t)
-        samples = len(self._x)
+        weights = None if sample_weight is None else weights_for(network, sample_weight, len(self._x))
+        self._edges: Array | None = None
+        self._weights = weights
+        if shards:
+            self._edges, self._weights = self._joined(weights)
+        samples = self._samples_of_all = len(self._x) if self._edges is None else int(self._edges[-1])
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
         self._sizes = np.full(self.steps, float(self.batch_size))
         self._sizes[-1] = self.samples - (self.steps - 1) * self.batch_size
-        self._weights = None if sample_weight is None else weights_for(network, sample_weight, samples)
         if self._weights is not None and not np.any(self._weights):
             raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")
         self._validation: tuple[Any, ...] | None = None
@@ -155,6 +160,17 @@ class Run(Interruptible):
         self.before = self.generator.bit_generator.state
         self._is_written = True
         self._prepare()
+
+    def _joined(self, weights: Array | None) -> tuple[Array, Array | None]:
+        """Where the samples of each rank begin among those of all, and where they end; and the weights of all."""
+        held = self.company.gather((len(self._x), weights))
+        given = [theirs for _, theirs in held if theirs is not None]
+        if len(given) not in (0, len(held)):
+            raise ValueError(
+                f"sample_weight: expected weights for the samples of every rank, got those of {len(given)} of "
+                f"{len(held)} ranks; give all of them, or leave them out"
+            )
+        return np.cumsum([0, *(samples for samples, _ in held)]), np.concatenate(given) if given else None
 
     def _prepare(self) -> None:
         """Choose how the network is trained as it is now, and check the targets against its outputs."""
@@ -187,7 +203,8 @@ class Run(Interruptible):
         else:
             self._engine = plan.Engine(
                 layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size,
-                threads=share, divide=self.company.divide,
+                threads=lambda: self.company.threads(share()),
+                divide=lambda network: self.company.divide(network, self._edges),
             )  # fmt: skip
             # No steps: this compiles what steps need, before Ctrl-C has to wait.
             self._train(self._engine, np.arange(0), np.empty(0), 0, 0)
@@ -273,7 +290,7 @@ class Run(Interruptible):
 
     def _order(self) -> Array:
         """The order of the samples in an epoch. A generator of a class of the caller's may say anything."""
-        samples = len(self._x)
+        samples = self._samples_of_all
         order = self.generator.permutation(samples)
         return order if type(self.generator) is np.random.Generator else checked_order("seed", order, samples)
 
@@ -328,13 +345,13 @@ class Run(Interruptible):
         """Raise an error where the ranks were not called alike; without a seed all take the first one's generator."""
         self.company.check(
             lambda: {
-                "samples of x": len(self._x),
+                "samples of x": self._samples_of_all,
                 "x": f"samples {self._sample_shape} of {self._x.dtype}",
                 "t": f"targets {self._t.shape[1:]} of {self._t.dtype}",
                 "batch_size": self.batch_size,
                 "seed": words(seed),
                 "scale": self._scale,
-                "drop_last": self.samples < len(self._x),
+                "drop_last": self.samples < self._samples_of_all,
                 "on_nan": self._continues_on_nan,
                 "sample_weight": words(self._weights),
                 "validation_data": self._validation is not None,
