@@ -22,7 +22,7 @@ if MPIEXEC is None:
     pytest.skip("no mpiexec; install one with: pip install mpich", allow_module_level=True)
 
 SECONDS = 100  # for what takes a few
-CASES = range(24)
+CASES = range(18)
 
 
 def started(ranks, work, *arguments):
@@ -51,8 +51,8 @@ def alone(number):
     return digest(*fit(number))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+# Of as many threads as there are cores ranks of one machine take a share each, of another number all.
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 2), (2, 1), (2, 2), (2, 3), (3, 1), (3, 3), (4, 1), (4, 2), (4, 3)])
 def test_every_rank_ends_with_the_bits_of_one_process(ranks, threads):
     ends = found(ranks, "cases", threads, *CASES)
     assert ends == {f"{kind}{number}": [alone(number)] * ranks for kind in ("", "shards ") for number in CASES}
@@ -180,7 +180,7 @@ def killed_and_resumed(number):
         return later, json.loads(output(later, "long", path, 1, EPOCHS))["long"]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(2))
 def test_a_fit_goes_on_with_another_number_of_ranks_after_one_was_killed(number):
     later, ends = killed_and_resumed(number)
     assert ends == [unbroken()] * later

@@ -140,13 +140,22 @@ class Divided:
         steps.results_of_step(network, 1)
         steps.sum_of_squares(network)
 
+    def traffic(self, N: int) -> list[tuple[int, int]]:
+        """Of a step with N samples: the messages and the bytes that come to this rank, each time that it waits."""
+        if self.is_whole:
+            return []
+        moves = self._moves_of(N)
+        waits = [*(moves.after(region) for region in range(len(self._network.regions))), moves.before_weights]
+        waits = [*(wait for wait in waits if wait), [self._parameters_moved]]
+        return [(sum(each.messages for each in wait), sum(each.received for each in wait)) for wait in waits]
+
     # Who has what. All of it lies rank by rank.
 
     def _parameters(self, flat: Array) -> Iterator[Segment]:
         """The slices of parameters, in one of the vectors that have a number for each."""
         for row in self._network.layers:
             if row[state.GRADIENT]:
-                edges = _slices(row, self._messages.size)
+                edges = slices_of(row, self._messages.size)
                 yield Segment(flat, row[state.W_AT] + edges * row[state.W_WIDTH])
                 if row[state.B_SIZE]:
                     yield Segment(flat, row[state.B_AT] + _of_first(edges) * row[state.B_SIZE])
@@ -154,7 +163,7 @@ class Divided:
     def _squares(self) -> Iterator[Segment]:
         for row in self._network.layers:
             if row[state.GRADIENT]:
-                edges = _slices(row, self._messages.size)
+                edges = slices_of(row, self._messages.size)
                 grains = -(-edges // ROW_GRAIN)
                 yield Segment(self._network.squares, row[state.SQUARES_AT] + grains)
                 if row[state.B_SIZE] and row[state.B_GIVEN_AT] == 0:
@@ -163,7 +172,7 @@ class Divided:
     def _running(self) -> Iterator[Segment]:
         for row in self._network.layers:
             if row[state.STATISTICS]:
-                edges = _of_first(_slices(row, self._messages.size))
+                edges = _of_first(slices_of(row, self._messages.size))
                 yield Segment(self._network.running, row[state.RUNNING_AT] + edges * 2 * row[state.W_ROWS])
 
 
@@ -183,9 +192,7 @@ class _Moves:
 
     def __init__(self, messages: Messages, network: state.Network, N: int) -> None:
         self._messages, self._network = messages, network
-        is_sliced = bool(network.regions[:, steps.IS_SLICED].any())
-        self._size = group_size(N)
-        self._rows = _edges(N, self._size if is_sliced else ROW_GRAIN, messages.size)
+        self._size, self._rows = group_size(N), rows_of(network, N, messages.size)
         self.rows = self._of_rank(self._rows)
         self.needs = [self._need(rank) for rank in range(messages.size)]
         self._backward = self._ends_backward()
@@ -213,7 +220,7 @@ class _Moves:
         row = self._network.layers[0]
         if self._network.takes_indices:
             return 0, int(row[state.D_IN])
-        first, last = _slices(row, self._messages.size)[rank : rank + 2]
+        first, last = slices_of(row, self._messages.size)[rank : rank + 2]
         return (int(first), int(last)) if _gathers_inputs(self._network) else (0, 0)
 
     def _of_rank(self, edges: Array) -> tuple[int, int]:
@@ -266,7 +273,7 @@ class _Moves:
             return
         network, (i0, i1) = self._network, self._rows[of : of + 2]
         for number, row in enumerate(network.layers):
-            edges = _slices(row, self._messages.size)
+            edges = slices_of(row, self._messages.size)
             c0, c1 = edges[to : to + 2]
             if number and _reads_samples(row[np.newaxis])[0] and c0 < c1 and i0 < i1:
                 D = row[state.D_IN]
@@ -274,7 +281,7 @@ class _Moves:
         for number in self._unknown_sums():
             row = network.layers[number]
             g0, g1 = self._groups()[of : of + 2]
-            edges, size = _slices(row, self._messages.size), row[state.SUMS_SIZE]
+            edges, size = slices_of(row, self._messages.size), row[state.SUMS_SIZE]
             (c0, c1), begin = edges[to : to + 2] * row[state.W_WIDTH], row[state.SUMS_AT] + g0 * size
             weights = row[state.W_ROWS] * row[state.W_WIDTH]
             if g0 < g1 and c0 < c1:
@@ -283,7 +290,7 @@ class _Moves:
                 yield block(network.sums, begin + weights, row[state.B_SIZE], g1 - g0, size)
 
 
-def _edges(size: int, grain: int, ranks: int) -> Array:
+def edges_of(size: int, grain: int, ranks: int) -> Array:
     """Where the share of each rank of `size` begins, at multiples of `grain`, and where the last one ends.
 
     They are the `fastbp.runtime.gemm.multiply.boundary` of a rank's first thread, however many threads it has.
@@ -293,9 +300,15 @@ def _edges(size: int, grain: int, ranks: int) -> Array:
     return edges
 
 
-def _slices(row: Array, ranks: int) -> Array:
+def rows_of(network: state.Network, N: int, ranks: int) -> Array:
+    """Which rows of a batch of N are whose: whole groups where a layer forms sums over them."""
+    is_sliced = bool(network.regions[:, steps.IS_SLICED].any())
+    return edges_of(N, group_size(N) if is_sliced else ROW_GRAIN, ranks)
+
+
+def slices_of(row: Array, ranks: int) -> Array:
     """Which rows of W are whose."""
-    return _edges(int(row[state.W_ROWS]), ROW_GRAIN, ranks)
+    return edges_of(int(row[state.W_ROWS]), ROW_GRAIN, ranks)
 
 
 def _of_first(edges: Array) -> Array:

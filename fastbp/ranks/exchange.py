@@ -32,57 +32,68 @@ def block(array: Array, begin: int, width: int, rows: int = 1, stride: int = 0) 
 
 
 class Shared:
-    """Everyone gets all segments. Small ones travel in one message."""
+    """Everyone gets all segments. Small ones travel in one message.
+
+    Attributes
+    ----------
+    messages : int
+        How many collective operations there are.
+    received : int
+        Bytes that this rank gets.
+    """
 
     def __init__(self, messages: Messages, segments: Iterable[Segment]) -> None:
-        self._messages = messages
-        self._alone: list[tuple[Array, Array]] = []
         blocks: list[list[Block]] = [[] for _ in range(messages.size)]
+        travelling: list[tuple[Array, Array]] = []
         for array, edges in segments:
             sizes = np.diff(edges)
             if sizes.max() * array.itemsize >= ALONE:
-                self._alone.append((array[edges[0] : edges[-1]].view(np.uint8), sizes * array.itemsize))
+                travelling.append((array[edges[0] : edges[-1]].view(np.uint8), sizes * array.itemsize))
                 continue
             for owner in np.flatnonzero(sizes):
                 blocks[owner].append(block(array, edges[owner], sizes[owner]))
-        self._sizes = np.array([_size(given) for given in blocks])
-        self._buffer = np.empty(self._sizes.sum(), np.uint8)
-        rank = messages.rank
-        ends = np.cumsum(self._sizes)
-        self._begin, self._end = int(ends[rank] - self._sizes[rank]), int(ends[rank])
-        self._own, self._before, self._after = _table([blocks[rank]]), _table(blocks[:rank]), _table(blocks[rank + 1 :])
+        rank, sizes = messages.rank, np.array([_size(given) for given in blocks])
+        ends, buffer = np.cumsum(sizes), np.empty(sizes.sum(), np.uint8)
+        first, last = int(ends[rank] - sizes[rank]), int(ends[rank])
+        self._given = _table([blocks[rank]]), buffer[first:last]
+        before, after = _table(blocks[:rank]), _table(blocks[rank + 1 :])
+        self._taken = [(before, buffer[:first]), (after, buffer[last:])]
+        if len(buffer):
+            travelling.append((buffer, sizes))
+        self._shares = [messages.sharing(*each) for each in travelling]
+        self.messages = len(travelling)
+        self.received = sum(int(sizes.sum() - sizes[rank]) for _, sizes in travelling)
 
     def begin(self) -> list[Any]:
         """Send what this rank has; the requests to wait for before `end`."""
-        requests = [self._messages.share(*given) for given in self._alone]
-        if len(self._buffer):
-            collect(self._own, self._buffer[self._begin : self._end])
-            requests.append(self._messages.share(self._buffer, self._sizes))
-        return requests
+        collect(*self._given)
+        return [share() for share in self._shares]
 
     def end(self) -> None:
         """Put what came where it belongs."""
-        spread(self._before, self._buffer[: self._begin])
-        spread(self._after, self._buffer[self._end :])
+        for blocks, buffer in self._taken:
+            if len(blocks):
+                spread(blocks, buffer)
 
 
 class Scattered:
-    """Each rank gets blocks of its own from each other one."""
+    """Each rank gets blocks of its own from each other one; attributes as those of `Shared`."""
 
     def __init__(self, messages: Messages, given: Sequence[list[Block]], taken: Sequence[list[Block]]) -> None:
-        self._messages = messages
-        self._given, self._taken = _table(given), _table(taken)
-        self._to, self._from = (np.array([_size(each) for each in blocks]) for blocks in (given, taken))
-        self._out, self._in = np.empty(self._to.sum(), np.uint8), np.empty(self._from.sum(), np.uint8)
+        to, from_ = (np.array([_size(each) for each in blocks]) for blocks in (given, taken))
+        out, into = np.empty(to.sum(), np.uint8), np.empty(from_.sum(), np.uint8)
+        self._given, self._taken = (_table(given), out), (_table(taken), into)
+        self._scatter = messages.scattering(out, to, into, from_)
+        self.messages, self.received = 1, int(from_.sum())
 
     def begin(self) -> list[Any]:
         """As that of `Shared`."""
-        collect(self._given, self._out)
-        return [self._messages.scatter(self._out, self._to, self._in, self._from)]
+        collect(*self._given)
+        return [self._scatter()]
 
     def end(self) -> None:
         """As that of `Shared`."""
-        spread(self._taken, self._in)
+        spread(*self._taken)
 
 
 Exchange = Shared | Scattered

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,6 @@ class Messages:
         This rank, and how many there are.
     seconds : float
         Spent waiting for others and moving bytes.
-    received : int
-        Bytes that came from other ranks.
     is_broken : bool
         Whether a rank has failed, so that nothing can be moved any more.
 
@@ -59,7 +58,7 @@ class Messages:
             )
         self._comm = comm.Dup()
         self.rank, self.size = int(comm.rank), int(comm.size)
-        self.seconds, self.received = 0.0, 0
+        self.seconds = 0.0
         self.is_broken = False
 
     def free(self) -> None:
@@ -86,19 +85,23 @@ class Messages:
         ends = np.cumsum(sizes)
         data = np.empty(ends[-1], np.uint8)
         data[ends[self.rank] - len(mine) : ends[self.rank]] = mine
-        self.wait([self.share(data, sizes)])
+        self.wait([self.sharing(data, sizes)()])
         return [pickle.loads(data[end - size : end].tobytes()) for end, size in zip(ends, sizes, strict=True)]
 
-    def share(self, data: Array, sizes: Array) -> Any:
-        """Begin to complete bytes that lie rank by rank, where this rank has its own; the request to wait for."""
-        self.received += int(sizes.sum() - sizes[self.rank])
-        return self._comm.Iallgatherv(self._mpi.IN_PLACE, [data, (sizes, np.cumsum(sizes) - sizes), self._mpi.BYTE])
+    def sharing(self, data: Array, sizes: Array) -> Callable[[], Any]:
+        """A function that begins to complete bytes that lie rank by rank, where each rank has its own.
 
-    def scatter(self, given: Array, to: Array, taken: Array, from_: Array) -> Any:
-        """Begin to send bytes that lie rank by rank in `given`, as many as `to` says, and to take such; the request."""
-        self.received += int(from_.sum() - from_[self.rank])
+        It returns the request to wait for.
+        """
+        told = [data, (sizes, np.cumsum(sizes) - sizes), self._mpi.BYTE]
+        return functools.partial(self._comm.Iallgatherv, self._mpi.IN_PLACE, told)
+
+    def scattering(self, given: Array, to: Array, taken: Array, from_: Array) -> Callable[[], Any]:
+        """The same for sending bytes that lie rank by rank in `given`, as many as `to` says, and for taking such."""
         sent = [given, (to, np.cumsum(to) - to), self._mpi.BYTE]
-        return self._comm.Ialltoallv(sent, [taken, (from_, np.cumsum(from_) - from_), self._mpi.BYTE])
+        return functools.partial(
+            self._comm.Ialltoallv, sent, [taken, (from_, np.cumsum(from_) - from_), self._mpi.BYTE]
+        )
 
     def wait(self, requests: Sequence[Any]) -> None:
         """Wait for requests.

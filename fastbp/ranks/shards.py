@@ -55,7 +55,7 @@ class Shards:
         to, from_ = (np.array([int((each[:, 1] * each[:, 2]).sum()) for each in blocks]) for blocks in (given, taken))
         out, into = np.empty(to.sum(), np.uint8), np.empty(from_.sum(), np.uint8)
         collect(np.concatenate(given), out)
-        self._messages.wait([self._messages.scatter(out, to, into, from_)])
+        self._messages.wait([self._messages.scattering(out, to, into, from_)()])
         spread(np.concatenate(taken), into)
         x, labels, targets = batch
         return data._replace(x=x, labels=labels, targets=targets)
