@@ -1,4 +1,4 @@
-"""Steps by several ranks over MPI, here and on a cluster: `python -m bench.machines`, about a minute.
+"""Steps by several ranks over MPI, here and on a cluster: `python -m bench.machines`, a minute and a half.
 
 Three tables. The first is measured: steps by ranks of one thread each on this machine, beside as many threads of one
 process, with the bytes that come to each rank and the time that it waits. The second says what one rank alone takes for
@@ -254,7 +254,8 @@ def _divided(name: str) -> tuple[float, float, float]:
 def _parts(name: str) -> Parts:
     run, kept = _engine(name, _Kept)
     step, network = _seconds_of_step(run), kept.network
-    threads_at, coefficients = team(1).ctypes.data, np.zeros(2 * state.COEFFICIENTS)
+    alone, coefficients = team(1), np.zeros(2 * state.COEFFICIENTS)
+    threads_at = alone.ctypes.data
     weights = _least(lambda: steps.weights_of_rank(threads_at, network, 0, len(network.layers), 0, 1, coefficients))
     by_self, _ = _engine(name, lambda network: Divided(Messages(MPI.COMM_SELF), network))
     x, N = np.zeros((4 * NETWORKS[name][1], 784), np.float32), NETWORKS[name][1]

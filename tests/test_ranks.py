@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,37 +11,17 @@ import numpy as np
 import pytest
 
 from tests.rank_cases import digest, fit
-from tests.subprocesses import ROOT
-
-pytest.importorskip("mpi4py")
-
-MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-if MPIEXEC is None:
-    pytest.skip("no mpiexec; install one with: pip install mpich", allow_module_level=True)
+from tests.subprocesses import ROOT, ranks_of, run_ranks
 
 SECONDS = 100  # for what takes a few
 CASES = range(18)
-
-
-def started(ranks, work, *arguments):
-    """A program of so many ranks that does a work of tests/rank_worker.py."""
-    command = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.rank_worker", work, *map(str, arguments)]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def output(ranks, work, *arguments):
-    """What such a program prints; it must exit with 0."""
-    with started(ranks, work, *arguments) as program:
-        out, errors = program.communicate(timeout=SECONDS)
-    assert program.returncode == 0, errors
-    return out
+WORKER = "tests.rank_worker"
 
 
 @functools.cache
 def found(ranks, work, *arguments):
     """What the ranks of such a program ended with, by name."""
-    return json.loads(output(ranks, work, *arguments))
+    return json.loads(run_ranks(ranks, "-m", WORKER, work, *arguments))
 
 
 @functools.cache
@@ -148,8 +126,7 @@ def test_ranks_train_together_after_all_these_errors():
 
 
 def test_the_command_says_how_many_ranks_train():
-    command = [MPIEXEC, "-n", "3", sys.executable, "-m", "fastbp", "train", "--epochs", "2", "--dtype", "float32"]
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    out = run_ranks(3, "-m", "fastbp", "train", "--epochs", 2, "--dtype", "float32")
     assert "3 ranks train together over MPI" in out.splitlines()
     assert [line.split()[1] for line in out.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
 
@@ -174,10 +151,10 @@ def killed_and_resumed(number):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/checkpoint"
         killed, seconds = int(rng.integers(ranks)), rng.random() * 0.3
-        with started(ranks, "long", path, 0, EPOCHS, killed, seconds) as program:
-            program.communicate(timeout=SECONDS)
+        command = ranks_of(ranks, "-m", WORKER, "long", path, 0, EPOCHS, killed, seconds)
+        subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS, check=False)
         assert Path(path).exists()
-        return later, json.loads(output(later, "long", path, 1, EPOCHS))["long"]
+        return later, json.loads(run_ranks(later, "-m", WORKER, "long", path, 1, EPOCHS))["long"]
 
 
 @pytest.mark.parametrize("number", range(2))
