@@ -86,7 +86,8 @@ html_theme_options = {
 }
 # Pages without others below them.
 html_sidebars = {
-    page: [] for page in ("index", "start", "how-it-works", "differences", "architecture", "searches", "guides", "benchmarks")
+    page: []
+    for page in ("index", "start", "how-it-works", "differences", "architecture", "searches", "guides", "benchmarks")
 }
 
 

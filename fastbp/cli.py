@@ -25,6 +25,7 @@ from fastbp.commands.outputs import check_plot, complain
 from fastbp.files import check_place
 from fastbp.gradcheck import gradient_check
 from fastbp.network import TwoLayerNet
+from fastbp.ranks import world
 from fastbp.training.display import Bar
 from fastbp.training.screen import told_of_compiling
 
@@ -315,6 +316,7 @@ def _info(_: argparse.Namespace) -> int:
         "CPU": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical cores",
         "vectors": f"{kernels.REGISTER_BYTES * 8} bits",
         "threads": f"{kernels.get_num_threads()}",
+        "MPI": world.found(),
         "kernel cache": kernels.cache_status(),
     }
     for name, value in (rows | _addresses()).items():

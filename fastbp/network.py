@@ -27,8 +27,8 @@ from fastbp.portrait import svg
 from fastbp.summary import described, summary
 from fastbp.training.accuracy import accuracy as network_accuracy
 from fastbp.training.fit import fit as train_network
+from fastbp.training.given import where_given
 from fastbp.training.history import History
-from fastbp.training.run import where_given
 
 __all__ = ["Parameters", "Sequential", "TwoLayerNet"]
 

@@ -25,6 +25,9 @@ GUIDES = tuple(
 PAGES = (README, *TRANSLATIONS, *GUIDES)
 
 
+_CODE = r"```python\n((?:(?!```).)*)```\n\n"
+
+
 def text_of(page: str) -> str:
     """All of a page."""
     return (ROOT / page).read_text(encoding="utf-8")
@@ -37,7 +40,12 @@ def blocks(text: str, language: str) -> list[str]:
 
 def snippets(text: str) -> list[tuple[str, str]]:
     """Each snippet of Python with the output that stands below it."""
-    return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"{_CODE}```text\n(.*?)```", text, re.DOTALL)
+
+
+def scripts_of_ranks(text: str) -> list[tuple[str, str, str, str]]:
+    """Each snippet that several ranks of MPI run: the code, their number, the name of its file and the output."""
+    return re.findall(rf"{_CODE}```sh\nmpiexec -n (\d) python (\S+)\n```\n\n```text\n(.*?)```", text, re.DOTALL)
 
 
 def commands(text: str) -> list[str]:

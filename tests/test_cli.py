@@ -172,7 +172,7 @@ def test_info_names_what_a_bug_report_needs(capsys):
     status, out, _ = run(capsys, "info")
     assert status == 0
     names = ["fastbp", "Python", "system", "numpy", "numba", "llvmlite", "extras", "CPU", "vectors", "threads"]
-    assert [line.split()[0] for line in out.splitlines()][: len(names) + 1] == [*names, "kernel"]
+    assert [line.split()[0] for line in out.splitlines()][: len(names) + 2] == [*names, "MPI", "kernel"]
     assert np.__version__ in out
 
 

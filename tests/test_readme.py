@@ -8,13 +8,14 @@ import pytest
 from fastbp._version import __version__
 from fastbp.benchmark import comparison
 from fastbp.cli import main
-from tests.pages import PAGES, README, TRANSLATIONS, commands, links, sections, snippets, text_of
-from tests.subprocesses import ROOT, run_python
+from tests.pages import PAGES, README, TRANSLATIONS, commands, links, scripts_of_ranks, sections, snippets, text_of
+from tests.subprocesses import ROOT, run_python, run_ranks
 
 # What several pages show runs once.
 SNIPPETS = {
     snippet: f"{page} {number}" for page in reversed(PAGES) for number, snippet in enumerate(snippets(text_of(page)))
 }
+SCRIPTS_OF_RANKS = [script for page in PAGES for script in scripts_of_ranks(text_of(page))]
 COMMANDS = dict.fromkeys(line for page in PAGES for line in commands(text_of(page)) if line.startswith("fastbp"))
 
 INSTALLING = ['pip install ".[demo]" && fastbp train', 'pip install ".[test]" && python -m pytest']
@@ -24,7 +25,8 @@ BOTH = pytest.mark.parametrize("page", TRANSLATIONS)
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_snippet_has_its_output(page):
-    assert len(snippets(text_of(page))) == text_of(page).count("```python")
+    text = text_of(page)
+    assert len(snippets(text)) + len(scripts_of_ranks(text)) == text.count("```python")
 
 
 @pytest.mark.parametrize(("code", "output"), SNIPPETS, ids=SNIPPETS.values())
@@ -32,6 +34,13 @@ def test_a_snippet_prints_what_the_page_says(code, output, tmp_path):
     if "dask" in code:
         pytest.importorskip("distributed")
     assert run_python(code, folder=tmp_path) == output.strip()
+
+
+@pytest.mark.parametrize(("code", "ranks", "name", "output"), SCRIPTS_OF_RANKS)
+def test_ranks_print_what_the_page_says(code, ranks, name, output, tmp_path):
+    pytest.importorskip("sklearn")
+    (tmp_path / name).write_text(code)
+    assert run_ranks(int(ranks), tmp_path / name) == output
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -17,6 +17,7 @@ from fastbp.commands.outputs import check_plot, complain
 from fastbp.data import Dataset, load_digits, load_mnist
 from fastbp.network import Sequential
 from fastbp.ops.contract import use_reference
+from fastbp.ranks import world
 from fastbp.training.display import Bar
 from fastbp.training.fit import Progress, StopTraining
 from fastbp.training.history import History
@@ -66,20 +67,29 @@ def add_parser(commands: Any) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train as the options say, and return the exit status."""
+    """Train as the options say, alone or with the other ranks of MPI, and return the exit status."""
+    comm = world.world()
+    with world.first_speaks(comm):
+        return _train_with(options, comm)
+
+
+def _train_with(options: argparse.Namespace, comm: Any) -> int:
+    is_first = comm is None or comm.rank == 0
     if options.plot:
         check_plot(options.plot)
     _complete(options)
-    data = _data(options)
+    data = world.in_turn(comm, lambda: _data(options))
     network = _network(options, data)
     print(
         f"{data.name}: {len(data.x_train):,} images to train, {len(data.x_test):,} to test; "
         f"network {_short(options, data)}, {options.dtype}, {options.impl}\n"
         f"{demonstrations.layers(network)}; {options.optimizer}, rate {options.lr:g}"
     )
+    if comm is not None:
+        print(f"{comm.size} {'rank trains' if comm.size == 1 else 'ranks train together'} over MPI")
     steps = -(-len(data.x_train) // options.batch_size)
     curves, is_interrupted = History(), False
-    with _implementation(options.impl), Bar(steps * options.epochs, unit="step", leave=False) as bar:
+    with _implementation(options.impl), Bar(steps * options.epochs, is_first, unit="step", leave=False) as bar:
 
         def on_epoch(progress: Progress) -> None:
             train, test = (demonstrations.accuracy(network, *each) for each in demonstrations.pairs(data))
@@ -97,18 +107,18 @@ def train(options: argparse.Namespace) -> int:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps)
+                _fit(options, data, network, on_epoch=on_epoch, on_steps=on_steps, comm=comm)
             except KeyboardInterrupt:
                 is_interrupted = True
     _summarize(network.history, len(data.x_train))
     for warning in caught:
         complain(f"warning: {warning.message}")
-    if options.plot and len(curves):
+    if options.plot and is_first and len(curves):
         figure = curves.plot()
         figure.suptitle(f"{data.name}, {_short(options, data)}")
         figure.savefig(options.plot)
         print(f"learning curves saved to {options.plot}", flush=True)
-    if options.compare and not is_interrupted:
+    if options.compare and is_first and not is_interrupted:
         _compare(options, data, network)
     if is_interrupted:
         complain(f"interrupted after {len(curves)} of {options.epochs} epochs")
@@ -132,12 +142,12 @@ def _complete(options: argparse.Namespace) -> None:
     options.lr = options.lr or optimizers.optimizer(options.optimizer).current_lr
 
 
-def _fit(options: argparse.Namespace, data: Dataset, network: Sequential, **callbacks: Any) -> None:
+def _fit(options: argparse.Namespace, data: Dataset, network: Sequential, **more: Any) -> None:
     optimizer = optimizers.optimizer(options.optimizer)
     optimizer.lr = options.lr
     settings = {"epochs": options.epochs, "batch_size": options.batch_size, "optimizer": optimizer}
     settings |= {"seed": options.seed, "on_nan": "ignore", "verbose": False}
-    network.fit(data.x_train, data.t_train, **settings, **callbacks)
+    network.fit(data.x_train, data.t_train, **settings, **more)
 
 
 def _short(options: argparse.Namespace, data: Dataset) -> str:

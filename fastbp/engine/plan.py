@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -63,6 +63,40 @@ def own_words(layers: Iterable[Any], loss: Any) -> list[Any]:
     return words
 
 
+class Division(Protocol):
+    """How the steps of a network are divided among processes, of which this is one."""
+
+    def own(self, place: int, size: int) -> slice:
+        """Which of `size` parameters from `place` on this process updates."""
+
+    def complete(self) -> None:
+        """Bring what others updated of the optimizer's state and of running statistics here."""
+
+    def run(self, team: Array, network: state.Network, *arguments: Any) -> int:
+        """`fastbp.engine.steps.run_steps`."""
+
+
+class Alone:
+    """One process does all."""
+
+    def own(self, place: int, size: int) -> slice:
+        """All."""
+        return slice(place, place + size)
+
+    def complete(self) -> None:
+        """All is here."""
+
+    def run(self, team: Array, network: state.Network, *arguments: Any) -> int:
+        """`fastbp.engine.steps.run_steps`."""
+        done: int = steps.run_steps(team.ctypes.data, network, *arguments)
+        return done
+
+
+def alone(network: state.Network) -> Division:
+    """The division of a network that one process trains."""
+    return Alone()
+
+
 class Engine:
     """Trains the layers of a network on batches of up to `batch_size` samples of a shape, (D,) or (C, H, W).
 
@@ -70,7 +104,7 @@ class Engine:
     gives the parameters back in place, and makes what the engine trains the optimizer's state, without a copy. Where
     it `clips`, probabilities count in the loss as at least the dtype's eps and at most 1 - eps. At each call
     of `train` the engine asks `threads` how many threads may work at most, of those that `set_num_threads` allows; it
-    takes fewer where that is faster.
+    takes fewer where that is faster. `divide` makes the division of the network, among processes.
     """
 
     def __init__(
@@ -85,6 +119,7 @@ class Engine:
         *,
         clips: bool = False,
         threads: Callable[[], int] = most_parts,
+        divide: Callable[[state.Network], Division] = alone,
     ) -> None:
         start_threads()
         self._threads = threads
@@ -130,6 +165,7 @@ class Engine:
         )
         plan.link(network)
         self._network = network._replace(update=state.address_of_update(self._update.step, network))
+        self._division = divide(self._network)
         self._choice = choice_for((plan.key, batch_size, dtype))
 
     @property
@@ -157,7 +193,8 @@ class Engine:
                 kept = (getattr(self._optimizer, name) or {}).get(key)
                 if kept is not None:
                     same_shape(f"params[{key!r}]", value, kept.shape, f"as the optimizer's {name}[{key!r}]")
-                slot[place : place + value.size] = 0 if kept is None else kept.reshape(-1)
+                own = self._division.own(place, value.size)
+                slot[own] = 0 if kept is None else kept.reshape(-1)[own.start - place : own.stop - place]
         for row, layer, name in self._counted:
             given = whole_number(name, getattr(layer, name), 0, "give a number such as 0", _LARGEST_WORD)
             self._network.counters[row] = given
@@ -169,6 +206,7 @@ class Engine:
     def write(self) -> None:
         """Give back what `read` took."""
         self.write_parameters()
+        self._division.complete()
         for slot, name in zip(self._network.slots, self._update.state, strict=True):
             kept = dict(getattr(self._optimizer, name) or {})
             for key, place in self._places.items():
@@ -215,8 +253,7 @@ class Engine:
 
         def run(team: Array, start: int, stop: int) -> int:
             arguments = given, order, self._batch_size, start, stop, coefficients, losses, hits, penalties
-            done: int = steps.run_steps(team.ctypes.data, self._network, *arguments, continue_on_nan)
-            return done
+            return self._division.run(team, self._network, *arguments, continue_on_nan)
 
         done = self._run_on_the_faster(run, first, last)
         self._optimizer.iter += done

@@ -45,7 +45,7 @@ from fastbp.runtime.elementary import as_like
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, boundary
 from fastbp.runtime.gemm.stages import share_of_rows, stages
 from fastbp.runtime.gemm.tile import ones
-from fastbp.runtime.groups import group_of, groups_of
+from fastbp.runtime.groups import group_of, group_size
 from fastbp.runtime.jit import kernel, unlocked_kernel
 from fastbp.runtime.pointers import at, call_at, load, record_pointer, shift, store, view
 from fastbp.runtime.threads import WORTH_A_REGION, in_parallel, parts_of
@@ -94,37 +94,71 @@ def run_steps(
         shares = data.sample_shares[step * batch_size : (step + 1) * batch_size]
         N = len(samples)
         count = 1 if len(shares) else N
-        network.batch[SAMPLES] = N
-        network.batch[SOURCE], network.batch[CHOSEN] = _taken_from_x(network, data, samples)
-        for number in range(len(network.layers)):
-            network.counters[number] += 1
-        # The threads may have been set to more since the scratch for them was made.
-        is_shared = 1 < parts_of(team) <= len(network.scratch) and N * network.work >= WORTH_A_REGION
-        network.batch[STAGED] = is_shared and _goes_in_stages(network, N, parts_of(team))
-        if network.batch[STAGED]:
+        _begin(network_at, data_at, samples)
+        is_shared = _is_shared(team, network_at, N)
+        if is_shared and _goes_in_stages(network, N, parts_of(team)):
+            network.batch[STAGED] = 1
             network.counts[:] = 0
-            in_parallel(team, parts_of(team), inputs_part, (network_at, data_at, samples))
+            in_parallel(team, parts_of(team), stage_part, (network_at, data_at, samples))
         for region in range(len(network.regions)):
-            parts = groups_of(N) if network.regions[region, IS_SLICED] else parts_of(team) if is_shared else 1
-            if is_shared:
-                in_parallel(team, parts, samples_part, (network_at, data_at, region, samples, shares, count))
-            else:
-                for part in range(parts):
-                    samples_part(part, parts, network_at, data_at, region, samples, shares, count)
-        step_losses[step] = sum_in_double((at(network.sample_losses, 0),), (), N) / count
-        step_hits[step] = sum_in_double((at(network.sample_hits, 0),), (), N) / count
+            _do_region(team, is_shared, network_at, data_at, region, samples, shares, 0, N)
+        step_losses[step], step_hits[step] = _results(network_at, N, count)
         if not continue_on_nan and not np.isfinite(step_losses[step]):
             for number in range(len(network.layers)):
                 network.counters[number] -= 1
             return step - first
-        if not is_shared:
-            weights_part(np.intp(0), np.intp(1), network_at, N, coefficients[step])
-        else:
-            in_parallel(team, parts_of(team), weights_part, (network_at, N, coefficients[step]))
+        _update(team, is_shared, network_at, 0, len(network.layers), 0, 1, coefficients[step])
         if coefficients[step, PENALTY] != 0:
-            squares = sum_in_double((at(network.squares, 0),), (), len(network.squares))
-            step_penalties[step] = coefficients[step, PENALTY] / 2 * squares
+            step_penalties[step] = coefficients[step, PENALTY] / 2 * _sum_of_squares(network_at)
     return last - first
+
+
+# A step of one rank among several, in pieces: what other ranks need is moved between two of them.
+
+
+@unlocked_kernel
+def begin_step(network, data, samples):
+    """Begin a step with these samples."""
+    _begin(record_pointer(network), record_pointer(data), samples)
+
+
+@unlocked_kernel
+def samples_of_rank(team, network, data, samples, shares, region, begin, end):
+    """Rows begin:end of the batch in one region; where that is sliced they are whole groups."""
+    network_at = record_pointer(network)
+    is_shared = _is_shared(team, network_at, end - begin)
+    _do_region(team, is_shared, network_at, record_pointer(data), region, samples, shares, begin, end)
+
+
+@unlocked_kernel
+def inputs_of_others(team, network, data, samples, begin, end, first, last):
+    """Columns first:last of the first layer's inputs, in rows, for the samples of the batch beside begin:end."""
+    network_at, data_at, numbers = record_pointer(network), record_pointer(data), at(samples, 0)
+    others, parts = len(samples) - (end - begin), parts_of(team)
+    if others * (last - first) >= WORTH_A_REGION and 1 < parts:
+        in_parallel(team, parts, _inputs_part, (network_at, data_at, numbers, begin, end, others, first, last))
+    else:
+        _inputs_part(np.intp(0), np.intp(1), network_at, data_at, numbers, begin, end, others, first, last)
+
+
+@unlocked_kernel
+def weights_of_rank(team, network, first, last, rank, ranks, coefficients):
+    """The slices of a rank of the parameters of layers first:last: their gradient and their update."""
+    network_at = record_pointer(network)
+    is_shared = _is_shared(team, network_at, network.batch[SAMPLES] // ranks)
+    _update(team, is_shared, network_at, first, last, rank, ranks, coefficients)
+
+
+@unlocked_kernel
+def results_of_step(network, count):
+    """The loss of the batch and its share of hits, where all ranks have those of each sample."""
+    return _results(record_pointer(network), network.batch[SAMPLES], count)
+
+
+@unlocked_kernel
+def sum_of_squares(network):
+    """The sum of squares of what is penalized, where all ranks have those of each slice."""
+    return _sum_of_squares(record_pointer(network))
 
 
 @kernel
@@ -142,7 +176,7 @@ def _goes_in_stages(network, N, parts):
 
 
 @kernel
-def inputs_part(part, parts, network_at, data_at, samples):
+def stage_part(part, parts, network_at, data_at, samples):
     """A share of the inputs of the first layer: what they add to its outputs."""
     network, data = view(network_at), view(data_at)
     layer, D, N = network.layers[0], network.layers[0, D_IN], len(samples)
@@ -154,14 +188,69 @@ def inputs_part(part, parts, network_at, data_at, samples):
 
 
 @kernel
-def samples_part(part, parts, network_at, data_at, number, samples, shares, count):
-    """A part of the batch in one region: rows of the table forward, the loss, rows backward."""
+def _begin(network_at, data_at, samples):
+    network = view(network_at)
+    network.batch[SAMPLES], network.batch[STAGED] = len(samples), 0
+    network.batch[SOURCE], network.batch[CHOSEN] = _taken_from_x(network, view(data_at), samples)
+    for number in range(len(network.layers)):
+        network.counters[number] += 1
+
+
+@kernel
+def _is_shared(team, network_at, N):
+    """Whether threads divide the work. They may have been set to more since the scratch for them was made."""
+    network = view(network_at)
+    return 1 < parts_of(team) <= len(network.scratch) and N * network.work >= WORTH_A_REGION
+
+
+@kernel
+def _do_region(team, is_shared, network_at, data_at, region, samples, shares, begin, end):
+    """Rows begin:end of the batch in one region."""
+    if view(network_at).regions[region, IS_SLICED]:
+        size = group_size(len(samples))
+        parts = (end - begin + size - 1) // size
+    else:
+        parts = parts_of(team) if is_shared else 1
+    if is_shared:
+        in_parallel(team, parts, samples_part, (network_at, data_at, region, samples, shares, begin, end))
+    else:
+        for part in range(parts):
+            samples_part(part, parts, network_at, data_at, region, samples, shares, begin, end)
+
+
+@kernel
+def _update(team, is_shared, network_at, first, last, rank, ranks, coefficients):
+    given = at(coefficients, 0)
+    if is_shared:
+        in_parallel(team, parts_of(team), weights_part, (network_at, first, last, rank, ranks, given))
+    else:
+        weights_part(np.intp(0), np.intp(1), network_at, first, last, rank, ranks, given)
+
+
+@kernel
+def _results(network_at, N, count):
+    network = view(network_at)
+    loss = sum_in_double((at(network.sample_losses, 0),), (), N) / count
+    return loss, sum_in_double((at(network.sample_hits, 0),), (), N) / count
+
+
+@kernel
+def _sum_of_squares(network_at):
+    squares = view(network_at).squares
+    return sum_in_double((at(squares, 0),), (), len(squares))
+
+
+@kernel
+def samples_part(part, parts, network_at, data_at, number, samples, shares, begin, end):
+    """A part of rows begin:end of the batch in one region: rows of the table forward, the loss, rows backward."""
     network, data = view(network_at), view(data_at)
     N, layers, region = len(samples), network.layers, network.regions[number]
     if region[IS_SLICED]:
+        part += begin // group_size(N)
         i0, i1 = group_of(N, part)
     else:
-        i0, i1 = boundary(N, ROW_GRAIN, part, parts), boundary(N, ROW_GRAIN, part + 1, parts)
+        i0 = begin + boundary(end - begin, ROW_GRAIN, part, parts)
+        i1 = begin + boundary(end - begin, ROW_GRAIN, part + 1, parts)
     if i0 == i1:
         return
     if number == 0:
@@ -175,7 +264,7 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
         if layers[region[FORWARD_TO], STATISTICS]:
             _call(layers[region[FORWARD_TO], STATISTICS], network_at, region[FORWARD_TO], part, i0, i1)
     elif region[FORWARD_FROM] < len(layers):
-        _end(network_at, i0, i1, shares, count)
+        _end(network_at, i0, i1, shares, 1 if len(shares) else N)
     for row in range(region[BACKWARD_FROM], region[BACKWARD_TO] - 1, -1):
         if layers[row, SUMS] and row <= region[SUMS_FROM]:
             _call(layers[row, SUMS], network_at, row, part, i0, i1)
@@ -183,6 +272,19 @@ def samples_part(part, parts, network_at, data_at, number, samples, shares, coun
                 return
         if layers[row, DELTA_BEFORE] >= 0:
             _call(layers[row, BACKWARD], network_at, row, part, i0, i1)
+
+
+@kernel
+def _inputs_part(part, parts, network_at, data_at, samples, begin, end, others, first, last):
+    """A part of what `inputs_of_others` gathers."""
+    network, data = view(network_at), view(data_at)
+    D, x = network.layers[0, D_IN], at(data.x, 0)
+    out = at(network.workspace, network.layers[0, H_IN])
+    for number in range(boundary(others, 1, part, parts), boundary(others, 1, part + 1, parts)):
+        i = number if number < begin else number + end - begin
+        row, out_row = shift(x, load(shift(samples, i)) * D), shift(out, i * D)
+        for j in range(first, last):
+            store(shift(out_row, j), load(shift(row, j)) * data.scale)
 
 
 @kernel
@@ -240,10 +342,10 @@ def _weigh(network_at, shares, i0, i1):
 
 
 @kernel
-def weights_part(part, parts, network_at, N, coefficients):
-    """A slice of the parameters of every layer: their gradient and their update."""
-    layers = view(network_at).layers
-    for number in range(len(layers)):
-        if layers[number, GRADIENT]:
-            given = np.intp(number), part, parts, np.intp(N), at(coefficients, 0)
-            call_at(layers[number, GRADIENT], gradient, (network_at, *given))
+def weights_part(part, parts, network_at, first, last, rank, ranks, coefficients):
+    """A slice of the parameters of layers first:last: their gradient and their update. A rank has its parts of all."""
+    network = view(network_at)
+    for number in range(first, last):
+        if network.layers[number, GRADIENT]:
+            given = np.intp(number), rank * parts + part, ranks * parts, np.intp(network.batch[SAMPLES]), coefficients
+            call_at(network.layers[number, GRADIENT], gradient, (network_at, *given))

@@ -31,6 +31,7 @@ from fastbp.ops.state import (
     Z_OUT,
     chosen_rows,
     coefficient,
+    gradients_of,
     scratch_of,
     update_parameters,
 )
@@ -111,7 +112,7 @@ def _gradient(network_at, number, part, parts, N, coefficients):
 def _update_rows(network_at, number, part, parts, N, start, stop, coefficients, is_subtracted):
     """Update rows start:stop of W. Where the gradient `is_subtracted`, it does not reach memory."""
     network = view(network_at)
-    layer, gradients = network.layers[number], network.gradients[part]
+    layer, gradients = network.layers[number], gradients_of(network_at, part)
     D, M, zero, one = layer[D_IN], layer[M_OUT], np.intp(0), np.intp(1)
     size = 0 if is_subtracted else (stop - start) * M
     dW, db, rate = at(gradients, 0), at(gradients, size), at(gradients, size + M)

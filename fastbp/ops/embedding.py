@@ -29,6 +29,7 @@ from fastbp.ops.state import (
     W_WIDTH,
     Z_OUT,
     activate,
+    gradients_of,
     indices_of,
     update_parameters,
 )
@@ -211,7 +212,7 @@ def _copy_rows(W, D, indices, count, out):
 def _gradient(network_at, number, part, parts, N, coefficients):
     """Update a slice of W, some rows at a time while they are in the cache."""
     network = view(network_at)
-    layer, dW = network.layers[number], at(network.gradients[part], 0)
+    layer, dW = network.layers[number], at(gradients_of(network_at, part), 0)
     rows, D = layer[W_ROWS], layer[W_WIDTH]
     i0, i1 = boundary(rows, ROW_GRAIN, part, parts), boundary(rows, ROW_GRAIN, part + 1, parts)
     count = max(ROW_GRAIN, CHUNK // D // ROW_GRAIN * ROW_GRAIN)

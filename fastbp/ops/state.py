@@ -232,7 +232,15 @@ def apply_slope(network_at, number, delta, i0, i1):
 @kernel
 def scratch_of(network_at, part):
     """Scratch of one part for a product."""
-    return aligned(at(view(network_at).scratch[part], 0), REGISTER_BYTES)
+    scratch = view(network_at).scratch
+    return aligned(at(scratch[part % len(scratch)], 0), REGISTER_BYTES)
+
+
+@kernel
+def gradients_of(network_at, part):
+    """Memory of one part for gradients. Where parts are those of several ranks, their numbers go on, but not memory."""
+    gradients = view(network_at).gradients
+    return gradients[part % len(gradients)]
 
 
 @kernel
@@ -265,7 +273,7 @@ def update_by_sums(network_at, number, part, parts, N, coefficients):
     The shares are added in the order of the slices.
     """
     network = view(network_at)
-    layer, dW = network.layers[number], at(network.gradients[part], 0)
+    layer, dW = network.layers[number], at(gradients_of(network_at, part), 0)
     rows, width, size, slices = layer[W_ROWS], layer[W_WIDTH], layer[W_ROWS] * layer[W_WIDTH], groups_of(N)
     i0, i1 = boundary(rows, ROW_GRAIN, part, parts), boundary(rows, ROW_GRAIN, part + 1, parts)
     W_given, b_given = shift(coefficients, layer[W_GIVEN_AT]), shift(coefficients, layer[B_GIVEN_AT])

@@ -15,8 +15,12 @@ def available_cores() -> int:
 
     A share of half a core counts as one core, one of a core and a half as two.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, _share_of_control_groups())))
+    return max(1, math.ceil(min(len(cores_of_process()), _share_of_control_groups())))
+
+
+def cores_of_process() -> set[int]:
+    """The numbers of the cores that the process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {*range(os.cpu_count() or 1)}
 
 
 def _share_of_control_groups() -> float:

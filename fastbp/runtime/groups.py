@@ -12,18 +12,19 @@ GROUPS, GROUP = 16, 16
 @entry_kernel
 def groups_of(samples):
     """Into how many groups samples are divided: all of one size but the last, which may be smaller."""
-    size = _size_of(samples)
+    size = group_size(samples)
     return max(1, (samples + size - 1) // size)
 
 
 @entry_kernel
 def group_of(samples, number):
     """The first sample of a group, and the one behind its last."""
-    first = number * _size_of(samples)
-    return first, min(samples, first + _size_of(samples))
+    first = number * group_size(samples)
+    return first, min(samples, first + group_size(samples))
 
 
 @entry_kernel
-def _size_of(samples):
+def group_size(samples):
+    """How many samples a group has, but the last one, which may have fewer."""
     smallest = GROUPS * GROUP
     return max(GROUP, (samples + smallest - 1) // smallest * GROUP)

@@ -8,8 +8,8 @@ import numpy as np
 
 from fastbp.checks import Array
 from fastbp.ops.contract import set_state, state_of
+from fastbp.training.given import check_writeable
 from fastbp.training.protocol import Network
-from fastbp.training.run import check_writeable
 
 
 class Best:

@@ -19,8 +19,9 @@ from fastbp.contents import optimizer_state, set_optimizer_state
 from fastbp.files import FilePath
 from fastbp.ops.contract import LayerRecord, drawing, set_state, state_of
 from fastbp.training.best import Best
+from fastbp.training.given import check_writeable
 from fastbp.training.history import History
-from fastbp.training.run import Run, check_writeable
+from fastbp.training.run import Run
 
 # The arrays of a checkpoint, and what else is in it.
 Reached = tuple[dict[str, Array], dict[str, Any]]
@@ -32,14 +33,14 @@ class Checkpoints:
     def __init__(self, run: Run, best: Best, path: FilePath | None, every: int | timedelta) -> None:
         self._network, self._run, self._best, self._path = run.network, run, best, path
         self._epochs, self._seconds = _interval(every)
-        if path is not None:
+        if path is not None and run.company.rank == 0:
             _check_path(path)
         self._given = self._settings()
         self._written_at = time.monotonic()
 
     def between_steps(self) -> None:
         """Write the file if it is time, but not after the last step of an epoch: that is left to `after_epoch`."""
-        if self._is_time() and self._run.step < self._run.steps:
+        if self._run.step < self._run.steps and self._is_time():
             self._write()
 
     def after_epoch(self, is_last: bool) -> None:
@@ -57,6 +58,10 @@ class Checkpoints:
         ValueError
             If it is damaged, not a checkpoint, or one of another run.
         """
+        company = self._run.company
+        return company.first(self._read(path) if company.rank == 0 else ({}, {}))
+
+    def _read(self, path: FilePath) -> Reached:
         arrays, meta = files.read(path)
         if "checkpoint" not in meta:
             raise ValueError(f"{os.fspath(path)}: expected a checkpoint of fit, got another file; pass what fit wrote")
@@ -93,12 +98,15 @@ class Checkpoints:
         return history
 
     def _is_time(self) -> bool:
-        return time.monotonic() - self._written_at >= self._seconds
+        if self._path is None:
+            return False
+        return self._run.company.first(time.monotonic() - self._written_at >= self._seconds)
 
     def _write(self) -> None:
         if self._path is not None:
             with self._run.paused():
-                files.write(self._path, *self._content())
+                if self._run.company.rank == 0:
+                    files.write(self._path, *self._content())
         self._written_at = time.monotonic()
 
     def _content(self) -> Reached:

@@ -67,7 +67,7 @@ class Display(Bar):
     """
 
     def __init__(self, run: Run, epochs: int, verbose: bool | None) -> None:
-        is_wanted = is_live() if verbose is None else verbose
+        is_wanted = (is_live() if verbose is None else verbose) and run.company.rank == 0
         super().__init__(epochs * run.samples, is_wanted, bar_format=_FORMAT)
         self._run, self._epochs, self._has_lines = run, epochs, is_wanted and not self.is_shown
         self._train, self._validation = "", ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from fastbp.checks import whole_number
 from fastbp.files import FilePath
 from fastbp.optimizers import Optimizer
+from fastbp.ranks.company import Alone, Company, Ranks
 from fastbp.training.at_once import at_work
 from fastbp.training.best import Best
 from fastbp.training.checkpoint import Checkpoints
@@ -101,6 +103,8 @@ def fit(
     every: int | timedelta = 1,
     resume: FilePath | None = None,
     verbose: bool | None = None,
+    comm: Any = None,
+    shards: bool = False,
 ) -> History:
     """Train the network in compiled code, and return the results of the run.
 
@@ -164,6 +168,15 @@ def fit(
     verbose : bool, optional
         Whether to show a progress bar on a terminal and in a notebook, and elsewhere a line for each epoch. The default
         shows the bar, and elsewhere nothing. Where kernels compile, which happens once, stderr says so.
+    comm : mpi4py.MPI.Intracomm, optional
+        Train together with the other processes of it, its ranks, which call fit with the same arguments and a network
+        with the same parameters. Each has a share of the rows of every batch and of every weight matrix, and of the
+        optimizer's state. All end with the same network and history, bitwise those of one process. Each calls back;
+        the first shows progress and writes the checkpoint, with which any number of ranks goes on. An error of a rank
+        ends all, as does Ctrl-C. Without a seed the first rank draws one for all.
+    shards : bool
+        Whether each rank of `comm` gives samples of its own in x, t and sample_weight, which are one data set after
+        those of the ranks before; else all give the same. The order is drawn over all, and what a batch needs travels.
 
     Returns
     -------
@@ -194,41 +207,52 @@ def fit(
     >>> len(history), history.columns
     (3, ('epoch', 'loss', 'accuracy', 'seconds'))
     """
-    run = Run(self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan)
-    whole_number("epochs", epochs, 1, "give the number of passes over the data")
-    if patience is not None:
-        whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
-    _check_callbacks(on_epoch=on_epoch, on_steps=on_steps)
-    run.set_validation_data(validation_data)
-    best = Best(self, patience, "loss" if validation_data is None else "val_loss")
-    checkpoints = Checkpoints(run, best, checkpoint, every)
-    reached = None if resume is None else checkpoints.read(resume)
-    with at_work(), run.interrupts:
-        self.history = history = History() if reached is None else checkpoints.resume(reached)
-        with Display(run, epochs, verbose) as display, suppress(StopTraining), run.written_at_the_end():
-            while run.epochs < epochs and not best.is_over():
-                for stretch in run.epoch():
-                    if record_steps:
-                        history.extend_steps(stretch.losses)
-                    display.show(stretch)
-                    _call(on_steps, run, stretch)
-                    checkpoints.between_steps()
-                    if stretch.step < run.steps:
-                        run.look_at_interrupts()
-                row = run.row(stretch)
-                history.append(**row, seconds=run.seconds)
-                if patience is not None:
-                    run.write()
-                best.note(row)
-                display.show_epoch(row)
-                run.look_at_interrupts()
-                try:
-                    _call(on_epoch, run, stretch)
-                except StopTraining:
-                    checkpoints.after_epoch(is_last=True)
-                    raise
-                checkpoints.after_epoch(is_last=run.epochs == epochs or best.is_over())
-        best.restore()
+    if shards and comm is None:
+        raise ValueError("shards: expected a comm beside it, got none; pass comm=MPI.COMM_WORLD, or leave shards out")
+    company: Company = Alone() if comm is None else Ranks(comm, (StopTraining, KeyboardInterrupt))
+    with company:
+        company.check(lambda: {"shards": shards})
+        run = Run(
+            self, x, t, batch_size, optimizer, seed, scale, drop_last, sample_weight, on_nan, company, shards
+        )  # fmt: skip
+        whole_number("epochs", epochs, 1, "give the number of passes over the data")
+        if patience is not None:
+            whole_number("patience", patience, 1, "give the number of epochs to wait for a better one")
+        _check_callbacks(on_epoch=on_epoch, on_steps=on_steps)
+        run.set_validation_data(validation_data)
+        best = Best(self, patience, "loss" if validation_data is None else "val_loss")
+        checkpoints = Checkpoints(run, best, checkpoint, every)
+        run.agree(
+            seed, epochs=epochs, patience=patience, record_steps=record_steps, on_epoch=on_epoch is not None,
+            on_steps=on_steps is not None, checkpoint=checkpoint is not None, every=every, resume=resume is not None,
+        )  # fmt: skip
+        reached = None if resume is None else checkpoints.read(resume)
+        with at_work(), run.interrupts:
+            self.history = history = History() if reached is None else checkpoints.resume(reached)
+            with Display(run, epochs, verbose) as display, suppress(StopTraining), run.written_at_the_end():
+                while run.epochs < epochs and not best.is_over():
+                    for stretch in run.epoch():
+                        if record_steps:
+                            history.extend_steps(stretch.losses)
+                        display.show(stretch)
+                        _call(on_steps, run, stretch)
+                        checkpoints.between_steps()
+                        if stretch.step < run.steps:
+                            run.look_at_interrupts()
+                    row, seconds = company.first((run.row(stretch), run.seconds))
+                    history.append(**row, seconds=seconds)
+                    if patience is not None:
+                        run.write()
+                    best.note(row)
+                    display.show_epoch(row)
+                    run.look_at_interrupts()
+                    try:
+                        _call(on_epoch, run, stretch)
+                    except StopTraining:
+                        checkpoints.after_epoch(is_last=True)
+                        raise
+                    checkpoints.after_epoch(is_last=run.epochs == epochs or best.is_over())
+            best.restore()
     return history
 
 

@@ -6,12 +6,11 @@ come between two steps. Any other network is trained layer by layer, with the sa
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,18 +19,12 @@ from numpy.typing import ArrayLike
 
 from fastbp import optimizers
 from fastbp.checks import (
-    FLOAT32,
     FLOAT64,
     INTP,
     Array,
-    DType,
     as_array,
     checked_order,
     generator,
-    parameter,
-    sample_weights,
-    scalar,
-    to_kernel,
     whole_number,
 )
 from fastbp.engine import plan
@@ -43,16 +36,29 @@ from fastbp.ops.contract import (
     is_reference,
     layer_of_indices,
     loss_of,
-    parameters_of,
     set_state,
     state_of,
     takes_indices,
 )
 from fastbp.ops.losses import shares_of_mean
-from fastbp.ops.targets import number_targets
+from fastbp.ranks.company import Company
 from fastbp.training.accuracy import accuracy_of, has_its_own, share_of_hits
+from fastbp.training.alike import network_words, words
 from fastbp.training.at_once import share
 from fastbp.training.divergence import raise_not_finite
+from fastbp.training.given import (
+    check_samples,
+    check_writeable,
+    checked_scale,
+    common_dtype,
+    in_shape,
+    labels_and_targets,
+    rows_of,
+    scaled,
+    share_memory,
+    weights_for,
+    where_given,
+)
 from fastbp.training.interrupts import Abandoned, Interruptible
 from fastbp.training.protocol import Network
 
@@ -102,6 +108,8 @@ class Run(Interruptible):
         The loss and the share of hits of each step of that epoch, valid up to `step`.
     seconds : float
         Spent on that epoch, or on the last one.
+    company : Company
+        The processes that train together.
     before : dict
         The state of the generator before it drew the order of that epoch.
     """
@@ -118,9 +126,12 @@ class Run(Interruptible):
         drop_last: bool,
         sample_weight: ArrayLike | None,
         on_nan: str,
+        company: Company,
+        shards: bool,
     ) -> None:
         super().__init__()
-        self.network, self._scale = network, _checked_scale(scale)
+        self.company = company
+        self.network, self._scale = network, checked_scale(scale)
         self.optimizer, self._pace = optimizers.optimizer(optimizer), Pace()
         self.generator = np.random.default_rng() if seed is None else generator(seed)
         self.batch_size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
@@ -129,16 +140,20 @@ class Run(Interruptible):
         self._continues_on_nan = on_nan == "ignore"
         layers = list(network.layers.values())
         self._takes_indices = takes_indices(layers)
-        dtype = INTP if self._takes_indices else _common_dtype(layers) or FLOAT64
-        self._x, self._sample_shape = _rows_of(x, dtype, layers), np.shape(x)[1:]
+        dtype = INTP if self._takes_indices else common_dtype(layers) or FLOAT64
+        self._x, self._sample_shape = rows_of(x, dtype, layers), np.shape(x)[1:]
         self._t = as_array("t", t)
-        samples = len(self._x)
+        weights = None if sample_weight is None else weights_for(network, sample_weight, len(self._x))
+        self._edges: Array | None = None
+        self._weights = weights
+        if shards:
+            self._edges, self._weights = self._joined(weights)
+        samples = self._samples_of_all = len(self._x) if self._edges is None else int(self._edges[-1])
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
         self.samples = self.steps * self.batch_size if drop_last else samples
         self._sizes = np.full(self.steps, float(self.batch_size))
         self._sizes[-1] = self.samples - (self.steps - 1) * self.batch_size
-        self._weights = None if sample_weight is None else _weights_for(network, sample_weight, samples)
         if self._weights is not None and not np.any(self._weights):
             raise ValueError(f"sample_weight: expected a weight above 0, got {samples} zeros; leave sample_weight out")
         self._validation: tuple[Any, ...] | None = None
@@ -148,23 +163,34 @@ class Run(Interruptible):
         self._is_written = True
         self._prepare()
 
+    def _joined(self, weights: Array | None) -> tuple[Array, Array | None]:
+        """Where the samples of each rank begin among those of all, and where they end; and the weights of all."""
+        held = self.company.gather((len(self._x), weights))
+        given = [theirs for _, theirs in held if theirs is not None]
+        if len(given) not in (0, len(held)):
+            raise ValueError(
+                f"sample_weight: expected weights for the samples of every rank, got those of {len(given)} of "
+                f"{len(held)} ranks; give all of them, or leave them out"
+            )
+        return np.cumsum([0, *(samples for samples, _ in held)]), np.concatenate(given) if given else None
+
     def _prepare(self) -> None:
         """Choose how the network is trained as it is now, and check the targets against its outputs."""
         network, optimizer = self.network, self.optimizer
         layers, loss = list(network.layers.values()), network.last_layer
-        dtype, traits = _common_dtype(layers), self._traits()
+        dtype, traits = common_dtype(layers), self._traits()
         unknown = [*plan.unknown(layers, loss, optimizer), *network.own_methods()]
         if type(optimizer) in OPTIMIZERS:
             check_writeable(network.params)
-        if _share_memory(network.params.values()):
+        if share_memory(network.params.values()):
             unknown.append("parameters that share memory")
-        _check_samples((len(self._x), *self._sample_shape), layers)
+        check_samples((len(self._x), *self._sample_shape), layers)
         self._is_known = not unknown
         # The engine's networks do not predict here: that would compile the product of layers as well (3 s).
         outputs = self._predicted_outputs() if unknown else self._checked_outputs(self._x, self._sample_shape)
-        labels, targets = _labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
+        labels, targets = labels_and_targets(self._t, (len(self._x), outputs), dtype or FLOAT64, loss)
         if not len(labels):
-            self._t = _in_shape(self._t, targets)
+            self._t = in_shape(self._t, targets)
         record = loss_of(loss)
         self.classifies, self._outputs = record is not None and record.classifies, outputs
         self._labels, self._targets, self._dtype = labels, targets, dtype or FLOAT64
@@ -172,26 +198,39 @@ class Run(Interruptible):
         self._known_traits, self._known_layers, self._engine = traits, (layers, loss), None
         if unknown or dtype is None:
             reason = f"it knows no {', '.join(unknown)}" if unknown else "its layers are not all float32 or float64"
+            self._check_alone(reason)
             warnings.warn(f"fit: this network is trained layer by layer, as the engine cannot: {reason}", stacklevel=5)
-        elif not is_reference():
+        elif is_reference():
+            self._check_alone("NumPy trains under use_reference()")
+        else:
             self._engine = plan.Engine(
-                layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size, threads=share
-            )
+                layers, loss, optimizer, network.params, dtype, self._sample_shape, self.batch_size,
+                threads=lambda: self.company.threads(share()),
+                divide=lambda network: self.company.divide(network, self._edges),
+            )  # fmt: skip
             # No steps: this compiles what steps need, before Ctrl-C has to wait.
             self._train(self._engine, np.arange(0), np.empty(0), 0, 0)
+
+    def _check_alone(self, reason: str) -> None:
+        """Raise an error where several ranks are to train what is trained layer by layer."""
+        if self.company.size > 1:
+            raise ValueError(
+                f"comm: expected a network that the engine trains, as it divides the steps, got another: {reason}; "
+                f"leave comm out, or take fastbp's own layers"
+            )
 
     def _traits(self) -> list[Any]:
         """What decides on the engine: a callback may change it."""
         layers, loss = list(self.network.layers.values()), self.network.last_layer
         params = self.network.params.values()
         return [
-            _common_dtype(layers),
+            common_dtype(layers),
             self.network.own_methods(),
             [(id(part), type(part)) for part in (*layers, loss, self.optimizer)],
             plan.unknown(layers, loss, self.optimizer),
             plan.own_words(layers, loss),
             [(value.shape, value.dtype, value.flags.writeable) for value in params],
-            _share_memory(params),
+            share_memory(params),
         ]
 
     def _checked_outputs(self, x: Array, shape: tuple[int, ...]) -> int:
@@ -218,7 +257,7 @@ class Run(Interruptible):
 
     def _as_taken(self, x: Array) -> Array:
         """x scaled; indices as they are."""
-        return x if self._takes_indices and self._scale == 1 else _scaled(x, self._scale)
+        return x if self._takes_indices and self._scale == 1 else scaled(x, self._scale)
 
     def epoch(self) -> Iterator[Stretch]:
         """Do the steps of one epoch, or what is left of it, a stretch at a time.
@@ -232,17 +271,19 @@ class Run(Interruptible):
         try:
             while self.step < self.steps:
                 self._read()
-                first, last = self._pace.stretch(self.step, self.steps)
+                first, last = self.company.first(self._pace.stretch(self.step, self.steps))
                 start = time.perf_counter()
                 done = self._do(order, sample_shares, first, last)
                 if not done:
-                    raise_not_finite(first, self.losses)
+                    with self.company.together():
+                        raise_not_finite(first, self.losses)
                 now = time.perf_counter()
                 self._pace.took(done, now - start)
                 self.step, self.seconds = first + done, now - began
                 averages = (_average(values[: self.step], counts[: self.step]) for values in (self.losses, self.hits))
                 yield Stretch(self.epochs + 1, self.step, self.losses[first : self.step], *averages)
-        except BaseException:
+        except BaseException as error:
+            self.company.tell(error)
             self.write()
             if not self.step:  # an error came before the first step: the order was drawn for nothing
                 self.generator.bit_generator.state = self.before
@@ -251,7 +292,7 @@ class Run(Interruptible):
 
     def _order(self) -> Array:
         """The order of the samples in an epoch. A generator of a class of the caller's may say anything."""
-        samples = len(self._x)
+        samples = self._samples_of_all
         order = self.generator.permutation(samples)
         return order if type(self.generator) is np.random.Generator else checked_order("seed", order, samples)
 
@@ -265,18 +306,62 @@ class Run(Interruptible):
 
     def write(self) -> None:
         """Write what this step made of the network and the optimizer into them; the next step reads them."""
-        if self._engine is not None and not self._is_written:
+        if self._engine is not None and not self._is_written and not self.company.is_broken:
             self._engine.write()
         self._is_written = True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The same on all ranks, of which an error ends all."""
+        with self.company.together(), super().paused():
+            yield
+
+    @contextmanager
+    def written_at_the_end(self) -> Iterator[None]:
+        """The same, where no rank waits for one that has failed."""
+        with super().written_at_the_end():
+            try:
+                yield
+            except BaseException as error:
+                self.company.tell(error)
+                raise
+
+    def look_at_interrupts(self) -> None:
+        """Deliver Ctrl-C, if there was one on any rank, now that a step is finished."""
+        if self.company.any(self.interrupts.noted > 0):
+            self.write()
+            with self.company.together():
+                self.interrupts.deliver()
 
     def _read(self) -> None:
         if not self._is_written:
             return
         if self._traits() != self._known_traits:
             self._prepare()
+        self.company.check(lambda: network_words(self.network, self.optimizer))
         if self._engine is not None:
             self._engine.read()
         self._is_written = False
+
+    def agree(self, seed: object, **settings: object) -> None:
+        """Raise an error where the ranks were not called alike; without a seed all take the first one's generator."""
+        self.company.check(
+            lambda: {
+                "samples of x": self._samples_of_all,
+                "x": f"samples {self._sample_shape} of {self._x.dtype}",
+                "t": f"targets {self._t.shape[1:]} of {self._t.dtype}",
+                "batch_size": self.batch_size,
+                "seed": words(seed),
+                "scale": self._scale,
+                "drop_last": self.samples < self._samples_of_all,
+                "on_nan": self._continues_on_nan,
+                "sample_weight": words(self._weights),
+                "validation_data": self._validation is not None,
+                **settings,
+            }
+        )
+        if seed is None:
+            self.generator = self.company.first(self.generator)
 
     def set_validation_data(self, given: ValidationData | None) -> None:
         """Check the data that each epoch is validated on, and keep them."""
@@ -290,7 +375,7 @@ class Run(Interruptible):
             )
         x, t, sample_weight = (*given, None)[:3]
         try:
-            samples = _rows_of(x, self._dtype, list(self.network.layers.values()))
+            samples = rows_of(x, self._dtype, list(self.network.layers.values()))
             if samples.shape[1] != self._x.shape[1]:
                 raise ValueError(
                     f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
@@ -300,17 +385,17 @@ class Run(Interruptible):
                 self._checked_outputs(as_array("x", x), np.shape(x)[1:])
             shape = len(samples), self._outputs
             t = as_array("t", t)
-            _, targets = _labels_and_targets(t, shape, self._dtype, self.network.last_layer)
+            _, targets = labels_and_targets(t, shape, self._dtype, self.network.last_layer)
             if sample_weight is not None:
-                sample_weight = _weights_for(self.network, sample_weight, len(samples))
+                sample_weight = weights_for(self.network, sample_weight, len(samples))
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
-        self._validation = x, t if self.classifies else _in_shape(t, targets), where_given(sample_weight)
+        self._validation = x, t if self.classifies else in_shape(t, targets), where_given(sample_weight)
 
     def loss_of_zeros(self) -> float:
-        """The loss of outputs that are all 0; infinite for a loss of another class."""
+        """The loss of outputs that are all 0; infinite for a loss of another class, or where ranks have shards."""
         loss = self.network.last_layer
-        if loss_of(loss) is None:
+        if loss_of(loss) is None or len(self._x) < self.samples:
             return math.inf
         forward: Callable[..., float] = loss.forward
         return forward(np.zeros((len(self._x), self._outputs), self._dtype), self._t, **where_given(self._weights))
@@ -324,7 +409,8 @@ class Run(Interruptible):
             return row
         x, t, weights = self._validation
         with self.paused():
-            return row | self._validated(self._as_taken(self._as_read(as_array("x", x))), t, weights)
+            row |= self._validated(self._as_taken(self._as_read(as_array("x", x))), t, weights)
+        return row
 
     def _validated(self, x: Array, t: Array, weights: Mapping[str, Any]) -> dict[str, float]:
         """Loss and accuracy of x by one prediction, of which fastbp's own layers need not keep anything."""
@@ -393,105 +479,6 @@ class Run(Interruptible):
             if not is_done:
                 set_state(network.layers.values(), before)
         return is_done
-
-
-def _checked_scale(scale: object) -> float:
-    """The factor for x, a finite number."""
-    try:
-        number = scalar("scale", scale)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"scale: expected a finite number, got {scale}; give one such as 1/255")
-    return number
-
-
-def _common_dtype(layers: Iterable[Any]) -> DType | None:
-    """The dtype of all parameters of fastbp's own layers, if it is one and the engine trains in it."""
-    dtypes = {parameter(name, value).dtype for name, value in parameters_of(layers)}
-    return dtypes.pop() if len(dtypes) == 1 and dtypes <= {FLOAT32, FLOAT64} else None
-
-
-def _check_samples(shape: tuple[int, ...], layers: Sequence[Any]) -> None:
-    """Raise `ValueError` unless x of a shape is samples, of which only the first layer may take one number each."""
-    if len(shape) < (1 if takes_indices(layers[:1]) else 2) or shape[0] == 0:
-        remedy = "give one or more" if shape[:1] == (0,) else "give rows of features, of a single one x.reshape(-1, 1)"
-        raise ValueError(f"x: expected at least one sample, (samples, ...), got shape {shape}; {remedy}")
-
-
-def _rows_of(x: ArrayLike, dtype: DType, layers: Sequence[Any]) -> Array:
-    """x as rows (samples, D) of float32, float64 or uint8, which the engine reads; other dtypes become `dtype`.
-
-    Where that is `INTP`, rows of integers are a copy, which nobody else can change, in words with a sign or without, as
-    errors say what was given; others are left for the layer.
-    """
-    array = as_array("x", x)
-    _check_samples(array.shape, layers)
-    if dtype is INTP:
-        words = {"i": INTP, "u": np.dtype(np.uintp)}.get(array.dtype.kind)
-        return (array if words is None else array.astype(words, order="C")).reshape(len(array), -1)
-    if array.dtype not in (FLOAT32, FLOAT64, np.uint8):
-        array = array.astype(dtype)
-    return np.asarray(to_kernel(array, array.dtype)).reshape(len(array), -1)
-
-
-def _scaled(x: Array, scale: float) -> Array:
-    """x·scale, in the dtype of x where that is a float."""
-    if x.dtype.kind != "f":
-        return x * scale
-    return x if scale == 1 else x * x.dtype.type(scale)
-
-
-def _in_shape(t: Array, targets: Array) -> Array:
-    """t in the shape of its checked targets; those themselves where they repeat one of t for several outputs."""
-    return t.reshape(targets.shape) if t.size == targets.size else targets
-
-
-def _labels_and_targets(t: ArrayLike, shape: tuple[int, int], dtype: DType, loss: object) -> tuple[Array, Array]:
-    """Labels (samples,) and no targets, or no labels and targets (samples, C), for predictions of `shape`."""
-    record = loss_of(loss)
-    check = number_targets if record is None else record.targets
-    values = check(t, shape, dtype)
-    if values.ndim == 1:
-        return values, np.empty((0, shape[1]), dtype)
-    return np.empty(0, INTP), to_kernel(values, dtype)
-
-
-def where_given(sample_weight: ArrayLike | None) -> dict[str, Any]:
-    """The argument `sample_weight`, or none: a layer or network without that argument works, too."""
-    return {} if sample_weight is None else {"sample_weight": sample_weight}
-
-
-def _weights_for(network: Network, sample_weight: ArrayLike, samples: int) -> Array:
-    """One weight for each sample, for a network and a loss that take them."""
-    methods: dict[str, Callable[..., Any]] = {
-        "loss": network.loss,
-        "gradient": network.gradient,
-        "last_layer.forward": network.last_layer.forward,
-    }
-    for name, method in methods.items():
-        try:
-            inspect.signature(method).bind(None, None, sample_weight=None)
-        except TypeError:
-            raise TypeError(
-                f"sample_weight: expected a network and a loss that take it, got one whose {name} does not; "
-                f"give that an argument sample_weight=None, or leave the weights out"
-            ) from None
-    return sample_weights(sample_weight, samples)
-
-
-def check_writeable(params: Mapping[str, Array]) -> None:
-    """Raise `ValueError` at a parameter that cannot be trained in place."""
-    for key, value in params.items():
-        if not value.flags.writeable:
-            raise ValueError(
-                f"params[{key!r}]: expected an array that can be written to, got a read-only one; pass a copy"
-            )
-
-
-def _share_memory(params: Iterable[Array]) -> bool:
-    """Whether two parameters may be the same elements."""
-    return any(np.may_share_memory(*pair) for pair in itertools.combinations(params, 2))
 
 
 def _average(values: Array, counts: Array) -> float:

@@ -1,0 +1,169 @@
+"""Fits by several ranks over MPI: the bits of one process, and the promises of `fit`."""
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.rank_cases import digest, fit
+from tests.subprocesses import ROOT, ranks_of, run_ranks
+
+SECONDS = 100  # for what takes a few
+CASES = range(18)
+WORKER = "tests.rank_worker"
+
+
+@functools.cache
+def found(ranks, work, *arguments):
+    """What the ranks of such a program ended with, by name."""
+    return json.loads(run_ranks(ranks, "-m", WORKER, work, *arguments))
+
+
+@functools.cache
+def alone(number):
+    return digest(*fit(number))
+
+
+# Of as many threads as there are cores ranks of one machine take a share each, of another number all.
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 2), (2, 1), (2, 2), (2, 3), (3, 1), (3, 3), (4, 1), (4, 2), (4, 3)])
+def test_every_rank_ends_with_the_bits_of_one_process(ranks, threads):
+    ends = found(ranks, "cases", threads, *CASES)
+    assert ends == {f"{kind}{number}": [alone(number)] * ranks for kind in ("", "shards ") for number in CASES}
+
+
+PROMISES = ["stop", "changes of a callback", "patience", "NaN", "progress", "generator", "callbacks"]
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_what_fit_promises_holds_for_ranks(name):
+    ends = found(3, "promises")
+    assert ends[name] == [ends[f"{name}, alone"][0]] * 3
+
+
+def test_all_promises_are_looked_at():
+    assert {name for name in found(3, "promises") if not name.endswith("alone")} == set(PROMISES)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "values"),
+    [
+        ("samples of x", "samples of x", "300 on ranks 0 and 1, 250 on rank 2"),
+        ("x", "x", "float32 on ranks 0 and 1"),
+        ("t", "t", "targets () of int64 on ranks 0 and 1"),
+        ("seed", "seed", "0 on ranks 0 and 1, 1 on rank 2"),
+        ("batch_size", "batch_size", "30 on ranks 0 and 1, 31 on rank 2"),
+        ("architecture", "params['W1']", "float32 (20, 31)"),
+        ("parameters", "params['W1']", "float32 (20, 30)"),
+        ("dtype", "params['W1']", "float64 (20, 30)"),
+        ("layers", "layers", "Affine, Tanh, Affine on rank 2"),
+        ("optimizer", "optimizer", "'lr': '1.1'"),
+        ("epochs", "epochs", "2 on ranks 0 and 1, 3 on rank 2"),
+        ("on_epoch", "on_epoch", "True on rank 2"),
+        ("checkpoint", "checkpoint", "True on rank 2"),
+        ("sample_weight", "sample_weight", "None on ranks 0 and 1"),
+    ],
+)
+def test_what_ranks_disagree_on_is_named_on_all(name, argument, values):
+    errors = {error for _, error in found(3, "refusals")[name]}
+    assert len(errors) == 1
+    error = errors.pop()
+    assert error.startswith(f"ValueError: {argument}: expected the same on every rank, got ")
+    assert values in error
+
+
+def test_a_refusal_of_one_rank_is_told_to_the_others():
+    *others, (_, own) = found(3, "refusals")["wrong"]
+    assert own.startswith("ValueError: t: expected labels")
+    assert all(error.startswith(f"RuntimeError: rank 2: expected no error, got {own}") for _, error in others)
+
+
+def test_comm_is_a_communicator():
+    errors = {error for _, error in found(3, "refusals")["no communicator"]}
+    assert errors == {
+        "TypeError: comm: expected a communicator of mpi4py, got str; pass MPI.COMM_WORLD, or leave it out"
+    }
+
+
+def test_a_layer_of_another_class_is_refused():
+    errors = {error for _, error in found(3, "refusals")["own layer"]}
+    assert len(errors) == 1
+    assert "comm: expected a network that the engine trains" in errors.pop()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("callback", "ZeroDivisionError: of one rank"), ("step", "MemoryError: no more")]
+)
+def test_an_error_of_one_rank_ends_all_with_its_message(name, error):
+    *others, (_, own) = found(3, "failures")[name]
+    assert own == error
+    text = f"RuntimeError: rank 2: expected no error, got {error}; mend it on that rank, and start all again"
+    assert [other for _, other in others] == [text] * 2
+
+
+def test_an_error_in_a_callback_leaves_all_ranks_alike():
+    assert len({bits for bits, _ in found(3, "failures")["callback"]}) == 1
+
+
+def test_what_a_callback_changes_on_one_rank_alone_is_an_error():
+    for _, error in found(3, "failures")["changed alone"]:
+        assert error.startswith("ValueError: params['b1']: expected the same on every rank")
+
+
+@pytest.mark.parametrize("name", ["Ctrl-C", "Ctrl-C in a callback"])
+def test_ctrl_c_on_one_rank_stops_all_at_the_same_step(name):
+    ends = found(3, "failures")[name]
+    assert len({bits for bits, _ in ends}) == 1
+    assert [error for _, error in ends] == ["KeyboardInterrupt: "] * 3
+
+
+def test_ranks_train_together_after_all_these_errors():
+    assert found(3, "failures")["afterwards"] == [found(3, "promises")["progress"][0][:2]] * 3
+
+
+def test_the_command_says_how_many_ranks_train():
+    out = run_ranks(3, "-m", "fastbp", "train", "--epochs", 2, "--dtype", "float32")
+    assert "3 ranks train together over MPI" in out.splitlines()
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
+
+
+def test_shards_are_of_ranks():
+    with pytest.raises(ValueError, match="shards: expected a comm beside it, got none"):
+        fit(0, (0, 1))
+
+
+EPOCHS = 100  # of a longer fit, some tenths of a second
+
+
+def unbroken():
+    with tempfile.TemporaryDirectory() as folder:
+        return found(1, "long", f"{folder}/checkpoint", 0, EPOCHS)["long"][0]
+
+
+def killed_and_resumed(number):
+    """What a fit ends with of which a random rank is killed at a random time, and that others then take up."""
+    rng = np.random.default_rng(number)
+    ranks, later = (int(count) for count in rng.permutation([1, 2, 3])[:2])
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/checkpoint"
+        killed, seconds = int(rng.integers(ranks)), rng.random() * 0.3
+        command = ranks_of(ranks, "-m", WORKER, "long", path, 0, EPOCHS, killed, seconds)
+        subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS, check=False)
+        assert Path(path).exists()
+        return later, json.loads(run_ranks(later, "-m", WORKER, "long", path, 1, EPOCHS))["long"]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_a_fit_goes_on_with_another_number_of_ranks_after_one_was_killed(number):
+    later, ends = killed_and_resumed(number)
+    assert ends == [unbroken()] * later
+
+
+if __name__ == "__main__":  # more kills: python -m tests.test_ranks 20
+    for number in range(int(sys.argv[1])):
+        later, ends = killed_and_resumed(number)
+        print(number, "the same" if ends == [unbroken()] * later else f"DIFFERENT: {ends}", flush=True)
