@@ -24,6 +24,11 @@ class Segment(NamedTuple):
     array: Array
     edges: Array
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it travels alone."""
+        return bool(np.diff(self.edges).max() * self.array.itemsize >= ALONE)
+
 
 def block(array: Array, begin: int, width: int, rows: int = 1, stride: int = 0) -> Block:
     """`rows` rows of `width` elements of a flat array, from `begin` on."""
@@ -45,9 +50,10 @@ class Shared:
     def __init__(self, messages: Messages, segments: Iterable[Segment]) -> None:
         blocks: list[list[Block]] = [[] for _ in range(messages.size)]
         travelling: list[tuple[Array, Array]] = []
-        for array, edges in segments:
+        for segment in segments:
+            array, edges = segment
             sizes = np.diff(edges)
-            if sizes.max() * array.itemsize >= ALONE:
+            if segment.is_large:
                 travelling.append((array[edges[0] : edges[-1]].view(np.uint8), sizes * array.itemsize))
                 continue
             for owner in np.flatnonzero(sizes):
