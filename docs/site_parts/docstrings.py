@@ -2,6 +2,8 @@
 
 import re
 
+# Sphinx takes the point at the beginning of a name away.
+POINT = re.compile(r"(?<!`)`(\.[^`]*)`(?!`)")
 STAR = re.compile(r"(?<=[ (])\*(?=\w)")
 
 
@@ -13,7 +15,7 @@ def in_markup(_app, _what, _name, _thing, _options, lines):
 def _escaped(line):
     if line.lstrip().startswith((">>>", "...", "**")):
         return line
-    parts = re.split(r"(`[^`]*`)", line)
+    parts = re.split(r"(``[^`]*``|`[^`]*`)", POINT.sub(r"``\1``", line))
     parts[::2] = [STAR.sub(r"\\*", part).replace("|", r"\|") for part in parts[::2]]
     return "".join(parts)
 

@@ -115,7 +115,7 @@ histories = [History.from_dict(json.loads((folder / f"{name}.npz.json").read_tex
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for history, label, style in zip(histories, ("never stopped", "killed, and gone on"), ("-", "o"), strict=True):
     axes.plot(history["epoch"], history["loss"], style, fillstyle="none", label=label)
-axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None), xticks=range(0, 21, 5))
 axes.grid(alpha=0.3)
 axes.legend()
 
