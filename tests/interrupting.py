@@ -40,7 +40,11 @@ class Interrupted:
         signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, number, frame):
-        if self._left:
+        guards = 0  # of two or more, the outer one catches what is raised here
+        while frame is not None and guards < 2:
+            guards += frame.f_code is Interrupted._guarded.__code__
+            frame = frame.f_back
+        if self._left and guards == 2:
             self._left -= 1
             raise KeyboardInterrupt
 

@@ -13,6 +13,9 @@ from fastbp.layers import Affine, Dropout, ExpWithLoss, SigmoidWithLoss, Softmax
 from fastbp.ops.contract import ACTIVATIONS, LOSSES
 from fastbp.optimizers import OPTIMIZERS, SGD
 
+# Rates are drawn, and some are too large.
+pytestmark = pytest.mark.filterwarnings("ignore:fit. expected a loss that falls")
+
 FEATURES = 5
 # Relative to the largest number of an array. A method that divides by a root makes rounding larger by 1/eps.
 TOLERANCE = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-9}

@@ -14,6 +14,9 @@ from tests.compare import assert_same
 from tests.test_cache import compiled_signatures
 from tests.test_fit_images import CLASSES, arrays, assert_alike, cases, described, drawn, fitted, looped, other
 
+# Rates are drawn, and some are too large.
+pytestmark = pytest.mark.filterwarnings("ignore:fit. expected a loss that falls")
+
 
 @st.composite
 def indices(draw):

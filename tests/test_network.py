@@ -227,7 +227,7 @@ def test_dropout_drops_in_training_only():
 def test_fit_and_save_show_their_arguments_as_methods_of_the_network():
     fit, save = inspect.signature(Sequential.fit), inspect.signature(Sequential.save)
     assert list(fit.parameters)[:5] == ["self", "x", "t", "epochs", "batch_size"]
-    assert len(fit.parameters) == 3 + 17
+    assert len(fit.parameters) == 3 + 19
     assert all(parameter.annotation is not parameter.empty for parameter in fit.parameters.values())
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in list(fit.parameters.values())[3:])
     assert list(save.parameters)[1:] == ["path", "optimizer"]

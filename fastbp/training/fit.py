@@ -197,7 +197,7 @@ def fit(
     Warns
     -----
     UserWarning
-        Once, where the mean loss of an epoch is above three times that of the first step and of outputs that are all 0:
+        Once, where the mean loss of an epoch is above ten times that of the first step and of outputs that are all 0:
         the rate is too large. Also where a network is trained layer by layer.
 
     Examples
