@@ -7,8 +7,10 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from datetime import timedelta
@@ -146,6 +148,22 @@ def _calls(comm):
     return *result, places
 
 
+def _maps(comm):
+    """Every rank opens the same file."""
+    folder = tempfile.mkdtemp() if comm is None or comm.rank == 0 else None
+    path = Path(folder if comm is None else comm.bcast(folder)) / "x.npy"
+    if folder is not None:
+        np.save(path, data()[0])
+    if comm is not None:
+        comm.Barrier()
+    result = trained(x=np.load(path, mmap_mode="r"), comm=comm)
+    if comm is not None:
+        comm.Barrier()
+    if folder is not None:
+        shutil.rmtree(folder)
+    return result
+
+
 def _draws(comm):
     return trained(seed=np.random.default_rng(5), comm=comm)
 
@@ -160,6 +178,7 @@ def each_step(on_steps, comm, **settings):
 
 
 PROMISES = {
+    "memory-mapped file": _maps,
     "stop": _stops,
     "changes of a callback": _changes,
     "patience": _waits,

@@ -36,7 +36,16 @@ def test_every_rank_ends_with_the_bits_of_one_process(ranks, threads):
     assert ends == {f"{kind}{number}": [alone(number)] * ranks for kind in ("", "shards ") for number in CASES}
 
 
-PROMISES = ["stop", "changes of a callback", "patience", "NaN", "progress", "generator", "callbacks"]
+PROMISES = [
+    "memory-mapped file",
+    "stop",
+    "changes of a callback",
+    "patience",
+    "NaN",
+    "progress",
+    "generator",
+    "callbacks",
+]
 
 
 @pytest.mark.parametrize("name", PROMISES)
