@@ -17,7 +17,7 @@ from fastbp.ops.contract import LAYERS, OPTIMIZERS, Shape, only_reshapes, settin
 from fastbp.ops.state import COEFFICIENTS, PENALTY, WEIGHT_DECAY
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.runtime.gemm.stages import COUNT_STRIDE
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import most_groups
 from fastbp.runtime.threads import most_parts, team
 from fastbp.runtime.threads import start as start_threads
 
@@ -301,7 +301,7 @@ class Engine:
 def _memory_of_parts(table: Table, dtype: DType, batch_size: int) -> dict[str, Array]:
     """Memory for each part to work in."""
     is_sliced = bool(table.regions[:, steps.IS_SLICED].any())
-    parts = max(most_parts(), groups_of(batch_size) if is_sliced else 1)
+    parts = max(most_parts(), most_groups(batch_size) if is_sliced else 1)
     rows = table.rows[table.rows[:, state.W_WIDTH] > 0]
     in_rows = rows[rows[:, state.LAYOUT] == state.ROWS]
     longest = max(batch_size, int(in_rows[:, [state.D_IN, state.M_OUT]].max(initial=1)))

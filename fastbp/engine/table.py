@@ -29,7 +29,7 @@ from fastbp.ops.contract import LAYERS, Activation, LayerRecord, Map, Shape, set
 from fastbp.ops.state import COEFFICIENTS, COLUMNS, LANES, ROWS
 from fastbp.runtime.gemm import epilogue
 from fastbp.runtime.gemm.multiply import ROW_GRAIN
-from fastbp.runtime.groups import groups_of
+from fastbp.runtime.groups import most_groups
 from fastbp.runtime.threads import WORTH_A_REGION
 from fastbp.runtime.vectors import VECTOR_BYTES
 
@@ -236,7 +236,7 @@ class Table:
         self._scales[-1] = kind.scale(layer)
         row[state.MEMORY_AT] = self.work.take(self._batch_size * kind.memory(layer, each.shape, each.out))
         row[state.SUMS_SIZE] = kind.sums_size(layer, each.shape)
-        row[state.SUMS_AT] = self.sums.take(int(row[state.SUMS_SIZE]) * groups_of(self._batch_size))
+        row[state.SUMS_AT] = self.sums.take(int(row[state.SUMS_SIZE]) * most_groups(self._batch_size))
         if kind.counter:
             self.counted.append((len(self._rows) - 1, layer, kind.counter))
         values = sum(getattr(layer, name).size for name in kind.running)

@@ -16,6 +16,11 @@ def groups_of(samples):
     return max(1, (samples + size - 1) // size)
 
 
+def most_groups(samples: int) -> int:
+    """The most groups of any batch of up to so many samples: 200 samples have 13 groups, 300 have 10."""
+    return min(GROUPS, max(1, -(-samples // GROUP)))
+
+
 @entry_kernel
 def group_of(samples, number):
     """The first sample of a group, and the one behind its last."""
