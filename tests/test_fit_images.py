@@ -1,5 +1,6 @@
 """`fit`, the loop of gradients and updates, and the reference train any convolutional network alike."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -127,15 +128,25 @@ def images(draw):
     return [], lambda rng, samples: rng.standard_normal((samples, *shape))
 
 
+def batches():
+    """A size of batches, and a number of samples whose last batch is smaller."""
+    sizes = st.one_of(st.integers(1, 60), st.integers(48, 60))
+    return sizes.flatmap(lambda size: st.tuples(st.just(size), st.integers(size, 2 * size)))
+
+
+def large_batches():
+    """Batches that are divided into fewer groups than a smaller last one may be."""
+    return st.integers(257, 700).flatmap(lambda size: st.tuples(st.just(size), st.integers(size + 1, 2 * size)))
+
+
 @st.composite
-def cases(draw, beginnings=images):
+def cases(draw, beginnings=images, batches=batches):
     """A function that makes the network, one that makes the optimizer, and the arguments of `fit`."""
     first, drawn_samples = draw(beginnings())
     parts = [part for group in draw(st.lists(groups(), min_size=1, max_size=5)) for part in group]
     weight_seed = draw(st.integers(0, 2**32))
     loss = draw(st.sampled_from([SoftmaxWithLoss, IdentityWithLoss]))
-    batch_size = draw(st.one_of(st.integers(1, 60), st.integers(48, 60)))
-    samples = draw(st.integers(batch_size, 2 * batch_size))
+    batch_size, samples = draw(batches())
     data_seed, is_weighted = draw(st.tuples(st.integers(0, 2**32), st.booleans()))
     kind, rate, decay = draw(
         st.tuples(st.sampled_from(OPTIMIZERS), st.floats(1e-4, 5e-3), st.sampled_from([0.0, 0.01]))
@@ -181,8 +192,8 @@ def reset(layer):
     return True
 
 
-def looped(network, optimizer, x, t, batch_size, sample_weight):
-    """Losses of STEPS steps, as `fit` draws their batches."""
+def looped(network, optimizer, x, t, batch_size, sample_weight, steps=STEPS):
+    """Losses of so many steps, as `fit` draws their batches."""
     rng, losses = np.random.default_rng(0), []
     while True:
         order = rng.permutation(len(x))
@@ -191,7 +202,7 @@ def looped(network, optimizer, x, t, batch_size, sample_weight):
             given = {} if sample_weight is None else {"sample_weight": sample_weight[batch]}
             optimizer.update(network.params, network.gradient(x[batch], t[batch], **given))
             losses.append(network.last_layer.loss)
-        if len(losses) >= STEPS:
+        if len(losses) >= steps:
             return losses
 
 
@@ -199,7 +210,7 @@ def fitted(network, optimizer, arguments, threads=1, epochs=None):
     """Losses of the steps."""
     steps = -(-len(arguments["x"]) // arguments["batch_size"])
     with num_threads(threads), warnings.catch_warnings():
-        warnings.simplefilter("error")  # no network of these is trained layer by layer
+        warnings.filterwarnings("error", message="fit: this network is trained layer by layer")
         network.fit(**arguments, epochs=epochs or -(-STEPS // steps), optimizer=optimizer, seed=0, record_steps=True)
     return network.history.steps
 
@@ -255,6 +266,22 @@ def test_fit_and_the_loop_train_any_network_alike(case):
     its_losses = fitted(trained, its_optimizer, arguments)
     assert_trained_alike(arrays(trained, its_optimizer), arrays(expected, optimizer), case, looped)
     np.testing.assert_allclose(its_losses, losses, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=30, derandomize=True, database=None, deadline=None)
+@given(case=cases(batches=large_batches))
+def test_batches_of_many_groups_and_a_short_last_one_train_like_the_loop(case):
+    """300 samples are 10 groups, and 200 are 13."""
+    make_network, make_optimizer, make_data = case
+    expected, optimizer, arguments = make_network(), make_optimizer(), make_data()
+    note(f"{[described(layer) for layer in expected.layers.values()]}, x {arguments['x'].shape}, {optimizer}")
+    losses = looped(expected, optimizer, **arguments, steps=6)
+    assume(np.all(np.isfinite(losses)) and max(losses) < 1e3)
+    trained, its_optimizer = make_network(), make_optimizer()
+    fitted(trained, its_optimizer, arguments, threads=2, epochs=3)
+    assert_trained_alike(
+        arrays(trained, its_optimizer), arrays(expected, optimizer), case, functools.partial(looped, steps=6)
+    )
 
 
 @settings(max_examples=60, derandomize=True, database=None, deadline=None)
