@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from fastbp import Sequential, num_threads
 from fastbp.engine.plan import Engine
-from fastbp.layers import Affine, Dropout, MatMul, ReLU, SigmoidWithLoss, SoftmaxWithLoss, Tanh
+from fastbp.layers import (
+    GELU,
+    Affine,
+    Dropout,
+    IdentityWithLoss,
+    MatMul,
+    ReLU,
+    SigmoidWithLoss,
+    SoftmaxWithLoss,
+    Tanh,
+)
 from fastbp.ops.contract import LAYERS
 from fastbp.ops.state import STAGED
 from fastbp.ops.updates import Gradients
@@ -87,6 +97,39 @@ def test_a_first_layer_whose_sums_go_from_thread_to_thread_trains_as_on_one(
     assert not staged[0]
     if (N, D, M) == (100, 784, 50):
         assert staged[1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    D=st.integers(1, 300), widths=st.lists(st.integers(1, 90), min_size=1, max_size=3), steps=st.integers(2, 9),
+    dtype=st.sampled_from([np.float32, np.float64]), has_b=st.booleans(), x_dtype=st.sampled_from([None, np.uint8]),
+    activation=st.sampled_from([ReLU, Tanh, GELU]), decay=st.sampled_from([0.0, 0.0, 0.1]),
+)  # fmt: skip
+@example(784, [50, 10], 5, np.float32, True, None, ReLU, 0.0)
+@example(2, [16], 5, np.float32, False, None, GELU, 0.0)
+def test_steps_of_one_sample_that_take_the_next_one_ahead_train_as_single_ones(
+    D, widths, steps, dtype, has_b, x_dtype, activation, decay
+):
+    rng, trained = np.random.default_rng(D), []
+    x = rng.integers(0, 256, (steps, D)).astype(x_dtype) if x_dtype else rng.random((steps, D)).astype(dtype)
+    weights = [rng.standard_normal(shape).astype(dtype) / shape[0] ** 0.5 for shape in itertools.pairwise([D, *widths])]
+    t = rng.standard_normal((steps, widths[-1])).astype(dtype)
+    data, order = (x, NONE.astype(np.intp), t, 1 / 255 if x_dtype else 1.0), rng.permutation(steps)
+    for stretch in (steps, 1):  # in a single step there is no next one
+        layers = [part for W in weights for part in _affine_and(W.copy(), has_b, activation)][:-1]
+        engine = engine_of(Sequential(layers, IdentityWithLoss()), SGD(1e-3, weight_decay=decay), 1, D)
+        losses = np.zeros(steps)
+        for first in range(0, steps, stretch):
+            engine.train(data, order, NONE, first, first + stretch, losses, np.zeros(steps), False)
+        assert np.all(np.isfinite(losses))
+        trained.append([engine.flat.tobytes(), losses.tobytes()])
+        if (D, widths[0]) in ((784, 50), (2, 16)):
+            assert engine._network.batch[STAGED] == (stretch > 1)
+    assert trained[0] == trained[1]
+
+
+def _affine_and(W, has_b, activation):
+    return [Affine(W, np.full(W.shape[1], 0.1, W.dtype)) if has_b else MatMul(W), activation()]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import carray
 
 from fastbp.engine.arrangement import gather, gather_rows
 from fastbp.ops.state import (
@@ -26,6 +27,7 @@ from fastbp.ops.state import (
     FORWARD,
     FORWARD_IN_STAGES,
     GRADIENT,
+    GRADIENT_AND_NEXT,
     H_IN,
     LAYOUT,
     M_OUT,
@@ -35,8 +37,11 @@ from fastbp.ops.state import (
     STAGED,
     STATISTICS,
     SUMS,
+    W_GIVEN_AT,
+    WEIGHT_DECAY,
     apply_slope,
     gradient,
+    gradient_and_next,
     loss,
     stage,
 )
@@ -89,12 +94,13 @@ def run_steps(
     update, unless it is to `continue_on_nan`.
     """
     network_at, data_at = record_pointer(network), record_pointer(data)
+    network, is_ahead = view(network_at), False
     for step in range(first, last):
-        samples = order[step * batch_size : (step + 1) * batch_size]
-        shares = data.sample_shares[step * batch_size : (step + 1) * batch_size]
+        samples, shares = _batch(order, step, batch_size), _batch(data.sample_shares, step, batch_size)
         N = len(samples)
         count = 1 if len(shares) else N
         _begin(network_at, data_at, samples)
+        network.batch[STAGED] = is_ahead
         is_shared = _is_shared(team, network_at, N)
         if is_shared and _goes_in_stages(network, N, parts_of(team)):
             network.batch[STAGED] = 1
@@ -107,7 +113,10 @@ def run_steps(
             for number in range(len(network.layers)):
                 network.counters[number] -= 1
             return step - first
-        _update(team, is_shared, network_at, 0, len(network.layers), 0, 1, coefficients[step])
+        is_ahead = batch_size == 1 and step + 1 < last and not is_shared and _goes_ahead(network, coefficients[step])
+        _update(team, is_shared, network_at, np.intp(is_ahead), len(network.layers), 0, 1, coefficients[step])
+        if is_ahead:
+            _update_and_go_ahead(network_at, data_at, at(order, step + 1), coefficients[step])
         if coefficients[step, PENALTY] != 0:
             step_penalties[step] = coefficients[step, PENALTY] / 2 * _sum_of_squares(network_at)
     return last - first
@@ -162,6 +171,13 @@ def sum_of_squares(network):
 
 
 @kernel
+def _batch(values, step, batch_size):
+    """What a step has of an array for all samples. Nothing counts references to it, as each call would."""
+    begin = min(step * batch_size, len(values))
+    return carray(at(values, begin), min(batch_size, len(values) - begin))
+
+
+@kernel
 def _goes_in_stages(network, N, parts):
     """Whether each thread takes a share of the inputs of the first layer, not of the samples: see `gemm.stages`.
 
@@ -173,6 +189,28 @@ def _goes_in_stages(network, N, parts):
     if layer[FORWARD_IN_STAGES] == 0 or layer[D_IN] < max(WIDE, N) or parts > len(network.counts):
         return False
     return STAGES <= stages(N, layer[M_OUT], REGISTER_BYTES // network.workspace.itemsize) // (parts - 1)
+
+
+@kernel
+def _goes_ahead(network, coefficients):
+    """Whether the first layer takes the next sample while it is updated, so that W is read and written once a step.
+
+    In float32 on one thread a step of 784-50-10 takes 0.85 times as long, of 784-256-10 0.72.
+    """
+    layer = network.layers[0]
+    given = coefficients[layer[W_GIVEN_AT] :]
+    is_subtracted = network.subtracts == 1 and given[WEIGHT_DECAY] + given[PENALTY] == 0
+    lanes = REGISTER_BYTES // network.workspace.itemsize
+    return layer[GRADIENT_AND_NEXT] != 0 and is_subtracted and layer[D_IN] > 1 and layer[M_OUT] >= lanes
+
+
+@kernel
+def _update_and_go_ahead(network_at, data_at, chosen, coefficients):
+    """The update of the first layer, and what the chosen sample is behind it."""
+    network, data = view(network_at), view(data_at)
+    layer = network.layers[0]
+    gather(data, network.workspace, layer[LAYOUT], layer[D_IN], chosen, 0, 1, layer[H_IN] + layer[D_IN])
+    call_at(layer[GRADIENT_AND_NEXT], gradient_and_next, (network_at, np.intp(0), at(coefficients, 0)))
 
 
 @kernel

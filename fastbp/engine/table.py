@@ -276,7 +276,8 @@ class Table:
     def _place_samples(self) -> None:
         """Where activations and deltas lie. Deltas before the first layer with parameters are not formed."""
         size, first = self._batch_size, self._first_with_parameters()
-        self.rows[0, state.H_IN] = self.work.take(size * int(self.rows[0, state.D_IN]))
+        # One sample has the next one behind it.
+        self.rows[0, state.H_IN] = self.work.take(max(2, size) * int(self.rows[0, state.D_IN]))
         for number, row in enumerate(self.rows):
             if number:
                 row[state.H_IN] = self.rows[number - 1, state.H_OUT]
@@ -357,6 +358,7 @@ class Table:
             ):
                 row[column] = state.address_of_map(function, network)
             row[state.FORWARD_IN_STAGES] = state.address_of_stage(kind.stage, network)
+            row[state.GRADIENT_AND_NEXT] = state.address_of_gradient_and_next(kind.gradient_and_next, network)
             row[state.GRADIENT] = state.address_of_gradient(kind.gradient, network)
             row[[state.EPILOGUE, state.SLOPE]] = epilogue.NONE
             if activation is not None:

@@ -35,9 +35,9 @@ from fastbp.ops.state import (
     scratch_of,
     update_parameters,
 )
-from fastbp.runtime.gemm.epilogue import NONE
+from fastbp.runtime.gemm.epilogue import NONE, finish
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, Product, boundary, multiply
-from fastbp.runtime.gemm.outer import subtract_outer
+from fastbp.runtime.gemm.outer import subtract_outer, subtract_outer_and_multiply
 from fastbp.runtime.gemm.rows import product_with_rows
 from fastbp.runtime.gemm.stages import multiply_in_stages, share_of_rows
 from fastbp.runtime.gemm.tile import zeros
@@ -145,6 +145,30 @@ def _update_rows(network_at, number, part, parts, N, start, stop, coefficients, 
 
 
 @kernel
+def _gradient_and_next(network_at, number, coefficients):
+    network = view(network_at)
+    layer, workspace, gradients = network.layers[number], network.workspace, network.gradients[0]
+    D, M, W = layer[D_IN], layer[M_OUT], at(network.params, layer[W_AT])
+    h, d, z = at(workspace, layer[H_IN]), at(workspace, layer[DELTA]), at(workspace, layer[Z_OUT])
+    db, rate, has_b = at(gradients, 0), at(gradients, M), layer[B_SIZE] > 0
+    gradients[M] = coefficient(coefficients, 0)
+    if has_b:
+        for j in range(M):
+            store(shift(db, j), load(shift(d, j)) + load(zeros(d)))
+        squares_at, given = layer[SQUARES_AT] + -(-D // ROW_GRAIN), shift(coefficients, layer[B_GIVEN_AT])
+        update_parameters(network_at, layer[B_AT], db, M, M, squares_at, given)
+    b, next_h = at(network.params, layer[B_AT]) if has_b else zeros(W), shift(h, D)
+    for j in range(M):
+        store(shift(z, j), load(shift(b, j * has_b)))
+    subtract_outer_and_multiply(h, d, rate, W, D, M, next_h, z)
+    finish(
+        layer[EPILOGUE], z, M, np.intp(1), M, at(workspace, layer[H_OUT]), M, at(network.settings, layer[SETTINGS_AT])
+    )
+    for i in range(D):
+        store(shift(h, i), load(shift(next_h, i)))
+
+
+@kernel
 def _predict(multiply_at, layer_at, h, out, N, scratch):
     layer, zero = row_at(layer_at), np.intp(0)
     W, has_b = located(h, layer[W_AT]), np.intp(layer[B_AT] != 0)
@@ -153,4 +177,7 @@ def _predict(multiply_at, layer_at, h, out, N, scratch):
     product_with_rows(multiply_at, h, zero, h, D, W, b, has_b, out, M, zero, N, word, out, settings, scratch)
 
 
-IN_ROWS = Map(_forward, _backward, _gradient, _predict, layout=lambda _: ROWS, gathers=True, stage=_stage)
+IN_ROWS = Map(
+    _forward, _backward, _gradient, _predict, layout=lambda _: ROWS, gathers=True, stage=_stage,
+    gradient_and_next=_gradient_and_next,
+)  # fmt: skip

@@ -177,6 +177,9 @@ class Map:
         Attributes that are running statistics, as many numbers as the sample has channels.
     stage : kernel or None
         With the arguments of `fastbp.ops.state.stage`: `forward` of the first layer, its inputs divided among threads.
+    gradient_and_next : kernel or None
+        With the arguments of `fastbp.ops.state.gradient_and_next`: `gradient` of the first layer after a step on one
+        sample, then `forward` of the next sample, in one pass over W.
     pools : bool
         Whether `forward` and `backward` can be one with the pooling that follows, see `fastbp.ops.state.POOL`.
     pool : callable
@@ -202,6 +205,7 @@ class Map:
     check_indices: Callable[[Any, Array], Array] | None = None
     running: tuple[str, ...] = ()
     stage: Any = None
+    gradient_and_next: Any = None
     pools: bool = False
     pool: Callable[[Any], int] = lambda _: 0
     in_lanes: Map | None = None

@@ -38,10 +38,11 @@ IN_C, IN_H, IN_W, OUT_C, OUT_H, OUT_W = range(29, 35)
 # Where a convolution and the pooling in the next row are one: the pixels of a side of a window; else 0. The outputs of
 # the convolution are then nowhere in memory.
 POOL = 35
+# Addresses of the map forward for a share of the inputs of all samples, and of the gradient that also goes forward with
+# the next sample; 0: none.
+FORWARD_IN_STAGES, GRADIENT_AND_NEXT = 36, 37
 # Words of the layer's own begin at WORD.
-# Address of the map forward for a share of the inputs of all samples; 0: none.
-FORWARD_IN_STAGES = 36
-WORD, WORDS = 37, 5
+WORD, WORDS = 38, 5
 COLUMNS = WORD + WORDS
 
 # Layouts. ROWS: the features of a sample, (N, D). LANES: the samples of a slice of the batch, (D, S) for each slice.
@@ -120,6 +121,14 @@ def gradient(network_at, number, part, parts, N, coefficients):
 
 
 @kernel
+def gradient_and_next(network_at, number, coefficients):
+    """What a map does between two steps of one sample each: `gradient`, then z and h_out of the next sample.
+
+    The inputs of the next sample lie behind those of this one, and then take their place.
+    """
+
+
+@kernel
 def loss(network_at, count, i0, i1):
     """What each loss does: the losses of rows i0:i1 and the gradient by the outputs, of the mean over `count` samples.
 
@@ -151,6 +160,12 @@ def address_of_gradient(function: Any, network: Network) -> int:
     """The address of a kernel like `gradient`; 0 for None."""
     numbers = types.CPointer(types.float64)
     return 0 if function is None else _address_of(function, network, lambda _: (*(types.intp,) * 4, numbers))
+
+
+def address_of_gradient_and_next(function: Any, network: Network) -> int:
+    """The address of a kernel like `gradient_and_next`; 0 for None."""
+    numbers = types.CPointer(types.float64)
+    return 0 if function is None else _address_of(function, network, lambda _: (types.intp, numbers))
 
 
 def address_of_loss(function: Any, network: Network) -> int:
