@@ -18,7 +18,7 @@ from fastbp.ops.state import COEFFICIENTS, PENALTY, WEIGHT_DECAY
 from fastbp.runtime.gemm.multiply import ROW_GRAIN, address_of_multiply, scratch_for
 from fastbp.runtime.gemm.stages import COUNT_STRIDE
 from fastbp.runtime.groups import most_groups
-from fastbp.runtime.threads import most_parts, team
+from fastbp.runtime.threads import WORTH_A_REGION, most_parts, team
 from fastbp.runtime.threads import start as start_threads
 
 _LARGEST_WORD = 2**63 - 1
@@ -263,8 +263,9 @@ class Engine:
         """Do steps `first` to `last` by `run`, on all threads or on one; returns how many are done."""
         start_threads()
         everyone, alone = team(self._threads()), team(1)
-        if first == last:
-            return run(alone, first, last)  # compiles what steps need
+        is_shared = self._batch_size * self._network.work >= WORTH_A_REGION
+        if first == last or not is_shared:
+            return run(alone, first, last)  # without steps it compiles what these need
         step = first
         while step < last:
             is_all, count = self._choice.next(last - step) if everyone[0] > 1 else (False, last - step)
