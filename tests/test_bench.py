@@ -74,6 +74,14 @@ def test_a_turn_begins_with_what_comes_before_and_a_pause(monkeypatch):
     assert order == 2 * ["product", 0.02, "f", "product", 0.02, "g"]
 
 
+def test_a_pause_lasts_until_no_thread_works(monkeypatch):
+    slept, works = [], iter([0.0, 0.009, 0.009, 0.018, 0.018, 0.018])  # seconds of the process, at each look
+    monkeypatch.setattr(measure.time, "sleep", slept.append)
+    monkeypatch.setattr(measure.time, "process_time", lambda: next(works))
+    measure.samples({"f": lambda: None}, rounds=1, settling=0, pause=0.02)
+    assert slept == [0.02, measure.LOOK, measure.LOOK, measure.LOOK]
+
+
 def test_seconds_are_those_of_one_call(monkeypatch):
     now = 0.0
 
@@ -222,7 +230,7 @@ def test_a_turn_as_users_have_it_is_one_call_without_a_pause(options, quick, mon
     monkeypatch.setattr(comparison, "ROUNDS_AS_USERS", 6)
     monkeypatch.setattr(peers, "_training", lambda peer, count: lambda: order.append(peer.name))
     assert main(["bench", *options]) == 0
-    assert set(pauses) == ({0} if options else {measure.PAUSE})
+    assert set(pauses) == ({0} if options else {measure.PAUSE, measure.LOOK})
     first, last = order[:3], order[-3:]
     if options:  # once to compile, then six rounds for either task
         assert first == last == ["fastbp", "reference", "NumPy"]

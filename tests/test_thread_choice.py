@@ -7,7 +7,9 @@ import pytest
 
 import fastbp
 from fastbp.engine import thread_choice
+from fastbp.engine.plan import Engine
 from fastbp.engine.thread_choice import ThreadChoice, choice_for
+from fastbp.optimizers import SGD
 
 
 def run(choice, seconds_of_steps, seconds):
@@ -87,3 +89,21 @@ def test_a_run_that_changes_its_threads_gives_the_same_bits(monkeypatch):
         trained.append([value.tobytes() for value in network.params.values()])
     assert trained[0] == trained[1]
     assert set(counts) == {True, False}
+
+
+def test_steps_that_compile_do_not_count(monkeypatch):
+    """A choice that saw them would stay with one thread for as long as fifty times what they took."""
+    rng, timed, runs = np.random.default_rng(0), [], []
+    monkeypatch.setattr(ThreadChoice, "note", lambda _, seconds, steps: timed.append(steps))
+    with fastbp.num_threads(2):
+        network = fastbp.TwoLayerNet(784, 50, 10, seed=0)
+        engine = Engine(
+            list(network.layers.values()), network.last_layer, SGD(0.1), network.params, np.dtype(float), (784,), 50
+        )
+        inner = engine._division.run
+        monkeypatch.setattr(engine._division, "run", lambda *given: runs.append(given[5:7]) or inner(*given))
+        data = rng.random((100, 784)), rng.integers(0, 10, 100), np.empty((0, 10)), 1.0
+        for _ in range(2):
+            engine.train(data, np.arange(100), np.empty(0), 0, 2, np.zeros(2), np.zeros(2), False)
+    assert runs == [(0, 0), (0, 2), (0, 2)]
+    assert timed == [2, 2]

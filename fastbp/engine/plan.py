@@ -166,7 +166,7 @@ class Engine:
         plan.link(network)
         self._network = network._replace(update=state.address_of_update(self._update.step, network))
         self._division = divide(self._network)
-        self._choice = choice_for((plan.key, batch_size, dtype))
+        self._choice, self._is_compiled = choice_for((plan.key, batch_size, dtype)), False
 
     @property
     def flat(self) -> Array:
@@ -265,7 +265,10 @@ class Engine:
         everyone, alone = team(self._threads()), team(1)
         is_shared = self._batch_size * self._network.work >= WORTH_A_REGION
         if first == last or not is_shared:
-            return run(alone, first, last)  # without steps it compiles what these need
+            return run(alone, first, last)
+        if not self._is_compiled:
+            run(alone, first, first)  # steps that also compile would tell nothing of the number of threads
+            self._is_compiled = True
         step = first
         while step < last:
             is_all, count = self._choice.next(last - step) if everyone[0] > 1 else (False, last - step)
