@@ -3,7 +3,8 @@
 `params` and `grads` are mappings with the same keys; values are arrays, or plain floats as in the book's plots,
 which are replaced in `params`. All keys and shapes are checked before anything is changed. The state of an
 optimizer (`v`, `h`, `m`) is a dict of arrays, made at the first update. Where a method divides by a root, `eps` is
-added to it, which keeps the quotient finite: 1e-7 outside the root, as in the book.
+added to it, which keeps the quotient finite: 1e-7 outside the root, as in the book. Numbers of the state that would be
+subnormal, nearer to 0 than 1.2e-38 in float32, become 0: a CPU takes some hundred cycles for each.
 
 Every optimizer takes, and has as attributes that may be set at any time:
 

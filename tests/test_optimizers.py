@@ -1,12 +1,13 @@
 """Optimizers change parameters in place, whatever their layout and dtype."""
 
+import contextlib
 import copy
 
 import numpy as np
 import pytest
 
 from fastbp import optimizers, use_reference
-from fastbp.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+from fastbp.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nadam, Nesterov, RMSprop
 from fastbp.optimizers import optimizer as optimizer_of
 from tests.compare import assert_same
 from tests.test_layers import LAYOUTS
@@ -238,3 +239,36 @@ def test_coefficients_of_many_steps_are_those_of_each(kind, lr):
     optimizer, steps = kind(lr), np.arange(7, 50)
     got = np.broadcast_arrays(*optimizer.coefficients(steps), steps)[:-1]
     np.testing.assert_array_equal(np.array(got).T, [optimizer.coefficients(step) for step in steps.tolist()])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("uses_reference", [False, True])
+@pytest.mark.parametrize("kind", [Momentum, Nesterov, RMSprop, Adam, AdamW, Nadam])
+def test_a_state_that_decays_ends_at_0_and_is_never_subnormal(kind, uses_reference, dtype):
+    """CPUs take some hundred cycles for a subnormal number, and a moment would stay one for ever."""
+    settings = {
+        "RMSprop": {"decay_rate": 0.5},
+        "Adam": {"beta2": 0.5},
+        "AdamW": {"beta2": 0.5},
+        "Nadam": {"beta2": 0.5},
+    }
+    optimizer = kind(0.1, **settings.get(kind.__name__, {}))
+    tiny = float(np.finfo(dtype).tiny)
+    params, grads = {"W": np.ones(3, dtype)}, {"W": np.array([1, 1e3 * tiny, 0], dtype)}
+    with use_reference() if uses_reference else contextlib.nullcontext():
+        for _ in range(10_000 if dtype == "float64" else 1_500):
+            optimizer.update(params, grads)
+            for name in optimizer.state_names():
+                state = np.abs(getattr(optimizer, name)["W"])
+                assert not np.any((state > 0) & (state < tiny))
+            grads = {"W": np.zeros(3, dtype)}
+    assert all(not getattr(optimizer, name)["W"].any() for name in optimizer.state_names())
+
+
+@pytest.mark.parametrize("kind", [RMSprop, Adam, AdamW, Nadam])
+def test_without_eps_no_mean_of_squares_becomes_0(kind):
+    decay = {"decay_rate": 0.5} if kind is RMSprop else {"beta2": 0.5}
+    optimizer, params = kind(0.1, eps=0, **decay), {"W": np.ones(1, np.float32)}
+    for grad in [1.0] + 130 * [0.0]:
+        optimizer.update(params, {"W": np.array([grad], np.float32)})
+    assert 0 < getattr(optimizer, optimizer.state_names()[-1])["W"][0] < np.finfo(np.float32).tiny

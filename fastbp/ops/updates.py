@@ -1,4 +1,9 @@
-"""The methods of optimization: update, NumPy twin and class of each. `fastbp.optimizers` describes them."""
+"""The methods of optimization: update, NumPy twin and class of each. `fastbp.optimizers` describes them.
+
+A state that decays becomes 0 where it would be subnormal. CPUs take some hundred cycles for a subnormal number, and
+rounding keeps a moment there for ever: 0.9 times the smallest one is itself. Pixels that are lit once in a thousand
+steps then made steps of Adam on MNIST take 1.6 times as long.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,27 @@ from fastbp.checks import Array
 from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
 from fastbp.ops.optimizer import LearningRate, Optimizer, optimizer_of
 from fastbp.ops.state import slot_of
+from fastbp.runtime.elementary import flushed, smallest_normal, zero
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.pointers import load, shift
 from fastbp.runtime.sharing import shared_kernel
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nadam", "Nesterov", "RMSprop", "optimizer"]
+
+
+@kernel
+def _least_square(x, eps):
+    """Below what a mean of squares becomes 0. Its root is divided by, so never where eps does not keep that from 0."""
+    return smallest_normal(x) if eps > 0 else zero(x)
+
+
+def _flush(state: Array) -> None:
+    state[np.abs(state) < np.finfo(state.dtype).tiny] = 0
+
+
+def _flush_squares(state: Array, eps: float) -> None:
+    if eps > 0:
+        _flush(state)
 
 
 @shared_kernel
@@ -55,14 +76,16 @@ optimizer_of(SGD, sgd_update, subtracts=True)
 def _momentum_update(param, grad, v, lr, momentum):
     """v = momentum·v - lr·grad; param += v."""
     rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
+    least = smallest_normal(rate)
     for i in range(param.size):
-        v[i] = friction * v[i] - rate * grad[i]
+        v[i] = flushed(friction * v[i] - rate * grad[i], least)
         param[i] += v[i]
 
 
 @twin_of(_momentum_update)
 def momentum_update(param: Array, grad: Array, v: Array, lr: float, momentum: float) -> None:
     v[...] = momentum * v - lr * grad
+    _flush(v)
     param += v
 
 
@@ -94,10 +117,10 @@ optimizer_of(Momentum, momentum_update, state=("v",))
 def _nesterov_update(param, grad, v, lr, momentum):
     """param += momentum²·v - (1 + momentum)·lr·grad; v = momentum·v - lr·grad."""
     rate, friction = param.dtype.type(lr), param.dtype.type(momentum)
-    ahead = param.dtype.type((1 + momentum) * lr)
+    ahead, least = param.dtype.type((1 + momentum) * lr), smallest_normal(rate)
     for i in range(param.size):
         param[i] += friction * friction * v[i] - ahead * grad[i]
-        v[i] = friction * v[i] - rate * grad[i]
+        v[i] = flushed(friction * v[i] - rate * grad[i], least)
 
 
 @twin_of(_nesterov_update)
@@ -105,6 +128,7 @@ def nesterov_update(param: Array, grad: Array, v: Array, lr: float, momentum: fl
     param += momentum * momentum * v
     param -= (1 + momentum) * lr * grad
     v[...] = momentum * v - lr * grad
+    _flush(v)
 
 
 class Nesterov(Momentum):
@@ -168,8 +192,9 @@ def _rmsprop_update(param, grad, h, lr, decay_rate, eps):
     """h = decay_rate·h + (1 - decay_rate)·grad²; param -= lr·grad/(sqrt(h) + eps)."""
     rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
     keep, add = param.dtype.type(decay_rate), param.dtype.type(1 - decay_rate)
+    least = _least_square(rate, eps)
     for i in range(param.size):
-        h[i] = keep * h[i] + add * grad[i] * grad[i]
+        h[i] = flushed(keep * h[i] + add * grad[i] * grad[i], least)
         param[i] -= rate * grad[i] / (math.sqrt(h[i]) + epsilon)
 
 
@@ -177,6 +202,7 @@ def _rmsprop_update(param, grad, h, lr, decay_rate, eps):
 def rmsprop_update(param: Array, grad: Array, h: Array, lr: float, decay_rate: float, eps: float) -> None:
     h *= decay_rate
     h += (1 - decay_rate) * grad * grad
+    _flush_squares(h, eps)
     param -= lr * grad / (np.sqrt(h) + eps)
 
 
@@ -211,9 +237,10 @@ def _adam_update(param, grad, m, v, lr, beta1, beta2, eps):
     """m += (1 - beta1)·(grad - m); v += (1 - beta2)·(grad² - v); param -= lr·m/(sqrt(v) + eps)."""
     rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
     add1, add2 = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2)
+    least, least_square = smallest_normal(epsilon), _least_square(epsilon, eps)
     for i in range(param.size):
-        m[i] += add1 * (grad[i] - m[i])
-        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        m[i] = flushed(m[i] + add1 * (grad[i] - m[i]), least)
+        v[i] = flushed(v[i] + add2 * (grad[i] * grad[i] - v[i]), least_square)
         param[i] -= rate * m[i] / (math.sqrt(v[i]) + epsilon)
 
 
@@ -223,6 +250,8 @@ def adam_update(
 ) -> None:
     m += (1 - beta1) * (grad - m)
     v += (1 - beta2) * (grad**2 - v)
+    _flush(m)
+    _flush_squares(v, eps)
     param -= lr * m / (np.sqrt(v) + eps)
 
 
@@ -280,9 +309,10 @@ def _adamw_update(param, grad, m, v, lr, beta1, beta2, eps, decay):
     """param -= decay·param; then as adam_update."""
     rate, epsilon = param.dtype.type(lr), param.dtype.type(eps)
     add1, add2, keep = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2), param.dtype.type(1 - decay)
+    least, least_square = smallest_normal(epsilon), _least_square(epsilon, eps)
     for i in range(param.size):
-        m[i] += add1 * (grad[i] - m[i])
-        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        m[i] = flushed(m[i] + add1 * (grad[i] - m[i]), least)
+        v[i] = flushed(v[i] + add2 * (grad[i] * grad[i] - v[i]), least_square)
         param[i] = keep * param[i] - rate * m[i] / (math.sqrt(v[i]) + epsilon)
 
 
@@ -292,6 +322,8 @@ def adamw_update(
 ) -> None:
     m += (1 - beta1) * (grad - m)
     v += (1 - beta2) * (grad**2 - v)
+    _flush(m)
+    _flush_squares(v, eps)
     param *= 1 - decay
     param -= lr * m / (np.sqrt(v) + eps)
 
@@ -335,9 +367,10 @@ def _nadam_update(param, grad, m, v, rate_of_m, rate_of_grad, beta1, beta2, eps)
     """m and v as adam_update; param -= (rate_of_m·m + rate_of_grad·grad)/(sqrt(v) + eps)."""
     rate1, rate2, epsilon = param.dtype.type(rate_of_m), param.dtype.type(rate_of_grad), param.dtype.type(eps)
     add1, add2 = param.dtype.type(1 - beta1), param.dtype.type(1 - beta2)
+    least, least_square = smallest_normal(epsilon), _least_square(epsilon, eps)
     for i in range(param.size):
-        m[i] += add1 * (grad[i] - m[i])
-        v[i] += add2 * (grad[i] * grad[i] - v[i])
+        m[i] = flushed(m[i] + add1 * (grad[i] - m[i]), least)
+        v[i] = flushed(v[i] + add2 * (grad[i] * grad[i] - v[i]), least_square)
         param[i] -= (rate1 * m[i] + rate2 * grad[i]) / (math.sqrt(v[i]) + epsilon)
 
 
@@ -355,6 +388,8 @@ def nadam_update(
 ) -> None:
     m += (1 - beta1) * (grad - m)
     v += (1 - beta2) * (grad**2 - v)
+    _flush(m)
+    _flush_squares(v, eps)
     param -= (rate_of_m * m + rate_of_grad * grad) / (np.sqrt(v) + eps)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -34,6 +35,16 @@ def _constant(single: float, double: float) -> Any:
         return x(x), codegen
 
     return constant
+
+
+# The smallest number with all bits of its precision.
+smallest_normal = _constant(float(np.finfo(np.float32).tiny), float(np.finfo(np.float64).tiny))
+
+
+@kernel
+def flushed(x, least):
+    """x, or 0 where it is nearer to 0 than `least`."""
+    return zero(x) if abs(x) < least else x
 
 
 def _polynomial(coefficients: Sequence[float], single_terms: int) -> Any:
