@@ -155,8 +155,9 @@ def test_any_network_is_trained_alike_by_fit_by_the_loop_and_by_the_reference(ca
     make_network, make_optimizer, arguments = case
     dtype = arguments["x"].dtype
     looped = [make_network(), make_optimizer()]
-    looped += loop(*looped, **arguments, seed=0)
-    assume(max(looped[2]) < 1e3)  # where a run diverges, so does the rounding
+    with np.errstate(over="ignore", invalid="ignore"):
+        looped += loop(*looped, **arguments, seed=0)
+    assume(np.all(np.array(looped[2]) < 1e3))  # where a run diverges, so does the rounding
     assert_same(fitted(make_network(), make_optimizer(), arguments), looped, dtype, TOLERANCE[dtype])
     with use_reference():
         by_reference = [make_network(), make_optimizer()]
