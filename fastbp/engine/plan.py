@@ -289,17 +289,16 @@ class Engine:
     def _coefficients(self, first: int, last: int) -> Array:
         """What the update takes at each step, in rows by the number of the step: first for parameters that decay."""
         optimizer, update = self._optimizer, self._update
-        given = np.zeros((last, 2 * COEFFICIENTS))
-        if first == last:
-            return given
-        numbers = optimizer.coefficients(np.arange(optimizer.iter, optimizer.iter + last - first))
-        for column, number in enumerate(numbers):
-            given[first:, [column, COEFFICIENTS + column]] = number[:, np.newaxis] if np.ndim(number) else number
-        if update.decouples:
-            given[first:, COEFFICIENTS + len(numbers) - 1] = 0
-        else:
-            given[:, WEIGHT_DECAY] = optimizer.weight_decay
-        return given
+        given = np.zeros((last, 2, COEFFICIENTS))
+        if first < last:
+            numbers = optimizer.coefficients(np.arange(optimizer.iter, optimizer.iter + last - first))
+            for column, number in enumerate(numbers):
+                given[first:, :, column] = number[:, np.newaxis] if isinstance(number, np.ndarray) else number
+            if update.decouples:
+                given[first:, 1, len(numbers) - 1] = 0
+            else:
+                given[first:, 0, WEIGHT_DECAY] = optimizer.weight_decay
+        return given.reshape(last, 2 * COEFFICIENTS)
 
 
 def _memory_of_parts(table: Table, dtype: DType, batch_size: int) -> dict[str, Array]:

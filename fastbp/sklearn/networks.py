@@ -96,6 +96,10 @@ class Epoch:
         self.losses, self.penalties, self.hits = np.zeros((3, len(self.sizes)))
 
 
+def _sizes(samples: int, batch_size: int) -> Array:
+    return np.diff([*range(0, samples, batch_size), samples])
+
+
 class Samples:
     """Samples, targets and weights as the engine reads them."""
 
@@ -103,6 +107,7 @@ class Samples:
         self._is_sparse = scipy.sparse.issparse(X)
         self._X: Any = X.tocsr().astype(dtype, copy=False) if self._is_sparse else to_kernel(X, dtype)
         self._weights, self._alpha = weights, float(estimator.alpha)
+        self._shape: tuple[tuple[int, int], tuple[Array, Array]] | None = None
         output = estimator.out_activation_
         self._labels, self._targets = np.empty(0, INTP), np.empty((0, y.shape[1]), dtype)
         if output == "softmax":
@@ -116,14 +121,21 @@ class Samples:
 
     def epoch(self, order: Array, batch_size: int) -> Epoch:
         """What the steps of an epoch over `order` take."""
-        sizes = np.diff([*range(0, len(order), batch_size), len(order)])
         if self._weights is None:
-            return Epoch(order, np.empty(0), sizes, self._alpha / sizes)
+            return Epoch(order, np.empty(0), *self._shape_of_epoch(len(order), batch_size))
+        sizes = _sizes(len(order), batch_size)
         weights = self._weights[order]
         totals = np.add.reduceat(weights, np.arange(len(sizes)) * batch_size)
         if not totals.all():
             raise ZeroDivisionError("Weights sum to zero, can't be normalized")
         return Epoch(order, weights / np.repeat(totals, sizes), sizes, self._alpha / totals)
+
+    def _shape_of_epoch(self, samples: int, batch_size: int) -> tuple[Array, Array]:
+        """Sizes and penalty factors of the batches, which are those of the epoch before."""
+        if self._shape is None or self._shape[0] != (samples, batch_size):
+            sizes = _sizes(samples, batch_size)
+            self._shape = (samples, batch_size), (sizes, self._alpha / sizes)
+        return self._shape[1]
 
     def train(self, engine: Engine, epoch: Epoch, first: int, last: int, continue_on_nan: bool) -> int:
         """Do steps `first` to `last`; returns how many are done. Their losses, with the penalty, come into `epoch`."""
