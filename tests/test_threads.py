@@ -1,5 +1,7 @@
 """The same numbers for any number of threads, and no harm among threads, forks and processes."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -169,6 +171,44 @@ print(step())
 
 def test_a_forked_child_may_set_threads_of_its_own(expected):
     assert run_python(STEP + LEAVING.replace("EXPECTED", repr(expected))) == expected
+
+
+COMPILING = """
+import signal
+from numba.core.compiler_lock import global_compiler_lock
+def work():
+    network = fastbp.TwoLayerNet(784, 64, 10, seed=0)
+    x, t = np.random.default_rng(0).random((128, 784)), np.arange(128) % 10
+    network.fit(x, t, seed=0, verbose=False)
+    network.predict(x)
+    return step()
+fastbp.set_num_threads(THREADS)
+work()
+held, done = threading.Event(), threading.Event()
+def compile():
+    with global_compiler_lock:
+        held.set()
+        done.wait()
+compiler = threading.Thread(target=compile)
+compiler.start(); held.wait()
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which this is about
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    fastbp.set_num_threads(THREADS)
+    os._exit(work() != EXPECTED)
+_, status = os.waitpid(child, 0)
+done.set(); compiler.join()
+print(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_fork_while_another_thread_compiles_leaves_the_child_all_that_is_compiled(expected, threads):
+    code = COMPILING.replace("EXPECTED", repr(expected)).replace("THREADS", str(threads))
+    assert run_python(STEP + code) == "0"
 
 
 def test_no_library_of_threads_is_loaded(expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -167,8 +168,12 @@ def call_at(typingctx: Any, address: Any, function: Any, arguments: Any) -> Any:
     return types.void(types.intp, function, arguments), codegen
 
 
+@functools.cache
 def address_of(kernel: Any, argument_types: tuple[Any, ...]) -> int:
-    """The address of a kernel for `argument_types`, which is compiled first if need be."""
+    """The address of a kernel for `argument_types`, which is compiled first if need be.
+
+    It is kept, and holds after a fork: to ask Numba takes its lock, which a thread that the child lacks may have held.
+    """
     kernel.compile(argument_types)
     compiled = kernel.overloads[argument_types]
     # The library of a large kernel that was loaded does not know what it has (`fastbp.runtime.linking`).

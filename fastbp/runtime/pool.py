@@ -126,7 +126,7 @@ class Pool:
             if not self._words[REGION]:
                 calls = _system_calls()
                 self._words[WAIT : WAIT + len(calls)] = [_address(call) for call in calls]
-                help_always.compile((types.intp, types.intp))
+                address_of(help_always, (types.intp, types.intp))  # which compiles it
                 self._words[REGION] = address_of(region, (types.intp,) * 4)
             while self.helpers < helpers:
                 number = self.helpers + 1
