@@ -68,6 +68,11 @@ def trained(net=None, x=None, t=None, comm=COMM, **settings):
     return digest(net, optimizer), ""
 
 
+def swapped(array):
+    """The same samples, of which the first and the last one change places."""
+    return array[[-1, *range(1, len(array) - 1), 0]]
+
+
 class Own(ReLU):
     """A layer of somebody else."""
 
@@ -93,6 +98,11 @@ def refusals():
         "on_epoch": trained(on_epoch=print if is_last else None),
         "checkpoint": trained(checkpoint="nowhere" if is_last else None),
         "sample_weight": trained(sample_weight=np.ones(300) if is_last else None),
+        "values of x": trained(x=swapped(data()[0]) if is_last else None),
+        "values of t": trained(t=swapped(data()[1]) if is_last else None),
+        "values of sample_weight": trained(sample_weight=1 + np.arange(300) % (2 + is_last)),
+        "validation_data": trained(validation_data=data(seed=1 + is_last)),
+        "no rank": trained(comm=MPI.COMM_NULL),
         "wrong": trained(t=data()[1][:9] if is_last else None),
         "no communicator": trained(comm="world"),
     }

@@ -75,6 +75,10 @@ def test_all_promises_are_looked_at():
         ("on_epoch", "on_epoch", "True on rank 2"),
         ("checkpoint", "checkpoint", "True on rank 2"),
         ("sample_weight", "sample_weight", "None on ranks 0 and 1"),
+        ("values of x", "values of x", "float32 with the checksum "),
+        ("values of t", "values of t", "int64 with the checksum "),
+        ("values of sample_weight", "sample_weight", "float64 (300,) with the checksum "),
+        ("validation_data", "validation_data", "{'x': 'float32 with the checksum "),
     ],
 )
 def test_what_ranks_disagree_on_is_named_on_all(name, argument, values):
@@ -83,6 +87,12 @@ def test_what_ranks_disagree_on_is_named_on_all(name, argument, values):
     error = errors.pop()
     assert error.startswith(f"ValueError: {argument}: expected the same on every rank, got ")
     assert values in error
+
+
+@pytest.mark.parametrize("name", ["samples of x", "values of x", "values of t", "values of sample_weight"])
+def test_a_forgotten_shards_is_the_remedy_where_samples_differ(name):
+    for _, error in found(3, "refusals")[name]:
+        assert error.endswith("; give all ranks one, or shards=True where each has samples of its own")
 
 
 def test_a_refusal_of_one_rank_is_told_to_the_others():
@@ -96,6 +106,13 @@ def test_comm_is_a_communicator():
     assert errors == {
         "TypeError: comm: expected a communicator of mpi4py, got str; pass MPI.COMM_WORLD, or leave it out"
     }
+
+
+def test_a_process_that_is_no_rank_is_told_so():
+    for _, error in found(3, "refusals")["no rank"]:
+        assert error.startswith(
+            "ValueError: comm: expected a communicator that this process is a rank of, got MPI.COMM"
+        )
 
 
 def test_a_layer_of_another_class_is_refused():

@@ -53,7 +53,7 @@ class Company(Protocol):
     def any(self, is_so: bool) -> bool:
         """Whether it is so on a rank."""
 
-    def check(self, describe: Callable[[], Mapping[str, object]]) -> None:
+    def check(self, describe: Callable[[], Mapping[str, object]], remedy: str = ...) -> None:
         """Raise `ValueError` where what `describe` returns by name is not the same on every rank; it names them."""
 
     def tell(self, error: BaseException) -> None:
@@ -89,7 +89,7 @@ class Alone:
     def any(self, is_so: bool) -> bool:
         return is_so
 
-    def check(self, describe: Callable[[], Mapping[str, object]]) -> None:
+    def check(self, describe: Callable[[], Mapping[str, object]], remedy: str = "") -> None:
         pass
 
     def tell(self, error: BaseException) -> None:
@@ -151,7 +151,7 @@ class Ranks:
         if error is not self._known and not isinstance(error, GeneratorExit):
             self._messages.fail(error)
 
-    def check(self, describe: Callable[[], Mapping[str, object]]) -> None:
+    def check(self, describe: Callable[[], Mapping[str, object]], remedy: str = "give all ranks one") -> None:
         given = self._messages.exchange({name: str(value) for name, value in describe().items()})
         for name in dict.fromkeys(name for each in given for name in each):
             kinds: dict[str, list[int]] = {}
@@ -159,7 +159,7 @@ class Ranks:
                 kinds.setdefault(each.get(name, "nothing"), []).append(rank)
             if len(kinds) > 1:
                 got = ", ".join(f"{value} on {_named(ranks)}" for value, ranks in kinds.items())
-                self._known = ValueError(f"{name}: expected the same on every rank, got {got}; give all ranks one")
+                self._known = ValueError(f"{name}: expected the same on every rank, got {got}; {remedy}")
                 raise self._known
 
     @contextmanager

@@ -47,14 +47,21 @@ class Messages:
         If mpi4py is not installed.
     TypeError
         If `comm` is no such communicator.
+    ValueError
+        If this process is none of its ranks.
     """
 
     def __init__(self, comm: Any) -> None:
         self._mpi = require("mpi4py.MPI")
-        if not isinstance(comm, self._mpi.Intracomm):
+        if not isinstance(comm, self._mpi.Intracomm) and comm != self._mpi.COMM_NULL:
             raise TypeError(
                 f"comm: expected a communicator of mpi4py, got {type(comm).__name__}; pass MPI.COMM_WORLD, or leave it "
                 f"out"
+            )
+        if comm == self._mpi.COMM_NULL:
+            raise ValueError(
+                "comm: expected a communicator that this process is a rank of, got MPI.COMM_NULL, which those get that "
+                "Split or Create left out; call fit only where comm != MPI.COMM_NULL"
             )
         self._comm = comm.Dup()
         self.rank, self.size = int(comm.rank), int(comm.size)

@@ -7,7 +7,8 @@ the batch with their targets, and of the other rows what its gradients read.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,18 @@ class Shards:
         spread(np.concatenate(taken), into)
         x, labels, targets = batch
         return data._replace(x=x, labels=labels, targets=targets)
+
+
+def joined(samples: int, weights: Array | None, gather: Callable[[Any], list[Any]]) -> tuple[Array, Array | None]:
+    """Where the samples of each rank begin among those of all, and where they end; and the weights of all."""
+    held = gather((samples, weights))
+    given = [theirs for _, theirs in held if theirs is not None]
+    if len(given) not in (0, len(held)):
+        raise ValueError(
+            f"sample_weight: expected weights for the samples of every rank, got those of {len(given)} of "
+            f"{len(held)} ranks; give all of them, or leave them out"
+        )
+    return np.cumsum([0, *(theirs for theirs, _ in held)]), np.concatenate(given) if given else None
 
 
 def _blocks(arrays: tuple[Array, ...], rows: Array, places: Array, need: Need) -> Array:

@@ -113,6 +113,18 @@ def weights_for(network: Network, sample_weight: ArrayLike, samples: int) -> Arr
     return sample_weights(sample_weight, samples)
 
 
+def validation_parts(given: object) -> tuple[Any, Any, Any]:
+    """x, t and the weights of validation data, or None in their place."""
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+        size = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+        raise TypeError(
+            f"validation_data: expected (x, t) or (x, t, sample_weight), got {type(given).__name__}{size}; "
+            f"pass such a tuple"
+        )
+    x, t, sample_weight = (*given, None)[:3]
+    return x, t, sample_weight
+
+
 def check_writeable(params: Mapping[str, Array]) -> None:
     """Raise `ValueError` at a parameter that cannot be trained in place."""
     for key, value in params.items():

@@ -42,8 +42,9 @@ from fastbp.ops.contract import (
 )
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ranks.company import Company
+from fastbp.ranks.shards import joined
 from fastbp.training.accuracy import accuracy_of, has_its_own, share_of_hits
-from fastbp.training.alike import network_words, words
+from fastbp.training.alike import data_words, network_words, words
 from fastbp.training.at_once import share
 from fastbp.training.divergence import raise_not_finite
 from fastbp.training.given import (
@@ -56,6 +57,7 @@ from fastbp.training.given import (
     rows_of,
     scaled,
     share_memory,
+    validation_parts,
     weights_for,
     where_given,
 )
@@ -147,7 +149,7 @@ class Run(Interruptible):
         self._edges: Array | None = None
         self._weights = weights
         if shards:
-            self._edges, self._weights = self._joined(weights)
+            self._edges, self._weights = joined(len(self._x), weights, company.gather)
         samples = self._samples_of_all = len(self._x) if self._edges is None else int(self._edges[-1])
         self.batch_size = min(self.batch_size, samples)
         self.steps = samples // self.batch_size if drop_last else -(-samples // self.batch_size)
@@ -162,17 +164,6 @@ class Run(Interruptible):
         self.before = self.generator.bit_generator.state
         self._is_written = True
         self._prepare()
-
-    def _joined(self, weights: Array | None) -> tuple[Array, Array | None]:
-        """Where the samples of each rank begin among those of all, and where they end; and the weights of all."""
-        held = self.company.gather((len(self._x), weights))
-        given = [theirs for _, theirs in held if theirs is not None]
-        if len(given) not in (0, len(held)):
-            raise ValueError(
-                f"sample_weight: expected weights for the samples of every rank, got those of {len(given)} of "
-                f"{len(held)} ranks; give all of them, or leave them out"
-            )
-        return np.cumsum([0, *(samples for samples, _ in held)]), np.concatenate(given) if given else None
 
     def _prepare(self) -> None:
         """Choose how the network is trained as it is now, and check the targets against its outputs."""
@@ -350,30 +341,45 @@ class Run(Interruptible):
                 "samples of x": self._samples_of_all,
                 "x": f"samples {self._sample_shape} of {self._x.dtype}",
                 "t": f"targets {self._t.shape[1:]} of {self._t.dtype}",
+                "sample_weight": words(self._weights),
+                **{f"values of {name}": value for name, value in self.data_words().items()},
+            },
+            "give all ranks one, or shards=True where each has samples of its own",
+        )
+        self.company.check(
+            lambda: {
                 "batch_size": self.batch_size,
                 "seed": words(seed),
                 "scale": self._scale,
                 "drop_last": self.samples < self._samples_of_all,
                 "on_nan": self._continues_on_nan,
-                "sample_weight": words(self._weights),
-                "validation_data": self._validation is not None,
+                "validation_data": self.validation_words(),
                 **settings,
             }
         )
         if seed is None:
             self.generator = self.company.first(self.generator)
 
+    def data_words(self) -> dict[str, str]:
+        """x and t in words, the same however ranks divide them."""
+        held = {"x": self._x, "t": self._labels if len(self._labels) else self._targets}
+        if self._edges is None:
+            return data_words(held)
+        return data_words(held, int(self._edges[self.company.rank]), self.company.gather)
+
+    def validation_words(self) -> str:
+        """The validation data in words."""
+        if self._validation is None:
+            return "None"
+        x, t, weights = self._validation
+        given = {"x": x, "t": t, **weights}
+        return str(data_words({name: np.asarray(value) for name, value in given.items()}))
+
     def set_validation_data(self, given: ValidationData | None) -> None:
         """Check the data that each epoch is validated on, and keep them."""
         if given is None:
             return
-        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-            size = f" of {len(given)}" if isinstance(given, tuple | list) else ""
-            raise TypeError(
-                f"validation_data: expected (x, t) or (x, t, sample_weight), got {type(given).__name__}{size}; "
-                f"pass such a tuple"
-            )
-        x, t, sample_weight = (*given, None)[:3]
+        x, t, sample_weight = validation_parts(given)
         try:
             samples = rows_of(x, self._dtype, list(self.network.layers.values()))
             if samples.shape[1] != self._x.shape[1]:
