@@ -620,6 +620,39 @@ run_of_long_epochs(path, 1_000_000, path if os.path.exists(path) else None, ever
     assert set(os.listdir(tmp_path)) == {"run.npz", "whole.npz"}
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("seed", {"seed": 1}),
+        ("x", {"x": data(300)[0][::-1]}),
+        ("x", {"x": data(300)[0].astype(np.float32)}),
+        ("t", {"t": data(300)[1][::-1]}),
+        ("scale", {"scale": 0.5}),
+        ("sample_weight", {"sample_weight": np.ones(300)}),
+        ("validation_data", {"validation_data": data(50, seed=8)}),
+        ("validation_data", {"validation_data": None}),
+    ],
+)
+def test_a_run_does_not_go_on_with_what_is_not_its_own(name, given, tmp_path):
+    path = tmp_path / "run.npz"
+    x, t = data(300)
+    settings = {"x": x, "t": t, "epochs": 2, "batch_size": 64, "seed": 0, "validation_data": data(50, seed=9)}
+    deep().fit(**settings, checkpoint=path)
+    other = deep()
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, as for the run of .*run\.npz, got .*without resume$"):
+        other.fit(**settings | given, resume=path)
+    assert_same_parameters(other, deep())
+
+
+def test_a_run_goes_on_without_its_seed_which_is_in_the_file(tmp_path):
+    path, (x, t) = tmp_path / "run.npz", data(300)
+    whole, other = deep(), deep()
+    whole.fit(x, t, epochs=3, seed=0)
+    deep().fit(x, t, epochs=2, seed=0, checkpoint=path)
+    other.fit(x, t, epochs=3, resume=path)
+    assert_same_parameters(other, whole)
+
+
 def test_a_checkpoint_that_does_not_fit_is_named_and_changes_nothing(tmp_path):
     path = tmp_path / "run.npz"
     run_with_checkpoints(path, epochs=2)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ class Checkpoints:
         if path is not None and run.company.rank == 0:
             _check_path(path)
         self._given = self._settings()
+        self._arguments: dict[str, Any] = {}
         self._written_at = time.monotonic()
+
+    def note_arguments(self, seed: object) -> None:
+        """Take note of what a run that goes on must be given once more: all ranks together, before `read`."""
+        self._arguments = {"seed": int(seed) if isinstance(seed, Integral) else None, **self._run.given_words()}
 
     def between_steps(self) -> None:
         """Write the file if it is time, but not after the last step of an epoch: that is left to `after_epoch`."""
@@ -127,6 +133,7 @@ class Checkpoints:
             "generator": run.before,
             "dropout": [getattr(layer, name) for layer, record in self._drawing() for name in record.counters],
             "seeds": [layer.seed for layer, _ in self._drawing()],
+            "arguments": self._arguments,
             "given": self._given,
             "settings": self._settings(),
             "history": network.history.to_dict() | {"steps": []},  # as an array beside it: there may be millions
@@ -142,6 +149,13 @@ class Checkpoints:
                 raise ValueError(
                     f"{path}: expected a checkpoint of this run, with {name} {value}, got one with "
                     f"{content['run'].get(name)}; call fit as it was called then, or start without resume"
+                )
+        for name, then in content.get("arguments", {}).items():  # files of earlier versions lack them
+            now = self._arguments[name]
+            if now != then and (name != "seed" or None not in (now, then)):
+                raise ValueError(
+                    f"{name}: expected {then}, as for the run of {path}, got {now}; give the same, or, for other "
+                    f"data, load the network and call fit without resume"
                 )
         ours, theirs = (state["bit_generator"] for state in (self._run.before, content["generator"]))
         if ours != theirs:

@@ -162,9 +162,9 @@ def fit(
         two steps of an epoch. In either case it is written after the last epoch, too.
     resume : path, optional
         A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the run ends bitwise as
-        one that never stopped. The file may be the one for `checkpoint`. A rate or another setting that a callback had
-        changed stays changed, unless fit is given another one than then. Masks of dropout go on with the seeds in the
-        file.
+        one that never stopped. Another integer as the seed is an error, and so are other data, of which a few samples
+        are compared. The file may be the one for `checkpoint`. A rate or another setting that a callback had changed
+        stays changed, unless fit is given another one than then. Masks of dropout go on with the seeds in the file.
     verbose : bool, optional
         Whether to show a progress bar on a terminal and in a notebook, and elsewhere a line for each epoch. The default
         shows the bar, and elsewhere nothing. Where kernels compile, which happens once, stderr says so.
@@ -226,6 +226,8 @@ def fit(
             seed, epochs=epochs, patience=patience, record_steps=record_steps, on_epoch=on_epoch is not None,
             on_steps=on_steps is not None, checkpoint=checkpoint is not None, every=every, resume=resume is not None,
         )  # fmt: skip
+        if checkpoint is not None or resume is not None:
+            checkpoints.note_arguments(seed)
         reached = None if resume is None else checkpoints.read(resume)
         with at_work(), run.interrupts:
             self.history = history = History() if reached is None else checkpoints.resume(reached)

@@ -373,7 +373,13 @@ class Run(Interruptible):
             return "None"
         x, t, weights = self._validation
         given = {"x": x, "t": t, **weights}
-        return str(data_words({name: np.asarray(value) for name, value in given.items()}))
+        return str(data_words({name: np.atleast_1d(value) for name, value in given.items()}))
+
+    def given_words(self) -> dict[str, str]:
+        """What a run that goes on must be given once more, in words."""
+        weights, validation = words(self._weights), self.validation_words()
+        found = {"scale": words(self._scale), "sample_weight": weights, "validation_data": validation}
+        return self.data_words() | found
 
     def set_validation_data(self, given: ValidationData | None) -> None:
         """Check the data that each epoch is validated on, and keep them."""
