@@ -281,12 +281,35 @@ def test_a_loss_that_is_lost_stops_the_run_before_the_step(is_custom):
     network = custom() if is_custom else deep()
     x[np.random.default_rng(0).permutation(250)[130]] = np.nan
     expected = copy.deepcopy(network)
-    with pytest.raises(FloatingPointError, match=r"got nan at step 6 of the epoch \(1\.\d+ the step before\)"):
+    with pytest.raises(FloatingPointError, match=r"got nan at step 6 of epoch 1 \(1\.\d+ the step before\)"):
         network.fit(x, t, batch_size=25, seed=0)
     assert np.all(np.isfinite(network.params["W1"]))
     assert not np.array_equal(network.params["W1"], expected.params["W1"])
     network.fit(x, t, batch_size=25, seed=0, on_nan="ignore")
     assert np.all(np.isnan(network.params["W1"]))
+
+
+@pytest.mark.parametrize("is_custom", [False, True], ids=["engine", "layer by layer"])
+@pytest.mark.filterwarnings("ignore:fit. this network")
+def test_a_validation_loss_that_is_lost_stops_the_run_after_the_epoch(is_custom):
+    x, t = data()
+    network, whole = (custom() if is_custom else deep() for _ in range(2))
+    validation = data(50, seed=9)
+
+    def spoil(progress):
+        if progress.epoch == 2:
+            validation[0][7] = np.nan
+
+    settings = {"batch_size": 25, "seed": 0, "validation_data": validation, "on_epoch": spoil, "patience": 2}
+    with pytest.raises(
+        FloatingPointError, match=r"^validation_data: .* val_loss, got nan after epoch 3, whose loss is 1"
+    ):
+        network.fit(x, t, epochs=9, **settings)
+    whole.fit(x, t, epochs=3, batch_size=25, seed=0)
+    assert_same_parameters(network, whole)
+    assert len(network.history) == 3
+    assert np.isnan(network.history["val_loss"][2])
+    assert len(deep().fit(x, t, epochs=9, on_nan="ignore", **settings)) == 2
 
 
 class Doubled(ReLU):

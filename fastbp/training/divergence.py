@@ -47,11 +47,22 @@ class Watch:
             )
 
 
-def raise_not_finite(step: int, losses: Array) -> NoReturn:
+def raise_not_finite(epoch: int, step: int, losses: Array) -> NoReturn:
     """Raise `FloatingPointError` for the loss of a step."""
     before = f"{losses[step - 1]:.4g} the step before" if step else "no step before it"
     raise FloatingPointError(
-        f"loss: expected a finite number, got {losses[step]} at step {step + 1} of the epoch ({before}); the "
+        f"loss: expected a finite number, got {losses[step]} at step {step + 1} of epoch {epoch} ({before}); the "
         f"parameters are those of the step before; a learning rate too large or a NaN in x is the usual cause "
+        f"(on_nan='ignore' goes on all the same)"
+    )
+
+
+def check_validation(row: Mapping[str, Any]) -> None:
+    """Raise `FloatingPointError` where the loss of the validation data after an epoch is not finite."""
+    if math.isfinite(row.get("val_loss", 0.0)):
+        return
+    raise FloatingPointError(
+        f"validation_data: expected a finite val_loss, got {row['val_loss']} after epoch {row['epoch']}, whose loss is "
+        f"{row['loss']:.4g}; the parameters are those after it; a NaN in the validation data is the usual cause "
         f"(on_nan='ignore' goes on all the same)"
     )

@@ -19,6 +19,7 @@ from fastbp.training.at_once import at_work
 from fastbp.training.best import Best
 from fastbp.training.checkpoint import Checkpoints
 from fastbp.training.display import Display
+from fastbp.training.divergence import check_validation
 from fastbp.training.history import History
 from fastbp.training.protocol import Network
 from fastbp.training.run import Run, Stretch, ValidationData
@@ -151,7 +152,7 @@ def fit(
         arrays, layers. A change that allows no step raises an error at that step. A callback ends the run by raising
         `fastbp.StopTraining`.
     on_nan : "stop" or "ignore"
-        Whether a loss that is not finite ends the run with an error.
+        Whether a loss that is not finite, also that of the validation data, ends the run with an error.
     record_steps : bool
         Whether to keep the loss of every step in `history.steps`.
     checkpoint : path, optional
@@ -192,7 +193,8 @@ def fit(
     FileNotFoundError, OSError
         If `resume` does not exist, or `checkpoint` cannot be written.
     FloatingPointError
-        At a loss that is not finite. The parameters are those before that step.
+        At a loss that is not finite. The parameters are those before that step, or, where it is that of the validation
+        data, those after that epoch, which is in the history.
 
     Warns
     -----
@@ -247,6 +249,9 @@ def fit(
                         run.write()
                     best.note(row)
                     display.show_epoch(row)
+                    if on_nan == "stop":
+                        with company.together():
+                            check_validation(row)
                     run.look_at_interrupts()
                     try:
                         _call(on_epoch, run, stretch)

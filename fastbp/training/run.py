@@ -267,7 +267,7 @@ class Run(Interruptible):
                 done = self._do(order, sample_shares, first, last)
                 if not done:
                     with self.company.together():
-                        raise_not_finite(first, self.losses)
+                        raise_not_finite(self.epochs + 1, first, self.losses)
                 now = time.perf_counter()
                 self._pace.took(done, now - start)
                 self.step, self.seconds = first + done, now - began
