@@ -125,9 +125,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     which.add_argument(
         "--compare", action="store_true", help="run it with both, one after the other: times, and what differs"
     )
-    running.add_argument(
-        "--plots", type=Path, default=Path("plots"), metavar="DIR", help="folder for what it shows (default: plots)"
-    )
+    running.add_argument("--plots", type=Path, metavar="DIR", help="folder for what it shows (default: plots)")
     running.add_argument(
         "--seed", type=whole_number(0), metavar="N", help="of np.random (default: none; 0 with --compare)"
     )
@@ -228,6 +226,8 @@ def _graph(options: argparse.Namespace) -> int:
     from fastbp.graph import figures  # noqa: PLC0415 - training starts sooner without it
 
     if options.name is None:
+        if options.output is not None:
+            raise ValueError(f"-o: expected a NAME beside it, got {options.output} alone; fastbp graph lists the names")
         for name in figures.names():
             print(f"{name:<26}{figures.figure(name).title}")
         return 0
@@ -242,7 +242,14 @@ def _graph(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     if (options.script is None) == (options.list is None):
         raise ValueError("SCRIPT: expected a script, or --list and a clone, got neither or both; give one of them")
+    plots = options.plots or Path("plots")
     if options.list is not None:
+        values = {name: getattr(options, name) for name in ("numpy", "compare", "plots", "seed")}
+        given = [name for name, value in values.items() if value is not None and value is not False]
+        if given:
+            raise ValueError(
+                f"--{given[0]}: expected a script to run, got --list, which runs none; leave out one of them"
+            )
         return _list(options.list, options.data)
     from fastbp.scripts import comparison, pictures, script  # noqa: PLC0415 - training starts sooner without it
 
@@ -250,11 +257,11 @@ def _run(options: argparse.Namespace) -> int:
         script.check_script(options.script)
         script.check_data(options.data)
         more = ["--seed", str(options.seed or 0), *(["--data", str(options.data)] if options.data else [])]
-        found = comparison.compare(options.script, options.arguments, more, options.plots)
+        found = comparison.compare(options.script, options.arguments, more, plots)
         print("\n".join(found.report()))
         return 0 if found.is_equal else 1
     name = f"{options.script.resolve().parent.name}-{options.script.stem}"
-    album = pictures.Album(options.plots.absolute(), name, complain)
+    album = pictures.Album(plots.absolute(), name, complain)
     status, seconds = script.run(
         options.script, options.arguments, album, is_numpy=options.numpy, data=options.data, seed=options.seed
     )

@@ -599,7 +599,35 @@ def test_an_interval_that_is_none_is_named(every, error, match, tmp_path):
     assert_same_parameters(network, deep())
 
 
-def run_of_long_epochs(path, epochs, resume=None, every=1):
+def test_an_interval_without_a_checkpoint_is_named():
+    network = deep()
+    with pytest.raises(ValueError, match=r"^every: expected a checkpoint beside it, got 5 alone; name the file"):
+        network.fit(*data(), every=5)
+    assert_same_parameters(network, deep())
+
+
+@pytest.mark.parametrize(("last", "least"), [((3, 50), 3), ((4, 2), 4)], ids=["after an epoch", "between steps"])
+def test_epochs_that_a_checkpoint_has_behind_it_are_named(last, least, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "STRETCH", 0.0)
+    path, network, given = tmp_path / "run.npz", deep(), {"batch_size": 5, "seed": 0}
+
+    def end(progress):
+        if (progress.epoch, progress.step) > last:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deep().fit(
+            *data(), epochs=9, checkpoint=path, every=timedelta(microseconds=1), on_steps=end, on_epoch=end, **given
+        )
+    with pytest.raises(
+        ValueError, match=rf"^epochs: expected at least {least}, .*, got {least - 1}; give the number of"
+    ):
+        network.fit(*data(), epochs=least - 1, resume=path, **given)
+    assert_same_parameters(network, deep())
+    assert len(network.fit(*data(), epochs=least, resume=path, **given)) == least
+
+
+def run_of_long_epochs(path, epochs, resume=None, every=None):
     """Epochs of some tenths of a second, so that most moments are in the midst of one."""
     x, t = data(100_000)
     network = deep(np.float32)

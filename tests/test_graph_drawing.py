@@ -431,6 +431,8 @@ def test_the_command_lists_and_saves_figures(capsys, tmp_path, monkeypatch):
     assert "figure: expected one of apples," in capsys.readouterr().err
     assert main(["graph", "fruit", "-o", "a.gif"]) == 2
     assert "expected a file ending in .svg" in capsys.readouterr().err
+    assert main(["graph", "-o", "a.svg"]) == 2
+    assert "-o: expected a NAME beside it, got a.svg alone" in capsys.readouterr().err
 
 
 def test_graph_is_imported_when_it_is_asked_for_and_needs_no_extra():

@@ -137,6 +137,8 @@ def test_a_script_ends_as_it_would_on_its_own(clone, capfd, code, status, says):
         (["--list", "nowhere"], "--list: expected a folder, got nowhere"),
         (["--list", "."], "--list: expected a clone with folders such as ch04"),
         ([], "SCRIPT: expected a script, or --list and a clone"),
+        (["--list", ".", "--seed", "0"], "--seed: expected a script to run, got --list, which runs none"),
+        (["--list", ".", "--compare"], "--compare: expected a script to run, got --list, which runs none"),
         (["--list", ".", __file__], "SCRIPT: expected a script, or --list and a clone"),
     ],
 )

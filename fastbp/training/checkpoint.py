@@ -31,9 +31,11 @@ Reached = tuple[dict[str, Array], dict[str, Any]]
 class Checkpoints:
     """Writes the file of a run when it is due, and reads it."""
 
-    def __init__(self, run: Run, best: Best, path: FilePath | None, every: int | timedelta) -> None:
+    def __init__(self, run: Run, best: Best, path: FilePath | None, every: int | timedelta | None) -> None:
         self._network, self._run, self._best, self._path = run.network, run, best, path
-        self._epochs, self._seconds = _interval(every)
+        if path is None and every is not None:
+            raise ValueError(f"every: expected a checkpoint beside it, got {every} alone; name the file by checkpoint=")
+        self._epochs, self._seconds = _interval(1 if every is None else every)
         if path is not None and run.company.rank == 0:
             _check_path(path)
         self._given = self._settings()
@@ -54,8 +56,8 @@ class Checkpoints:
         if is_last or self._run.epochs % self._epochs == 0 or self._is_time():
             self._write()
 
-    def read(self, path: FilePath) -> Reached:
-        """What `resume` takes from a file.
+    def read(self, path: FilePath, epochs: int) -> Reached:
+        """What `resume` takes from a file, for a run of so many epochs in all.
 
         Raises
         ------
@@ -65,9 +67,9 @@ class Checkpoints:
             If it is damaged, not a checkpoint, or one of another run.
         """
         company = self._run.company
-        return company.first(self._read(path) if company.rank == 0 else ({}, {}))
+        return company.first(self._read(path, epochs) if company.rank == 0 else ({}, {}))
 
-    def _read(self, path: FilePath) -> Reached:
+    def _read(self, path: FilePath, epochs: int) -> Reached:
         arrays, meta = files.read(path)
         if "checkpoint" not in meta:
             raise ValueError(f"{os.fspath(path)}: expected a checkpoint of fit, got another file; pass what fit wrote")
@@ -76,6 +78,12 @@ class Checkpoints:
             seeds = [layer.seed for layer, _ in self._drawing()]
             content |= {"given": self._given, "settings": self._given, "seeds": seeds}
         self._check(os.fspath(path), content)
+        begun = content["epochs"] + (content["step"] > 0)
+        if epochs < begun:
+            raise ValueError(
+                f"epochs: expected at least {begun}, as many as the run of {os.fspath(path)} has begun, got {epochs}; "
+                f"give the number of all epochs, with those before"
+            )
         return arrays, content
 
     def resume(self, reached: Reached) -> History:

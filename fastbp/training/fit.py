@@ -101,7 +101,7 @@ def fit(
     on_nan: str = "stop",
     record_steps: bool = False,
     checkpoint: FilePath | None = None,
-    every: int | timedelta = 1,
+    every: int | timedelta | None = None,
     resume: FilePath | None = None,
     verbose: bool | None = None,
     comm: Any = None,
@@ -158,9 +158,10 @@ def fit(
     checkpoint : path, optional
         A file with all that the run needs to go on. It is written after `on_epoch`, with the changes of that. It is
         replaced at once: a run that is killed at any moment leaves a whole file.
-    every : int or datetime.timedelta
-        Write the checkpoint after so many epochs; or after so much time, such as `timedelta(minutes=10)`, also between
-        two steps of an epoch. In either case it is written after the last epoch, too.
+    every : int or datetime.timedelta, optional
+        Write the checkpoint after so many epochs, 1 if nothing is given; or after so much time, such as
+        `timedelta(minutes=10)`, also between two steps of an epoch. In either case it is written after the last epoch,
+        too.
     resume : path, optional
         A checkpoint to go on from, to `epochs` epochs in all. With the same arguments and data the run ends bitwise as
         one that never stopped. Another integer as the seed is an error, and so are other data, of which a few samples
@@ -230,7 +231,7 @@ def fit(
         )  # fmt: skip
         if checkpoint is not None or resume is not None:
             checkpoints.note_arguments(seed)
-        reached = None if resume is None else checkpoints.read(resume)
+        reached = None if resume is None else checkpoints.read(resume, epochs)
         with at_work(), run.interrupts:
             self.history = history = History() if reached is None else checkpoints.resume(reached)
             with Display(run, epochs, verbose) as display, suppress(StopTraining), run.written_at_the_end():
