@@ -175,7 +175,9 @@ def fit(
         with the same parameters. Each has a share of the rows of every batch and of every weight matrix, and of the
         optimizer's state. All end with the same network and history, bitwise those of one process. Each calls back;
         the first shows progress and writes the checkpoint, with which any number of ranks goes on. An error of a rank
-        ends all, as does Ctrl-C. Without a seed the first rank draws one for all.
+        ends all, as does Ctrl-C; after one in the midst of a step the network has the parameters of the last callback,
+        checkpoint or beginning, and the optimizer may be ahead of them: resume the checkpoint. Without a seed the first
+        rank draws one for all.
     shards : bool
         Whether each rank of `comm` gives samples of its own in x, t and sample_weight, which are one data set after
         those of the ranks before; else all give the same. The order is drawn over all, and what a batch needs travels.
