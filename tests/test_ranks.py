@@ -5,11 +5,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fastbp.training.alike import data_words
 from tests.rank_cases import digest, fit
 from tests.subprocesses import ROOT, ranks_of, run_python, run_ranks
 
@@ -93,6 +96,40 @@ def test_what_ranks_disagree_on_is_named_on_all(name, argument, values):
 def test_a_forgotten_shards_is_the_remedy_where_samples_differ(name):
     for _, error in found(3, "refusals")[name]:
         assert error.endswith("; give all ranks one, or shards=True where each has samples of its own")
+
+
+def words_by_parts(x, edges):
+    """The words for x that each rank finds, of which it holds the samples between two edges."""
+    ranks, held = range(len(edges) - 1), [None] * (len(edges) - 1)
+    barrier = threading.Barrier(len(ranks))
+
+    def found_by(rank):
+        def gather(value):
+            held[rank] = value
+            barrier.wait(SECONDS)
+            found = [*held]
+            barrier.wait(SECONDS)
+            return found
+
+        return data_words({"x": x[edges[rank] : edges[rank + 1]]}, edges[rank], gather)["x"]
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        return [*pool.map(found_by, ranks)]
+
+
+@pytest.mark.parametrize("edges", [(0, 300, 700), (0, 1, 699, 700), (0, 100, 200, 300, 700)])
+def test_samples_have_the_same_words_however_ranks_divide_them(edges, rng):
+    x = rng.random((700, 3, 4)).astype(np.float32)
+    assert {*words_by_parts(x, edges), data_words({"x": x})["x"]} == {data_words({"x": x.copy()})["x"]}
+    for place in (0, -1):
+        other = x.copy()
+        other[place, 0, 0] += 1
+        assert {*words_by_parts(other, edges)}.isdisjoint(words_by_parts(x, edges))
+
+
+def test_words_for_samples_read_a_few_of_them():
+    x = np.broadcast_to(np.arange(10**6, dtype=np.float32), (10**9, 10**6))
+    assert data_words({"x": x})["x"].startswith("float32 with the checksum ")
 
 
 def test_a_refusal_of_one_rank_is_told_to_the_others():
