@@ -37,13 +37,19 @@ def as_array(name: str, value: object) -> Array:
         return value
     array = value if type(value) is np.ndarray else _converted(name, value)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        is_one_object = array.dtype.kind == "O" and array.ndim == 0
         raise TypeError(
             f"{name}: expected real numbers (float16, float32, float64, integers or booleans), "
-            f"got {_described(value, array)}; "
-            + ("pass an array of them" if is_one_object else f"convert with np.asarray({name}, dtype=np.float64)")
+            f"got {_described(value, array)}; {_way_to_numbers(name, array)}"
         )
     return array
+
+
+def _way_to_numbers(name: str, array: Array) -> str:
+    if not array.ndim:
+        return "pass a number or an array of them"
+    if array.ndim == 1 and array.size and isinstance(array[0], str):
+        return f"number the classes: classes, {name} = np.unique({name}, return_inverse=True)"
+    return f"convert with np.asarray({name}, dtype=np.float64)"
 
 
 def _converted(name: str, value: object) -> Array:
@@ -142,6 +148,20 @@ def same_shape(name: str, array: Array, shape: tuple[int, ...], meaning: str) ->
     """Raise `ValueError` unless `array` has `shape`."""
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, {meaning}, got {array.shape}; reshape or slice {name} to it")
+
+
+def same_state(name: str, param: Array, shape: tuple[int, ...], state: str, optimizer: object) -> None:
+    """Raise `ValueError` unless a parameter has the shape of the state that an optimizer has for it."""
+    if param.shape != shape:
+        raise ValueError(
+            f"{name}: expected shape {shape}, as the optimizer's {state}, got {param.shape}; give each network an "
+            f"optimizer of its own, a new {type(optimizer).__name__}()"
+        )
+
+
+def given_kind(value: object) -> str:
+    """What was given where an object is expected, for a message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def scalar(name: str, value: object) -> float:

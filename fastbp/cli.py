@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 _EXAMPLES = """\
 examples:
-  fastbp train --epochs 5 --plot curves.png
+  fastbp train --plot curves.png
   fastbp run --compare ch05/train_neuralnet.py
   fastbp train --help                           every option of a command
 """

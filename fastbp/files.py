@@ -29,7 +29,7 @@ except ImportError:  # Windows
 
 from fastbp.checks import Array, as_array
 
-__all__ = ["VERSION", "FilePath", "check_place", "read", "replace", "write"]
+__all__ = ["VERSION", "FilePath", "check_folder", "check_place", "file_path", "read", "replace", "write"]
 
 VERSION = 1
 """Of the format; a file of a later one is refused."""
@@ -83,7 +83,7 @@ def write(path: FilePath, arrays: Mapping[str, Array], meta: Mapping[str, Any]) 
     OSError
         If the file cannot be written; the old one is as it was.
     """
-    path = _file_path(path)
+    path = file_path("path", path)
     for name, given in (("arrays", arrays), ("meta", meta)):
         if not isinstance(given, Mapping):
             raise TypeError(f"{name}: expected a dict by name, got {type(given).__name__}; pass one")
@@ -100,7 +100,8 @@ def replace(path: FilePath, content: bytes | memoryview) -> None:
     OSError
         If the file cannot be written; the old one is as it was.
     """
-    path = _file_path(path)
+    path = file_path("path", path)
+    check_folder("path", path)
     try:
         if path.exists() and not path.is_file():
             raise ValueError(f"{path}: expected a file or a new name, got a folder or a device; choose another path")
@@ -109,16 +110,21 @@ def replace(path: FilePath, content: bytes | memoryview) -> None:
         raise OSError(
             error.errno,
             f"{path}: expected to write {len(content):,} bytes, got {error.strerror or error}; "
-            f"nothing was changed, make sure that its folder exists, can be written to and has room",
+            f"nothing was changed, make sure that its folder can be written to and has room",
         ) from error
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Raise `FileNotFoundError` unless there is a folder for a file."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{argument}: expected a folder {folder}, got none there; make it first")
 
 
 def check_place(argument: str, path: Path) -> None:
     """Raise `OSError` unless a file can be written there, so before the work that it is for."""
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"{argument}: expected a folder {path.absolute().parent}, got none there; make it first"
-        )
+    path = file_path(argument, path)
+    check_folder(argument, path)
     if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise PermissionError(
             f"{argument}: expected a file that can be written, got {path}, which cannot; choose another"
@@ -145,7 +151,7 @@ def read(path: FilePath) -> tuple[dict[str, Array], dict[str, Any]]:
     ValueError
         If the file is damaged, truncated, of a later version, or something else. Nothing in a file is ever run.
     """
-    path = _file_path(path)
+    path = file_path("path", path)
     if path.is_dir():
         raise ValueError(f"{path}: expected a file, got a folder; name the file in it")
     try:
@@ -165,9 +171,21 @@ def read(path: FilePath) -> tuple[dict[str, Array], dict[str, Any]]:
         ) from None
 
 
-def _file_path(path: object) -> Path:
+def file_path(argument: str, path: object) -> Path:
+    """A path as it is given, of a file that may be there or not.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If it is empty, or has a null character, which no file has in its name.
+    """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path: expected a str or Path, got {type(path).__name__}; name a file")
+        raise TypeError(f"{argument}: expected a str or Path, got {type(path).__name__}; name a file")
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise ValueError(f"{argument}: expected the name of a file, got {name!r}; name one such as 'network.npz'")
     return Path(path)
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbp import contents
-from fastbp.checks import closest, rate, whole_number
+from fastbp.checks import closest, given_kind, rate, whole_number
 from fastbp.initialization import NewLayers
 from fastbp.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from fastbp.network import Parameters, Sequential
@@ -31,6 +31,15 @@ class _BlockParameters(Parameters):
 
     def begins_number(self, names: Sequence[str]) -> bool:
         return "W" in names
+
+
+def _hidden(sizes: Sequence[int]) -> Sequence[int]:
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise TypeError(
+            f"hidden_size_list: expected the sizes of the hidden layers, got {given_kind(sizes)}; give a list such as "
+            f"[{sizes if isinstance(sizes, int) else 100}]"
+        )
+    return sizes
 
 
 class _Stack(Sequential):
@@ -53,6 +62,10 @@ class _Stack(Sequential):
         *names, last = ["input_size", *(f"hidden_size_list[{k}]" for k in range(len(sizes) - 2)), "output_size"]
         for name, size in zip([*names, last], sizes, strict=True):
             whole_number(name, size, 1, "give the number of neurons")
+        if not isinstance(activation, str):
+            raise TypeError(
+                f"activation: expected the name of one, got {given_kind(activation)}; give a name such as 'relu'"
+            )
         activations = {record.activation.name: record.layer for record in ACTIVATIONS.values() if record.activation}
         if activation not in activations:
             raise ValueError(
@@ -119,7 +132,7 @@ float64, b3: (10,) float64)
         dtype: DTypeLike = np.float64,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        sizes = [input_size, *hidden_size_list, output_size]
+        sizes = [input_size, *_hidden(hidden_size_list), output_size]
         super().__init__(sizes, activation, weight_init_std, weight_decay_lambda, dtype, seed)
 
 
@@ -166,7 +179,7 @@ class MultiLayerNetExtend(_Stack):
         seed: int | np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            [input_size, *hidden_size_list, output_size],
+            [input_size, *_hidden(hidden_size_list), output_size],
             activation,
             weight_init_std,
             weight_decay_lambda,

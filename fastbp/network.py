@@ -13,6 +13,7 @@ from fastbp import contents
 from fastbp.checks import (
     Array,
     as_array,
+    given_kind,
     rate,
     whole_number,
 )
@@ -188,13 +189,10 @@ class Sequential:
     def __init__(self, layers: Sequence[Layer] | Mapping[str, Layer], loss: LossLayer) -> None:
         if not isinstance(layers, Mapping | Sequence):
             raise TypeError(f"layers: expected a list or dict of layers, got {type(layers).__name__}; pass [ReLU()]")
+        places = layers.items() if isinstance(layers, Mapping) else enumerate(layers)
+        for name, layer in [*((f"layers[{place!r}]", layer) for place, layer in places), ("loss", loss)]:
+            _check_layer(name, layer)
         named = OrderedDict(layers) if isinstance(layers, Mapping) else _named(layers)
-        for name, layer in [*named.items(), ("loss", loss)]:
-            if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
-                given = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
-                raise TypeError(
-                    f"{name}: expected a layer with forward and backward, got {given}; pass an object such as ReLU()"
-                )
         if not named:
             raise ValueError("layers: expected at least one layer, got none; start with an Affine")
         if len({id(layer) for layer in named.values()}) < len(named):
@@ -443,6 +441,15 @@ class TwoLayerNet(Sequential):
         True
         """
         return self.last_layer
+
+
+def _check_layer(name: str, layer: object) -> None:
+    if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+        example = "SoftmaxWithLoss" if name == "loss" else "ReLU"
+        remedy = (
+            f"pass an object, {layer.__name__}(...)" if isinstance(layer, type) else f"pass one such as {example}()"
+        )
+        raise TypeError(f"{name}: expected a layer with forward and backward, got {given_kind(layer)}; {remedy}")
 
 
 def _named(layers: Sequence[Layer]) -> OrderedDict[str, Layer]:

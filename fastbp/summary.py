@@ -6,7 +6,6 @@ import html
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from fastbp.checks import Array, whole_number
 from fastbp.contents import Stack
 from fastbp.engine.table import Mapped, Table, arranged, is_small, mapped
-from fastbp.ops.contract import LAYERS, Shape, loss_of, record_of, takes_indices
+from fastbp.ops.contract import LAYERS, Shape, loss_of, shown, takes_indices
 from fastbp.ops.state import LANES, ROWS
 
 __all__ = ["Line", "Summary", "described", "sample_shape_of", "shapes", "summary"]
@@ -22,6 +21,7 @@ __all__ = ["Line", "Summary", "described", "sample_shape_of", "shapes", "summary
 # The longest sequences, and the most pixels across images, that are tried.
 _LONGEST = 300
 _LAYOUTS = {ROWS: "rows", LANES: "lanes"}
+_MEANINGS = {"rows": "sample by sample", "lanes": "feature by feature"}
 _UNITS = "B", "kB", "MB", "GB", "TB"
 
 
@@ -133,6 +133,10 @@ class Summary:
     def _notes(self) -> list[str]:
         sample = "unknown: give sample_shape" if self.sample is None else _by(self.sample) or "one number"
         notes = [f"a sample: {sample}; loss: {self.loss}; memory: parameters, and outputs of {self.batch_size} samples"]
+        found = {line.layout for line in self.lines}
+        if found & _MEANINGS.keys():
+            meanings = ", ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in found)
+            notes.append(f"layout of a batch in fit: {meanings}")
         if self.memory is not None:
             notes.append(f"fit takes {_size(self.memory)} for a batch of {self.batch_size}, and the optimizer's state")
         return notes
@@ -173,6 +177,7 @@ def summary(self: Stack, sample_shape: Sequence[int] | None = None, *, batch_siz
     --------------------------------------------------------
     in all                        23     36          6.58 kB
     a sample: 4; loss: SoftmaxWithLoss; memory: parameters, and outputs of 100 samples
+    layout of a batch in fit: lanes: feature by feature
     fit takes 13.2 kB for a batch of 100, and the optimizer's state
     """
     size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
@@ -206,7 +211,7 @@ def summary(self: Stack, sample_shape: Sequence[int] | None = None, *, batch_siz
 def described(self: Stack) -> str:
     """The layers of a network with the shapes of their arrays and their settings, a line for each."""
     layers = [*self.layers.items(), ("loss", self.last_layer)]
-    return "\n".join([f"{type(self).__name__}(", *(f"  {name}: {_described(layer)}" for name, layer in layers), ")"])
+    return "\n".join([f"{type(self).__name__}(", *(f"  {name}: {shown(layer)}" for name, layer in layers), ")"])
 
 
 def sample_shape_of(layers: Sequence[Any]) -> Shape | None:
@@ -299,22 +304,6 @@ def _flops(layer: Any, arrays: dict[str, Array], out: Shape | None) -> int | Non
         return 0
     outputs = W.shape[0] if W.ndim == 4 else W.shape[-1]
     return int(2 * W.size * math.prod(out) // outputs)
-
-
-def _described(layer: Any) -> str:
-    """A layer as it is made: the shapes of its arrays, and the settings that are not the defaults."""
-    kind, record = type(layer), record_of(type(layer))
-    names = _parameters(layer) if record is None else record.arrays
-    arrays = [f"{name} {_by(getattr(layer, name).shape)}" for name in names]
-    if record is None:
-        return f"{kind.__name__}({', '.join(arrays)})"
-    defaults = signature(record.layer).parameters
-    settings = [
-        f"{name}={getattr(layer, name)!r}"
-        for name in record.settings
-        if defaults.get(name, Parameter(name, Parameter.KEYWORD_ONLY)).default != getattr(layer, name)
-    ]
-    return f"{kind.__name__}({', '.join([*arrays, *settings])})"
 
 
 def _by(shape: Iterable[int]) -> str:

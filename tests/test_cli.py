@@ -44,6 +44,12 @@ def test_train_on_digits_reaches_093(capsys):
     assert accuracies(out)[-1] >= 0.93
 
 
+def test_a_few_epochs_are_called_a_beginning(capsys):
+    said = "that is a beginning: without --epochs it trains for 30\n"
+    assert run(capsys, "train", "--epochs", "2")[1].endswith(said)
+    assert said not in run(capsys, "train", "--seed", "0")[1]
+
+
 def test_train_on_the_reference_prints_the_same_numbers(capsys):
     compiled = run(capsys, "train", "--epochs", "3", "--seed", "5")[1]
     numpy = run(capsys, "train", "--epochs", "3", "--seed", "5", "--impl", "numpy")[1]

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from bench.cases import LAYERS, Draw
-from fastbp import Sequential, TwoLayerNet, numerical_gradient, numerical_gradient_2d, set_num_threads
+from fastbp import (
+    MultiLayerNet,
+    MultiLayerNetExtend,
+    Sequential,
+    TwoLayerNet,
+    graph,
+    load,
+    numerical_gradient,
+    numerical_gradient_2d,
+    set_num_threads,
+)
 from fastbp.layers import (
     AddLayer,
     Affine,
@@ -41,6 +51,12 @@ def after_loss():
 
 def two_layers():
     return TwoLayerNet(3, 5, 3, seed=0)
+
+
+def of_two_layers():
+    used = Adam()
+    two_layers().fit(X, T, optimizer=used)
+    return used
 
 
 TYPE_ERRORS = {
@@ -93,8 +109,29 @@ TYPE_ERRORS = {
     "text ratio": (lambda: Dropout("0.5"), "dropout_ratio: expected a number", "str"),
     "fractional seed of dropout": (lambda: Dropout(seed=1.5), "seed: expected an integer, got float", "such as 0"),
     "boolean threads": (lambda: set_num_threads(True), "n: expected an integer", "True"),
-    "not a layer": (lambda: Sequential([ReLU(), 3], SoftmaxWithLoss()), "int1: expected a layer", "int"),
-    "a class for a layer": (lambda: Sequential([ReLU], SoftmaxWithLoss()), "expected a layer", "the class ReLU"),
+    "not a layer": (lambda: Sequential([ReLU(), 3], SoftmaxWithLoss()), "layers[1]: expected a layer", "int"),
+    "a class for a layer": (
+        lambda: Sequential([ReLU], SoftmaxWithLoss()),
+        "layers[0]: expected a layer",
+        "pass an object, ReLU(...)",
+    ),
+    "a class by name": (lambda: Sequential({"a": ReLU}, SoftmaxWithLoss()), "layers['a']: expected", "the class ReLU"),
+    "a class for a loss": (lambda: Sequential([ReLU()], SoftmaxWithLoss), "loss: expected", "SoftmaxWithLoss(...)"),
+    "labels in words": (lambda: SoftmaxWithLoss().forward(X, [*"abca"]), "t: expected real numbers", "np.unique(t"),
+    "objects for labels": (
+        lambda: SoftmaxWithLoss().forward(X, np.array([*"abca"], object)),
+        "t: expected real numbers",
+        "return_inverse=True",
+    ),
+    "words in rows": (lambda: ReLU().forward(X.astype(str)), "x: expected real numbers", "dtype=np.float64"),
+    "one hidden size": (lambda: MultiLayerNet(6, 5, 2), "hidden_size_list: expected the sizes", "a list such as [5]"),
+    "no hidden sizes": (lambda: MultiLayerNetExtend(6, None, 2), "hidden_size_list: expected the sizes", "NoneType"),
+    "a class for an activation": (
+        lambda: MultiLayerNet(6, [5], 2, activation=ReLU),
+        "activation: expected the name",
+        "the class ReLU",
+    ),
+    "a word in a graph": (lambda: graph.Variable(1.0) + "b", "operand of add: expected", "pass a number or an array"),
     "not a loss": (lambda: Sequential([ReLU()], "softmax"), "loss: expected a layer", "str"),
     "fractional size": (lambda: TwoLayerNet(3.5, 2, 2), "input_size: expected an integer, got float", "neurons"),
     "other dtype": (lambda: TwoLayerNet(3, 2, 2, dtype=int), "dtype: expected float32 or float64", "int"),
@@ -238,6 +275,25 @@ VALUE_ERRORS = {
         "row 0",
     ),
     "no threads": (lambda: set_num_threads(0), "n: expected at least 1", "0"),
+    "an optimizer misspelt": (lambda: optimizer("adan"), "optimizer: expected one of sgd", "did you mean adam?"),
+    "x for t": (lambda: two_layers().fit(T, X), "x: expected samples", "exchanged, give x first"),
+    "an empty path": (lambda: two_layers().save(""), "path: expected the name of a file, got ''", "name one"),
+    "a null character in a path": (lambda: load("a\0.npz"), "path: expected the name of a file", "name one"),
+    "a null character in a checkpoint": (
+        lambda: two_layers().fit(X, T, checkpoint="a\0"),
+        "checkpoint: expected the name of a file",
+        "name one",
+    ),
+    "an optimizer of another network": (
+        lambda: TwoLayerNet(3, 4, 3).fit(X, T, optimizer=of_two_layers()),
+        "as the optimizer's m['W1'], got (3, 4)",
+        "a new Adam()",
+    ),
+    "accuracy after a regression": (
+        lambda: Sequential([Affine(W, B)], IdentityWithLoss()).accuracy(X, X[:, :2] / 3),
+        "t: expected rows of probabilities",
+        "of what IdentityWithLoss learns take loss(x, t)",
+    ),
 }
 
 

@@ -497,7 +497,7 @@ def test_the_commands_mistakes_are_told(target, model, tmp_path, capsys):
     _, path = model
     missing = tmp_path / "missing" / "file"
     for arguments, message in (
-        ((path, "--to", target, "-o", missing), "make sure that its folder exists"),
+        ((path, "--to", target, "-o", missing), "expected a folder"),
         ((tmp_path / "none.npz", "--to", target), "expected a file that fastbp saved, got none there"),
         ((path, "--to", target, "-o", path), "expected another file than the saved network"),
     ):

@@ -504,13 +504,13 @@ def read_only_folder():
 
 def test_a_read_only_folder_is_refused(read_only_folder):
     path = read_only_folder / "network.npz"
-    with pytest.raises(PermissionError, match=r"network.npz: expected to write .* its folder .* can be written to"):
+    with pytest.raises(PermissionError, match=r"network.npz: expected to write .* its folder can be written to"):
         write(path, {}, {})
     assert_old_and_alone(path)
 
 
 def test_a_missing_folder_and_what_is_no_file_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected to write .* make sure that its folder exists"):
+    with pytest.raises(FileNotFoundError, match=r"path: expected a folder .*missing, got none there; make it first"):
         write(tmp_path / "missing" / "network.npz", {}, {})
     os.mkfifo(tmp_path / "pipe")
     for other in (tmp_path, tmp_path / "pipe"):

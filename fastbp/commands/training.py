@@ -27,12 +27,13 @@ IMPLEMENTATIONS = "fastbp", "numpy"
 # Seconds of NumPy that a comparison takes at least.
 ENOUGH = 1.0
 
+# The share of right test images below which a few epochs look as if nothing were learned.
+LEARNED = 0.9
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand with its options."""
-    parser = command(
-        commands, "train", train, "train a network on images of digits", "fastbp train --epochs 5 --plot curves.png"
-    )
+    parser = command(commands, "train", train, "train a network on images of digits", "fastbp train --plot curves.png")
     defaults, names = demonstrations.defaults, [kind.__name__.lower() for kind in optimizers.OPTIMIZERS]
     parser.add_argument("--data", **one_of(["digits", "mnist"]), default="digits", help="8×8 or 28×28 images")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the MNIST files (default: download)")
@@ -111,6 +112,10 @@ def _train_with(options: argparse.Namespace, comm: Any) -> int:
             except KeyboardInterrupt:
                 is_interrupted = True
     _summarize(network.history, len(data.x_train))
+    usual = demonstrations.NETWORKS[options.network].epochs
+    is_begun = 0 < len(curves) < usual and curves["val_accuracy"][-1] < LEARNED
+    if is_first and is_begun and not is_interrupted:
+        print(f"that is a beginning: without --epochs it trains for {usual}")
     for warning in caught:
         complain(f"warning: {warning.message}")
     if options.plot and is_first and len(curves):

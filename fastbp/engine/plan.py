@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastbp.checks import Array, DType, parameter, same_shape, whole_number
+from fastbp.checks import Array, DType, parameter, same_shape, same_state, whole_number
 from fastbp.engine import steps
 from fastbp.engine.table import Table
 from fastbp.engine.thread_choice import choice_for
@@ -192,7 +192,7 @@ class Engine:
             for slot, name in zip(self._network.slots, self._update.state, strict=True):
                 kept = (getattr(self._optimizer, name) or {}).get(key)
                 if kept is not None:
-                    same_shape(f"params[{key!r}]", value, kept.shape, f"as the optimizer's {name}[{key!r}]")
+                    same_state(f"params[{key!r}]", value, kept.shape, f"{name}[{key!r}]", self._optimizer)
                 own = self._division.own(place, value.size)
                 slot[own] = 0 if kept is None else kept.reshape(-1)[own.start - place : own.stop - place]
         for row, layer, name in self._counted:

@@ -138,6 +138,10 @@ class Drawing:
         self._step = self.steps if step is None else _checked_step(step, self.steps)
         self.picture = _picture(diagram, title)
 
+    def __repr__(self) -> str:
+        title = f" {self.picture.title!r}" if self.picture.title else ""
+        return f"<Drawing{title} of {len(self._diagram.nodes)} nodes, step {self._step} of {self.steps}>"
+
     @property
     def svg(self) -> str:
         """The drawing as SVG."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 from numba import carray
 
-from fastbp.checks import FLOAT32, FLOAT64, Array, as_array, rate, result_dtype, same_shape, schedule, to_kernel
+from fastbp.checks import (
+    FLOAT32,
+    FLOAT64,
+    Array,
+    as_array,
+    rate,
+    result_dtype,
+    same_shape,
+    same_state,
+    schedule,
+    to_kernel,
+)
 from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
 from fastbp.ops.state import coefficient, parameters_of, slot_of
 from fastbp.runtime.jit import kernel
@@ -54,6 +66,17 @@ class Optimizer:
     def state_names(self) -> tuple[str, ...]:
         """Names of the attributes that hold the state: dicts of arrays by parameter, or None before an update."""
         return self.record.state
+
+    def __repr__(self) -> str:
+        """The rate, and the settings that are not the defaults."""
+        defaults = inspect.signature(type(self)).parameters
+        settings = {name: getattr(self, name) for name in self.setting_names()}
+        shown = [
+            f"{name}={_shown(value)}"
+            for name, value in settings.items()
+            if name == "lr" or name not in defaults or not np.array_equal(value, defaults[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
     def current_lr(self) -> float:
@@ -145,8 +168,8 @@ class Optimizer:
         for name in self.record.state:
             state = getattr(self, name) or {}
             for key, param, _ in checked:
-                if key in state and state[key].shape != param.shape:
-                    same_shape(f"params[{key!r}]", param, state[key].shape, f"as the optimizer's {name}[{key!r}]")
+                if key in state:
+                    same_state(f"params[{key!r}]", param, state[key].shape, f"{name}[{key!r}]", self)
             new = {key: np.zeros_like(param) for key, param, _ in checked if key not in state}
             if new:
                 setattr(self, name, state | new)
@@ -160,6 +183,11 @@ class Optimizer:
                 f"give each network and each thread an optimizer of its own"
             )
         return state
+
+
+def _shown(value: Any) -> str:
+    """A setting in a representation, in which no function has an address."""
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)
 
 
 def optimizer_of(kind: type[Optimizer], update: Any, **traits: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastbp.checks import Array
+from fastbp.checks import Array, closest, given_kind
 from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
 from fastbp.ops.optimizer import LearningRate, Optimizer, optimizer_of
 from fastbp.ops.state import slot_of
@@ -446,11 +446,12 @@ def optimizer(name_or_object: str | Optimizer) -> Optimizer:
     by_name: dict[str, Any] = {kind.__name__.lower(): kind for kind in OPTIMIZERS if issubclass(kind, Optimizer)}
     names = ", ".join(by_name)
     if not isinstance(name_or_object, str):
-        given = name_or_object.__name__ if isinstance(name_or_object, type) else type(name_or_object).__name__
-        given = f"the class {given}" if isinstance(name_or_object, type) else given
-        raise TypeError(f"optimizer: expected a name or an optimizer, got {given}; give one of {names}, or SGD(0.1)")
+        is_class = isinstance(name_or_object, type)
+        remedy = f"pass an object, {name_or_object.__name__}()" if is_class else f"give one of {names}, or SGD(0.1)"
+        raise TypeError(f"optimizer: expected a name or an optimizer, got {given_kind(name_or_object)}; {remedy}")
     if name_or_object.lower() not in by_name:
-        raise ValueError(f"optimizer: expected one of {names}, got {name_or_object!r}; take one of these")
+        meant = closest(name_or_object.lower(), by_name)
+        raise ValueError(f"optimizer: expected one of {names}, got {name_or_object!r}; {meant}")
     made: Optimizer = by_name[name_or_object.lower()]()
     return made
 

@@ -78,7 +78,11 @@ class Messages:
         if self.is_broken:
             return
         self.is_broken = True
-        message = np.frombuffer(f"{type(error).__name__}: {error}".encode() or b" ", np.uint8)
+        try:
+            said = str(error)
+        except Exception:  # the other ranks must hear of it all the same
+            said = "an error that cannot be said"
+        message = np.frombuffer(f"{type(error).__name__}: {said}".encode(), np.uint8)
         others = (rank for rank in range(self.size) if rank != self.rank)
         requests = [self._comm.Isend([message, self._mpi.BYTE], rank, _FAILURE) for rank in others]
         self._mpi.Request.Waitall(requests)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp.checks import Array, as_array, float_dtype, rows, sample_weights
+from fastbp.ops.contract import loss_of
 from fastbp.ops.losses import shares_of_mean
 from fastbp.ops.targets import target
 from fastbp.training.protocol import Network
@@ -28,14 +29,22 @@ def accuracy(self: Network, x: ArrayLike, t: ArrayLike, sample_weight: ArrayLike
     TypeError
         If labels are not integers.
     ValueError
-        For an empty batch, and for what is neither a label of each sample nor one-hot.
+        For an empty batch, and for what is neither a label of each sample nor one-hot. After a regression it says to
+        take the loss.
 
     Examples
     --------
     >>> network.accuracy(x, network.predict(x).argmax(axis=1))
     1.0
     """
-    return accuracy_of(self.predict(x), t, sample_weight)
+    try:
+        return accuracy_of(self.predict(x), t, sample_weight)
+    except (TypeError, ValueError) as error:
+        record = loss_of(self.last_layer)
+        if record is None or record.classifies or not str(error).startswith("t:"):
+            raise
+        kind = type(self.last_layer).__name__
+        raise type(error)(f"{error}; accuracy counts classes, of what {kind} learns take loss(x, t)") from None
 
 
 def has_its_own(network: Network) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from fastbp import files
 from fastbp.checks import Array, whole_number
 from fastbp.contents import optimizer_state, set_optimizer_state
-from fastbp.files import FilePath
+from fastbp.files import FilePath, check_folder, file_path
 from fastbp.ops.contract import LayerRecord, drawing, set_state, state_of
 from fastbp.training.best import Best
 from fastbp.training.given import check_writeable
@@ -233,20 +233,19 @@ def _interval(every: int | timedelta) -> tuple[float, float]:
 
 def _check_path(path: object) -> None:
     """Raise an error unless a file can be written there."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"checkpoint: expected a str or Path, got {type(path).__name__}; name a file")
-    file = Path(os.path.realpath(path))
+    file = Path(os.path.realpath(file_path("checkpoint", path)))
     if file.exists() and not file.is_file():
         raise ValueError(
             f"checkpoint: expected a file or a new name, got a folder or a device, {file}; choose another path"
         )
+    check_folder("checkpoint", file)
     try:
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
         raise OSError(
             error.errno,
             f"checkpoint: expected a folder that can be written to, got {file.parent} ({error.strerror}); "
-            f"make it, or choose another path",
+            f"choose another path",
         ) from None
 
 

@@ -52,13 +52,18 @@ def check_samples(shape: tuple[int, ...], layers: Sequence[Any]) -> None:
         raise ValueError(f"x: expected at least one sample, (samples, ...), got shape {shape}; {remedy}")
 
 
-def rows_of(x: ArrayLike, dtype: DType, layers: Sequence[Any]) -> Array:
+def rows_of(x: ArrayLike, dtype: DType, layers: Sequence[Any], t: ArrayLike) -> Array:
     """x as rows (samples, D) of float32, float64 or uint8, which the engine reads; other dtypes become `dtype`.
 
     Where that is `INTP`, rows of integers are a copy, which nobody else can change, in words with a sign or without, as
     errors say what was given; others are left for the layer.
     """
-    array = as_array("x", x)
+    array, targets = as_array("x", x), np.shape(t)
+    if array.ndim == 1 < len(targets) and len(array) == targets[0] and not takes_indices(layers[:1]):
+        raise ValueError(
+            f"x: expected samples, (samples, ...), and their targets in t, got shape {array.shape} and {targets} in t; "
+            f"they look exchanged, give x first"
+        )
     check_samples(array.shape, layers)
     if dtype is INTP:
         words = {"i": INTP, "u": np.dtype(np.uintp)}.get(array.dtype.kind)

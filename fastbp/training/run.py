@@ -143,7 +143,7 @@ class Run(Interruptible):
         layers = list(network.layers.values())
         self._takes_indices = takes_indices(layers)
         dtype = INTP if self._takes_indices else common_dtype(layers) or FLOAT64
-        self._x, self._sample_shape = rows_of(x, dtype, layers), np.shape(x)[1:]
+        self._x, self._sample_shape = rows_of(x, dtype, layers, t), np.shape(x)[1:]
         self._t = as_array("t", t)
         weights = None if sample_weight is None else weights_for(network, sample_weight, len(self._x))
         self._edges: Array | None = None
@@ -387,7 +387,7 @@ class Run(Interruptible):
             return
         x, t, sample_weight = validation_parts(given)
         try:
-            samples = rows_of(x, self._dtype, list(self.network.layers.values()))
+            samples = rows_of(x, self._dtype, list(self.network.layers.values()), t)
             if samples.shape[1] != self._x.shape[1]:
                 raise ValueError(
                     f"x: expected {self._x.shape[1]} numbers for each sample, as those that are fitted, got "
