@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastbp.contents import Stack
+from fastbp.ops.contract import by
 from fastbp.pictures import FONT_SIZE, Arrow, Box, Picture, Shape, Text, text_width
 from fastbp.summary import sample_shape_of, shapes
 
@@ -20,7 +21,7 @@ def svg(self: Stack) -> str:
     """The drawing as SVG, for a notebook."""
     layers = list(self.layers.values())
     sample = sample_shape_of(layers)
-    inputs = [_by(shape) for shape in (sample, *shapes(layers, sample))]
+    inputs = ["" if shape is None else by(shape) for shape in (sample, *shapes(layers, sample))]
     boxes = [(name, _shape_of_weights(layer)) for name, layer in self.layers.items()]
     boxes.append((type(self.last_layer).__name__, ""))
     return _picture(boxes, inputs).svg()
@@ -49,8 +50,4 @@ def _picture(boxes: list[tuple[str, str]], inputs: list[str]) -> Picture:
 
 def _shape_of_weights(layer: Any) -> str:
     names = getattr(layer, "parameter_names", ())
-    return _by(getattr(layer, names[0]).shape) if names else ""
-
-
-def _by(shape: tuple[int, ...] | None) -> str:
-    return "" if shape is None else "×".join(map(str, shape))
+    return by(getattr(layer, names[0]).shape) if names else ""

@@ -13,7 +13,7 @@ import numpy as np
 from fastbp.checks import Array, whole_number
 from fastbp.contents import Stack
 from fastbp.engine.table import Mapped, Table, arranged, is_small, mapped
-from fastbp.ops.contract import LAYERS, Shape, loss_of, shown, takes_indices
+from fastbp.ops.contract import LAYERS, Shape, by, loss_of, shown, takes_indices
 from fastbp.ops.state import LANES, ROWS
 
 __all__ = ["Line", "Summary", "described", "sample_shape_of", "shapes", "summary"]
@@ -117,7 +117,7 @@ class Summary:
         body = [
             [
                 f"{line.name} ({line.kind})" if line.name.rstrip("0123456789") != line.kind else line.name,
-                "?" if line.output is None else _by(line.output),
+                "?" if line.output is None else by(line.output),
                 f"{line.parameters:,}",
                 _count(line.flops),
                 line.layout,
@@ -131,7 +131,7 @@ class Summary:
         return [["layer", "output", "parameters", "flops", "layout", "memory"], *body, total]
 
     def _notes(self) -> list[str]:
-        sample = "unknown: give sample_shape" if self.sample is None else _by(self.sample) or "one number"
+        sample = "unknown: give sample_shape" if self.sample is None else by(self.sample) or "one number"
         notes = [f"a sample: {sample}; loss: {self.loss}; memory: parameters, and outputs of {self.batch_size} samples"]
         found = {line.layout for line in self.lines}
         if found & _MEANINGS.keys():
@@ -304,10 +304,6 @@ def _flops(layer: Any, arrays: dict[str, Array], out: Shape | None) -> int | Non
         return 0
     outputs = W.shape[0] if W.ndim == 4 else W.shape[-1]
     return int(2 * W.size * math.prod(out) // outputs)
-
-
-def _by(shape: Iterable[int]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _count(number: int | None) -> str:

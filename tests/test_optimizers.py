@@ -272,19 +272,3 @@ def test_without_eps_no_mean_of_squares_becomes_0(kind):
     for grad in [1.0] + 130 * [0.0]:
         optimizer.update(params, {"W": np.array([grad], np.float32)})
     assert 0 < getattr(optimizer, optimizer.state_names()[-1])["W"][0] < np.finfo(np.float32).tiny
-
-
-def test_an_optimizer_shows_its_rate_and_what_is_no_default():
-    def warm(step):
-        return 0.1
-
-    shown = [
-        repr(each) for each in (Adam(), Adam(0.1, beta2=0.99), SGD(warm), AdamW(), Momentum(np.array([0.5, 0.25])))
-    ]
-    assert shown == [
-        "Adam(lr=0.001)",
-        "Adam(lr=0.1, beta2=0.99)",
-        "SGD(lr=warm)",
-        "AdamW(lr=0.001)",
-        "Momentum(lr=array([0.5 , 0.25]))",
-    ]

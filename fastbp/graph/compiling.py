@@ -90,6 +90,11 @@ class Compiled:
         if count is not None:
             self._program(count)
 
+    def __repr__(self) -> str:
+        if not self._programs:
+            return "Compiled(any number of inputs)"
+        return f"Compiled({', '.join(next(iter(self._programs.values())).names)})"
+
     def __call__(self, *arrays: Any, out: Array | None = None) -> Any:
         """Return the value: a number after a sum or mean, else an array.
 

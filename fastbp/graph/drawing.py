@@ -139,8 +139,7 @@ class Drawing:
         self.picture = _picture(diagram, title)
 
     def __repr__(self) -> str:
-        title = f" {self.picture.title!r}" if self.picture.title else ""
-        return f"<Drawing{title} of {len(self._diagram.nodes)} nodes, step {self._step} of {self.steps}>"
+        return f"Drawing(title={self.picture.title!r}, steps={self.steps})"
 
     @property
     def svg(self) -> str:

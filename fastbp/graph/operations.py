@@ -100,6 +100,9 @@ class Operation:
     # The names of constant operands in a drawing.
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.symbol})"
+
     @property
     def name(self) -> str:
         """The operation's name in messages."""

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from fastbp.checks import Array, DType
 
@@ -326,33 +328,34 @@ def registered(registry: dict[Any, Record], key: Any, record: Record) -> Record:
 
 
 def layer(record: LayerRecord) -> LayerRecord:
-    """Register a layer class, by its class and by what it is."""
+    """Register a layer class, by its class and by what it is, and give it the text that `repr` returns."""
     registered(LAYERS, record.layer, record)
-    if record.layer.__repr__ is object.__repr__:  # type: ignore[comparison-overlap]
-        setattr(record.layer, "__repr__", shown)  # noqa: B010 - of a class that is not known here
     if record.activation is not None:
         registered(ACTIVATIONS, record.activation.estimator or record.activation.name, record)
     if record.loss is not None:
         registered(LOSSES, record.loss.output, record)
+    cast(Any, record.layer).__repr__ = shown
     return record
 
 
 def shown(layer: Any) -> str:
     """A layer as it is made: the shapes of its arrays, and the settings that are not the defaults."""
-    kind, record = type(layer), record_of(type(layer))
-    names = getattr(layer, "parameter_names", ()) if record is None else record.arrays
-    arrays = [(name, getattr(layer, name, None)) for name in names]
-    shapes = [f"{name} {'×'.join(map(str, array.shape))}" for name, array in arrays if array is not None]
-    if record is None:
-        return f"{kind.__name__}({', '.join(shapes)})"
-    defaults = signature(record.layer).parameters
-    settings = [(name, getattr(layer, name, None)) for name in record.settings]
-    changed = [
-        f"{name}={value!r}"
-        for name, value in settings
-        if defaults.get(name, Parameter(name, Parameter.KEYWORD_ONLY)).default != value
-    ]
-    return f"{kind.__name__}({', '.join([*shapes, *changed])})"
+    record = record_of(type(layer)) or LayerRecord(type(layer), arrays=getattr(layer, "parameter_names", ()))
+    arrays = [f"{name} {by(np.shape(getattr(layer, name)))}" for name in record.arrays]
+    return f"{type(layer).__name__}({', '.join([*arrays, *changed(layer, record.layer, record.settings)])})"
+
+
+def changed(made: object, kind: type, names: Iterable[str]) -> list[str]:
+    """The settings of an object that are not the defaults of a class, such as ["eps=0.001"]."""
+    defaults = signature(kind).parameters
+    settings = {name: getattr(made, name) for name in names}
+    none = Parameter("none", Parameter.KEYWORD_ONLY)
+    return [f"{name}={value!r}" for name, value in settings.items() if defaults.get(name, none).default != value]
+
+
+def by(shape: Iterable[int]) -> str:
+    """A shape for a person, such as 784×50."""
+    return "×".join(map(str, shape))
 
 
 def record_of(kind: Any) -> LayerRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -21,7 +20,7 @@ from fastbp.checks import (
     schedule,
     to_kernel,
 )
-from fastbp.ops.contract import OPTIMIZERS, Update, registered, twin_of
+from fastbp.ops.contract import OPTIMIZERS, Update, changed, registered, twin_of
 from fastbp.ops.state import coefficient, parameters_of, slot_of
 from fastbp.runtime.jit import kernel
 from fastbp.runtime.sharing import shared_kernel
@@ -59,6 +58,17 @@ class Optimizer:
             value = rate(name, value, self.settings[name])
         super().__setattr__(name, value)
 
+    def __repr__(self) -> str:
+        lr = self.lr
+        if callable(lr):
+            text = getattr(lr, "__name__", type(lr).__name__)
+        elif isinstance(lr, np.ndarray):
+            text = np.array2string(lr, threshold=4, edgeitems=2, separator=", ")
+        else:
+            text = repr(lr)
+        kind, others = type(self), self.setting_names()[1:]
+        return f"{kind.__name__}({', '.join([f'lr={text}', *changed(self, kind, others)])})"
+
     def setting_names(self) -> tuple[str, ...]:
         """Names of the attributes that it is made with, the rate first."""
         return "lr", *self.settings, "weight_decay"
@@ -66,17 +76,6 @@ class Optimizer:
     def state_names(self) -> tuple[str, ...]:
         """Names of the attributes that hold the state: dicts of arrays by parameter, or None before an update."""
         return self.record.state
-
-    def __repr__(self) -> str:
-        """The rate, and the settings that are not the defaults."""
-        defaults = inspect.signature(type(self)).parameters
-        settings = {name: getattr(self, name) for name in self.setting_names()}
-        shown = [
-            f"{name}={_shown(value)}"
-            for name, value in settings.items()
-            if name == "lr" or name not in defaults or not np.array_equal(value, defaults[name].default)
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
     def current_lr(self) -> float:
@@ -183,11 +182,6 @@ class Optimizer:
                 f"give each network and each thread an optimizer of its own"
             )
         return state
-
-
-def _shown(value: Any) -> str:
-    """A setting in a representation, in which no function has an address."""
-    return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)
 
 
 def optimizer_of(kind: type[Optimizer], update: Any, **traits: Any) -> None:

@@ -103,6 +103,10 @@ class Trainer:
         self.train_acc_list: list[float] = []
         self.test_acc_list: list[float] = []
 
+    def __repr__(self) -> str:
+        network, samples = type(self.network).__name__, len(self.x_train)
+        return f"Trainer({network}, {samples:,} samples, epochs={self.epochs}, optimizer={self.optimizer!r})"
+
     def train(self) -> None:
         """Do all epochs. A second call goes on training.
 
