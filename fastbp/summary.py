@@ -21,7 +21,10 @@ __all__ = ["Line", "Summary", "described", "sample_shape_of", "shapes", "summary
 # The longest sequences, and the most pixels across images, that are tried.
 _LONGEST = 300
 _LAYOUTS = {ROWS: "rows", LANES: "lanes"}
-_MEANINGS = {"rows": "sample by sample", "lanes": "feature by feature"}
+_MEANINGS = {
+    "rows": "rows, each sample's numbers side by side",
+    "lanes": "lanes, the same number of many samples side by side",
+}
 _UNITS = "B", "kB", "MB", "GB", "TB"
 
 
@@ -133,12 +136,12 @@ class Summary:
     def _notes(self) -> list[str]:
         sample = "unknown: give sample_shape" if self.sample is None else by(self.sample) or "one number"
         notes = [f"a sample: {sample}; loss: {self.loss}; memory: parameters, and outputs of {self.batch_size} samples"]
-        found = {line.layout for line in self.lines}
-        if found & _MEANINGS.keys():
-            meanings = ", ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in found)
-            notes.append(f"layout of a batch in fit: {meanings}")
         if self.memory is not None:
             notes.append(f"fit takes {_size(self.memory)} for a batch of {self.batch_size}, and the optimizer's state")
+        layouts = {line.layout for line in self.lines}
+        meanings = [meaning for layout, meaning in _MEANINGS.items() if layout in layouts]
+        if meanings:
+            notes.append(f"layout in fit: {'; '.join(meanings)}")
         return notes
 
 
@@ -146,6 +149,11 @@ def summary(self: Stack, sample_shape: Sequence[int] | None = None, *, batch_siz
     """Return a table of the layers: output shapes, parameters, arithmetic, layout and memory.
 
     Nothing is computed and nothing is changed. In a notebook it is a table in HTML.
+
+    flops are the multiplications and additions for one sample, forward. layout is how `fit` keeps the samples of a
+    batch that the layer takes: in rows, each sample's numbers side by side, or in lanes, the same number of many
+    samples side by side, one for each lane of a vector register. `fit` takes what is faster for the network. Where it
+    is empty, the layer has nothing to do in `fit`, or is of another class.
 
     Parameters
     ----------
@@ -177,8 +185,8 @@ def summary(self: Stack, sample_shape: Sequence[int] | None = None, *, batch_siz
     --------------------------------------------------------
     in all                        23     36          6.58 kB
     a sample: 4; loss: SoftmaxWithLoss; memory: parameters, and outputs of 100 samples
-    layout of a batch in fit: lanes: feature by feature
     fit takes 13.2 kB for a batch of 100, and the optimizer's state
+    layout in fit: lanes, the same number of many samples side by side
     """
     size = whole_number("batch_size", batch_size, 1, "give the number of samples of a step")
     layers = list(self.layers.values())

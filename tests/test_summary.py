@@ -119,6 +119,16 @@ def test_layouts_are_those_of_fit():
     assert {line.name: line.layout for line in mixed().summary().lines}["Flatten1"] == ""
 
 
+def test_the_layouts_of_a_table_are_explained_below_it():
+    rows, lanes = "rows, each sample's numbers side by side", "lanes, the same number of many samples side by side"
+    assert repr(LeNet(seed=0).summary()).splitlines()[-1] == f"layout in fit: {rows}; {lanes}"
+    small = TwoLayerNet(4, 3, 2, seed=0)
+    assert repr(small.summary(batch_size=5)).splitlines()[-1] == f"layout in fit: {rows}"
+    assert repr(small.summary(batch_size=100)).splitlines()[-1] == f"layout in fit: {lanes}"
+    assert f"layout in fit: {lanes}" in small.summary(batch_size=100)._repr_html_()
+    assert "layout in fit" not in repr(with_ones_own().summary())
+
+
 def test_another_size_of_samples_may_be_given():
     found = LeNet((3, 32, 32), seed=0).summary((3, 32, 32), batch_size=1)
     assert (found.sample, found.lines[0].output) == ((3, 32, 32), (6, 32, 32))
