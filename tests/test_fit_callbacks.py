@@ -1,6 +1,8 @@
 """What a callback of `fit` changes counts from the next step on, as in a loop of updates, or is refused."""
 
 import copy
+import re
+from inspect import Parameter, signature
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from fastbp.layers import (
 )
 from fastbp.optimizers import SGD, Adam, Momentum
 from fastbp.training import run as training_run
+from tests.pages import text_of
 
 X, T = np.random.default_rng(0).random((30, 6)), np.arange(30) % 3
 
@@ -427,6 +430,15 @@ def test_arguments_are_checked_before_the_first_step(change, error, match):
     assert net.history is history
     assert (optimizer.iter, optimizer.m, net.layers["Dropout1"].step) == (0, None, 0)
     assert generator.bit_generator.state == np.random.default_rng(0).bit_generator.state
+
+
+def test_the_guide_has_the_defaults_of_fit():
+    rows = re.findall(r"^\| (`.*`) \| `(.*)` \|", text_of("docs/training.md"), re.MULTILINE)
+    told = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    given = {name: each.default for name, each in signature(Sequential.fit).parameters.items()}
+    defaults = {name: default for name, default in given.items() if default is not Parameter.empty}
+    assert defaults.pop("shards") is False  # told beside comm
+    assert told == {name: repr(default).replace("'", '"') for name, default in defaults.items()}
 
 
 def test_counts_are_checked_before_the_first_step():
