@@ -411,7 +411,7 @@ MISTAKES = [
     ({"on_steps": "print"}, TypeError, "on_steps: expected a function of the progress, got str"),
     ({"checkpoint": 3}, TypeError, "checkpoint: expected a str or Path, got int"),
     ({"checkpoint": "/dev"}, ValueError, "checkpoint: expected a file or a new name, got a folder or a device"),
-    ({"checkpoint": "no/such/folder/run.npz"}, FileNotFoundError, "checkpoint: expected a folder that can be written"),
+    ({"checkpoint": "no/such/folder/run.npz"}, FileNotFoundError, ", got none there; make it first"),
     ({"checkpoint": "/proc/run.npz"}, OSError, "checkpoint: expected a folder that can be written to, got /proc"),
     ({"scale": np.nan}, ValueError, "scale: expected a finite number, got nan"),
     ({"scale": -np.inf}, ValueError, "scale: expected a finite number, got -inf"),
