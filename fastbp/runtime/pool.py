@@ -12,7 +12,8 @@ else has claimed. An empty region costs 0.2 µs (libgomp: 1.4 to 3), and no libr
 - One region runs at a time. A caller that finds the pool taken by another thread does its parts alone.
 - A region is late when the caller waits much longer for parts that helpers have begun than it worked itself. Another
   process then has the helper's core. The same is true when a helper finds that it was stopped in its spin, or wakes on
-  the caller's core. Callers then work alone for 20 times the time that was lost, so the loss is at most a twentieth.
+  the caller's core. Callers then work alone until what was lost is a twentieth of the time since they last did so. A
+  core that is busy costs no more than that, and a short disturbance in a quiet second costs nothing else.
 - A forked child has none of its parent's threads, and makes a pool of its own.
 """
 
@@ -55,8 +56,8 @@ LATE, LATE_FROM_SLEEP = 3, 12
 # Bits of a word that stand for chunks of parts.
 CHUNKS = 62
 
-# Time alone in multiples of what was lost, and in nanoseconds at most: a process that was stopped for an hour has its
-# threads again soon after.
+# The time that goes with what was lost, in multiples of it, and the longest time alone in nanoseconds: a process that was
+# stopped for an hour has its threads again soon after.
 PATIENCE, LONGEST_ALONE = 20, 1_000_000_000
 
 # Time alone in nanoseconds after a helper woke on the caller's core, which happens when the other cores are busy. The
@@ -259,8 +260,15 @@ def region(pool, function, parts, data):
         _await_parts(pool, parts)
         waited = _now(pool) - waits_from
         if 2 * waited > late * (waits_from - begin):
-            put(pool, ALONE_UNTIL, _now(pool) + min(PATIENCE * waited, LONGEST_ALONE))
+            _work_alone(pool, waited)
     put(pool, TAKEN, 0)
+
+
+@kernel
+def _work_alone(pool, lost):
+    now = _now(pool)
+    since = max(now - get(pool, ALONE_UNTIL), 0)
+    put(pool, ALONE_UNTIL, now + min(max(PATIENCE * lost - since, 0), LONGEST_ALONE))
 
 
 @kernel
@@ -332,7 +340,7 @@ def help_always(pool, thread):
             if spins % TURNS == 0:
                 before, looked = looked, _now(pool)
                 if looked - before > CONTESTED:
-                    put(pool, ALONE_UNTIL, looked + min(PATIENCE * (looked - before), LONGEST_ALONE))
+                    _work_alone(pool, looked - before)
                     spins = SPINS
 
 
