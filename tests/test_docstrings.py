@@ -10,6 +10,7 @@ import pytest
 import fastbp
 from fastbp import graph
 from fastbp.graph import Variable
+from tests.test_data import idx
 
 NAMES = sorted(
     found.name for found in pkgutil.walk_packages(fastbp.__path__, "fastbp.") if found.name[-8:] != "__main__"
@@ -37,9 +38,19 @@ def context():
     }
 
 
+def write_mnist(folder):
+    """Two white images to train with and two to test with, and their labels, in MNIST's four files."""
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        for name, values in (("images-idx3", np.full((2, 28, 28), 255)), ("labels-idx1", np.array([5, 0]))):
+            (folder / f"{part}-{name}-ubyte").write_bytes(idx(values))
+
+
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 def test_an_example_shows_what_it_does(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # some write files
+    if example.name.startswith("fastbp.data."):
+        write_mnist(tmp_path / "mnist")
     example.globs = context() | example.globs
     failed, _ = doctest.DocTestRunner().run(example)
     assert failed == 0, capsys.readouterr().out

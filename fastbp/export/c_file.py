@@ -12,19 +12,8 @@ import numpy as np
 
 from fastbp._version import __version__
 from fastbp.checks import FLOAT32, Array
+from fastbp.export import steps
 from fastbp.export.expressions import SIGNS, Expression, bare, written
-from fastbp.export.steps import (
-    Correlation,
-    Elementwise,
-    Lookup,
-    Normalized,
-    NormalizedOverSample,
-    Pooled,
-    Product,
-    Reshaped,
-    SoftmaxAlong,
-    Step,
-)
 from fastbp.export.walk import Exported, Program, walk
 from fastbp.files import FilePath, replace
 from fastbp.ops.contract import Shape
@@ -355,7 +344,7 @@ static void softmax(number *x, int groups, int classes, int step)
 }
 
 
-def _product(file: _File, layer: Exported, step: Product) -> None:
+def _product(file: _File, layer: Exported, step: steps.Product) -> None:
     W = file.parameter(layer, "W", step.W)
     bias = [] if step.b is None else [file.parameter(layer, "b", step.b)]
     inputs, outputs = _sizes(file, layer, ("inputs", "outputs"), step.W.shape)
@@ -363,7 +352,7 @@ def _product(file: _File, layer: Exported, step: Product) -> None:
     file.call("affine" if bias else "matmul", x, W, *bias, inputs, outputs, y)
 
 
-def _lookup(file: _File, layer: Exported, step: Lookup) -> None:
+def _lookup(file: _File, layer: Exported, step: steps.Lookup) -> None:
     W, count = file.parameter(layer, "W", step.W), file.size(layer, "indices", math.prod(step.shape))
     words, features = _sizes(file, layer, ("words", "features"), step.W.shape)
     x, y = file.moved(step.out)
@@ -373,7 +362,7 @@ def _lookup(file: _File, layer: Exported, step: Lookup) -> None:
 _IMAGE = "channels", "height", "width"
 
 
-def _correlation(file: _File, layer: Exported, step: Correlation) -> None:
+def _correlation(file: _File, layer: Exported, step: steps.Correlation) -> None:
     W, b = file.parameter(layer, "W", step.W), file.parameter(layer, "b", step.b)
     image = _sizes(file, layer, _IMAGE, step.shape)
     F, _, *window = step.W.shape
@@ -383,7 +372,7 @@ def _correlation(file: _File, layer: Exported, step: Correlation) -> None:
     file.call("convolution", x, W, b, *image, *others, y)
 
 
-def _pooled(file: _File, layer: Exported, step: Pooled) -> None:
+def _pooled(file: _File, layer: Exported, step: steps.Pooled) -> None:
     names = *_IMAGE, "window_height", "window_width", "stride", "pad", "out_height", "out_width"
     sizes = _sizes(file, layer, names, (*step.shape, *step.window, step.stride, step.pad, *step.out[1:]))
     x, y = file.moved(step.out)
@@ -394,36 +383,36 @@ def _sizes(file: _File, layer: Exported, names: Sequence[str], values: Sequence[
     return [file.size(layer, name, value) for name, value in zip(names, values, strict=True)]
 
 
-def _normalized(file: _File, layer: Exported, step: Normalized) -> None:
+def _normalized(file: _File, layer: Exported, step: steps.Normalized) -> None:
     sizes = _sizes(file, layer, ("features", "pixels"), (step.shape[0], math.prod(step.shape[1:])))
     arrays = {"gamma": step.gamma, "beta": step.beta, "mean": step.mean, "std": np.sqrt(step.var)}
     file.call("normalize", file.now, *sizes, *(file.parameter(layer, name, array) for name, array in arrays.items()))
 
 
-def _normalized_over_sample(file: _File, layer: Exported, step: NormalizedOverSample) -> None:
+def _normalized_over_sample(file: _File, layer: Exported, step: steps.NormalizedOverSample) -> None:
     features = step.gamma.size
     sizes = _sizes(file, layer, ("rows", "features"), (math.prod(step.shape) // features, features))
     arrays = [file.parameter(layer, name, array) for name, array in step.arrays()]
     file.call("normalize_rows", file.now, *sizes, *arrays, file.number(step.eps))
 
 
-def _softmax(file: _File, layer: Exported, step: SoftmaxAlong) -> None:
+def _softmax(file: _File, layer: Exported, step: steps.SoftmaxAlong) -> None:
     file.call("softmax", file.now, *_sizes(file, layer, ("groups", "classes", "step"), step.counts))
 
 
-def _elementwise(file: _File, layer: Exported, step: Elementwise) -> None:
+def _elementwise(file: _File, layer: Exported, step: steps.Elementwise) -> None:
     size, (name, _) = file.size(layer, "size", math.prod(step.shape)), file.functions[step.name, step.settings]
     file.calls.append(f"for (int i = 0; i < {size}; i++) {file.now}[i] = {name}({file.now}[i]);")
 
 
-_CALLS: dict[type[Step], Callable[[_File, Exported, Any], None]] = {
-    Reshaped: lambda *_: None,
-    Product: _product,
-    Lookup: _lookup,
-    Correlation: _correlation,
-    Pooled: _pooled,
-    Normalized: _normalized,
-    NormalizedOverSample: _normalized_over_sample,
-    SoftmaxAlong: _softmax,
-    Elementwise: _elementwise,
+_CALLS: dict[type[steps.Step], Callable[[_File, Exported, Any], None]] = {
+    steps.Reshaped: lambda *_: None,
+    steps.Product: _product,
+    steps.Lookup: _lookup,
+    steps.Correlation: _correlation,
+    steps.Pooled: _pooled,
+    steps.Normalized: _normalized,
+    steps.NormalizedOverSample: _normalized_over_sample,
+    steps.SoftmaxAlong: _softmax,
+    steps.Elementwise: _elementwise,
 }

@@ -12,20 +12,8 @@ import numpy as np
 
 from fastbp._version import __version__
 from fastbp.checks import Array
-from fastbp.export import numpy_functions
+from fastbp.export import numpy_functions, steps
 from fastbp.export.expressions import SIGNS, Expression, bare, written
-from fastbp.export.steps import (
-    Correlation,
-    Elementwise,
-    Lookup,
-    Normalized,
-    NormalizedOverSample,
-    Pooled,
-    Product,
-    Reshaped,
-    SoftmaxAlong,
-    Step,
-)
 from fastbp.export.walk import Program, walk
 from fastbp.files import FilePath, replace
 from fastbp.ops.contract import Shape, batch_of
@@ -74,7 +62,7 @@ def _text(program: Program) -> str:
     for layer in program.layers:
         calls.append(f"    # {layer}")
         for step in layer.steps:
-            if isinstance(step, Elementwise):
+            if isinstance(step, steps.Elementwise):
                 call = f"{names[step.name, step.settings][0]}(x)"
             else:
                 call = _CALLS[type(step)](step, layer.symbol)
@@ -157,7 +145,7 @@ def _assigned(name: str, array: Array) -> str:
     return f'{name} = _array({array.shape}, """\n{lines}\n""")'
 
 
-def _arrays(step: Step) -> Iterator[tuple[str, Array]]:
+def _arrays(step: steps.Step) -> Iterator[tuple[str, Array]]:
     for name, array in step.arrays():
         yield ("std", np.sqrt(array)) if name == "var" else (name, array)
 
@@ -177,23 +165,31 @@ def _call(function: str, operands: Sequence[str]) -> str:
     return f"{prefix}{function}({', '.join(map(bare, operands))})"
 
 
-def _of_product(step: Product, symbol: str) -> str:
+def _of_product(step: steps.Product, symbol: str) -> str:
     return f"x @ {symbol}_W" + ("" if step.b is None else f" + {symbol}_b")
 
 
-def _of_pooling(step: Pooled, _: str) -> str:
+def _of_correlation(step: steps.Correlation, symbol: str) -> str:
+    return f"convolution(x, {symbol}_W, {symbol}_b, stride={step.stride}, pad={step.pad})"
+
+
+def _of_pooling(step: steps.Pooled, _: str) -> str:
     height, width = step.window
     name = "max_pooling" if step.is_max else "average_pooling"
     return f"{name}(x, {height}, {width}, stride={step.stride}, pad={step.pad})"
 
 
-_CALLS: dict[type[Step], Callable[[Any, str], str]] = {
-    Reshaped: lambda step, _: f"x.reshape(len(x), {', '.join(map(str, step.out))})",
-    Product: _of_product,
-    Lookup: lambda _, symbol: f"lookup(x, {symbol}_W)",
-    Correlation: lambda step, symbol: f"convolution(x, {symbol}_W, {symbol}_b, stride={step.stride}, pad={step.pad})",
-    Pooled: _of_pooling,
-    Normalized: lambda _, symbol: f"normalize(x, {symbol}_gamma, {symbol}_beta, {symbol}_mean, {symbol}_std)",
-    NormalizedOverSample: lambda step, symbol: f"normalize_samples(x, {symbol}_gamma, {symbol}_beta, {step.eps!r})",
-    SoftmaxAlong: lambda step, _: f"softmax(x, {step.axis + 1})",
+def _of_normalized_over_sample(step: steps.NormalizedOverSample, symbol: str) -> str:
+    return f"normalize_samples(x, {symbol}_gamma, {symbol}_beta, {step.eps!r})"
+
+
+_CALLS: dict[type[steps.Step], Callable[[Any, str], str]] = {
+    steps.Reshaped: lambda step, _: f"x.reshape(len(x), {', '.join(map(str, step.out))})",
+    steps.Product: _of_product,
+    steps.Lookup: lambda _, symbol: f"lookup(x, {symbol}_W)",
+    steps.Correlation: _of_correlation,
+    steps.Pooled: _of_pooling,
+    steps.Normalized: lambda _, symbol: f"normalize(x, {symbol}_gamma, {symbol}_beta, {symbol}_mean, {symbol}_std)",
+    steps.NormalizedOverSample: _of_normalized_over_sample,
+    steps.SoftmaxAlong: lambda step, _: f"softmax(x, {step.axis + 1})",
 }

@@ -9,19 +9,8 @@ import numpy as np
 
 from fastbp._version import __version__
 from fastbp.checks import FLOAT32, FLOAT64, DType
+from fastbp.export import steps
 from fastbp.export.expressions import Expression
-from fastbp.export.steps import (
-    Correlation,
-    Elementwise,
-    Lookup,
-    Normalized,
-    NormalizedOverSample,
-    Pooled,
-    Product,
-    Reshaped,
-    SoftmaxAlong,
-    Step,
-)
 from fastbp.export.walk import Program, sizes, walk
 from fastbp.extras import require
 from fastbp.files import FilePath, replace
@@ -129,41 +118,41 @@ class _Model:
         return name
 
 
-def _reshaped(model: _Model, step: Reshaped, x: str) -> str:
+def _reshaped(model: _Model, step: steps.Reshaped, x: str) -> str:
     # 0 keeps the number of samples.
     shape = model.constant(f"shape_{sizes(step.out)}", [0, *step.out], np.dtype(np.int64))
     return model.node("Reshape", x, shape)
 
 
-def _product(model: _Model, step: Product, x: str) -> str:
+def _product(model: _Model, step: steps.Product, x: str) -> str:
     W = model.constant("W", step.W)
     if step.b is None:
         return model.node("MatMul", x, W)
     return model.node("Gemm", x, W, model.constant("b", step.b))
 
 
-def _lookup(model: _Model, step: Lookup, x: str) -> str:
+def _lookup(model: _Model, step: steps.Lookup, x: str) -> str:
     return model.node("Gather", model.constant("W", step.W), x)
 
 
-def _correlation(model: _Model, step: Correlation, x: str) -> str:
+def _correlation(model: _Model, step: steps.Correlation, x: str) -> str:
     W, b = model.constant("W", step.W), model.constant("b", step.b)
     return model.node("Conv", x, W, b, strides=[step.stride] * 2, pads=[step.pad] * 4)
 
 
-def _pooled(model: _Model, step: Pooled, x: str) -> str:
+def _pooled(model: _Model, step: steps.Pooled, x: str) -> str:
     window = {"kernel_shape": step.window, "strides": [step.stride] * 2, "pads": [step.pad] * 4}
     if step.is_max:
         return model.node("MaxPool", x, **window)
     return model.node("AveragePool", x, count_include_pad=1, **window)
 
 
-def _normalized(model: _Model, step: Normalized, x: str) -> str:
+def _normalized(model: _Model, step: steps.Normalized, x: str) -> str:
     parameters = [model.constant(name, array) for name, array in step.arrays()]
     return model.node("BatchNormalization", x, *parameters, epsilon=0.0)
 
 
-def _normalized_over_sample(model: _Model, step: NormalizedOverSample, x: str) -> str:
+def _normalized_over_sample(model: _Model, step: steps.NormalizedOverSample, x: str) -> str:
     gamma, beta = (model.constant(name, array) for name, array in step.arrays())
     if model.dtype == FLOAT32:
         return model.node("LayerNormalization", x, gamma, beta, axis=-step.gamma.ndim, epsilon=step.eps)
@@ -175,7 +164,7 @@ def _normalized_over_sample(model: _Model, step: NormalizedOverSample, x: str) -
     return model.node("Add", model.node("Mul", gamma, model.node("Div", centered, std)), beta)
 
 
-def _softmax(model: _Model, step: SoftmaxAlong, x: str) -> str:
+def _softmax(model: _Model, step: steps.SoftmaxAlong, x: str) -> str:
     return model.node("Softmax", x, axis=step.axis + 1)
 
 
@@ -190,7 +179,7 @@ _OPERATORS: dict[str, tuple[str, tuple[str, ...], tuple[DType, ...]]] = {
 }
 
 
-def _elementwise(model: _Model, step: Elementwise, x: str) -> str:
+def _elementwise(model: _Model, step: steps.Elementwise, x: str) -> str:
     operator, names, dtypes = _OPERATORS.get(step.name, ("", (), ()))
     if model.dtype in dtypes:
         return model.node(operator, x, **dict(zip(names, step.settings, strict=True)))
@@ -252,14 +241,14 @@ class _Arithmetic:
         return node(_ARITHMETIC[function], *operands)
 
 
-_NODES: dict[type[Step], Callable[[_Model, Any, str], str]] = {
-    Reshaped: _reshaped,
-    Product: _product,
-    Lookup: _lookup,
-    Correlation: _correlation,
-    Pooled: _pooled,
-    Normalized: _normalized,
-    NormalizedOverSample: _normalized_over_sample,
-    SoftmaxAlong: _softmax,
-    Elementwise: _elementwise,
+_NODES: dict[type[steps.Step], Callable[[_Model, Any, str], str]] = {
+    steps.Reshaped: _reshaped,
+    steps.Product: _product,
+    steps.Lookup: _lookup,
+    steps.Correlation: _correlation,
+    steps.Pooled: _pooled,
+    steps.Normalized: _normalized,
+    steps.NormalizedOverSample: _normalized_over_sample,
+    steps.SoftmaxAlong: _softmax,
+    steps.Elementwise: _elementwise,
 }

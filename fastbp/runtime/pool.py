@@ -56,8 +56,8 @@ LATE, LATE_FROM_SLEEP = 3, 12
 # Bits of a word that stand for chunks of parts.
 CHUNKS = 62
 
-# The time that goes with what was lost, in multiples of it, and the longest time alone in nanoseconds: a process that was
-# stopped for an hour has its threads again soon after.
+# The time that goes with what was lost, in multiples of it, and the longest time alone in nanoseconds: a process that
+# was stopped for an hour has its threads again soon after.
 PATIENCE, LONGEST_ALONE = 20, 1_000_000_000
 
 # Time alone in nanoseconds after a helper woke on the caller's core, which happens when the other cores are busy. The
