@@ -1,23 +1,32 @@
 """What public objects say of themselves: what they are made of, and no address in memory."""
 
 import importlib
+import importlib.util
 import inspect
 
 import numpy as np
 import pytest
 
-import fastbp
+import fastbp.book
 from bench.cases import LAYERS, Draw
 from fastbp import TwoLayerNet, graph, optimizers
+from fastbp.book import ch04, ch05, ch07
+from fastbp.book import layers as book
+from fastbp.book.trainer import Trainer as BooksTrainer
 from fastbp.layers import Affine, BatchNormalization, Dropout, Pooling, ReLU
 from fastbp.optimizers import SGD, Adam, AdamW, Nesterov
 from tests.test_public_names import MODULES, public_names
 
+BOOK = tuple(f"fastbp.book.{name}" for name in fastbp.book.__all__)
+
 
 def public_classes():
-    for name in MODULES:
+    for name in (*MODULES, *BOOK):
+        if name == "fastbp.sklearn" and importlib.util.find_spec("sklearn") is None:
+            continue
         module = importlib.import_module(name)
-        for thing in (getattr(module, public) for public in public_names(module)):
+        for public in public_names(module):
+            thing = getattr(module, public, None)  # the book's lists also name modules
             if inspect.isclass(thing) and not issubclass(thing, BaseException):
                 yield thing
 
@@ -92,3 +101,18 @@ def test_a_trainer_shows_what_it_trains_and_how():
     x, t = np.zeros((1200, 4)), np.zeros(1200, int)
     trainer = fastbp.Trainer(TwoLayerNet(4, 3, 2, seed=0), x, t, x, t, epochs=2, optimizer="Adam", seed=0)
     assert repr(trainer) == "Trainer(TwoLayerNet, 1,200 samples, epochs=2, optimizer=Adam(lr=0.001))"
+
+
+def test_the_networks_of_the_book_show_the_shapes_of_their_parameters():
+    assert repr(ch04.TwoLayerNet(784, 50, 10)) == "TwoLayerNet(W1 784×50, b1 50, W2 50×10, b2 10)"
+    assert repr(ch05.TwoLayerNet(4, 3, 2)) == "TwoLayerNet(W1 4×3, b1 3, W2 3×2, b2 2)"
+    text = repr(ch07.SimpleConvNet())
+    assert text == "SimpleConvNet(W1 30×1×5×5, b1 30, W2 4320×100, b2 100, W3 100×10, b3 10)"
+
+
+def test_the_layers_and_the_trainer_of_the_book_show_what_they_are_made_of():
+    layers = [book.Relu(), book.Dropout(0.25), book.SoftmaxWithLoss()]
+    assert repr(layers) == "[Relu(), Dropout(dropout_ratio=0.25), SoftmaxWithLoss()]"
+    x, t = np.zeros((20, 4)), np.zeros(20, int)
+    trainer = BooksTrainer(ch05.TwoLayerNet(4, 3, 2), x, t, x, t, epochs=3, verbose=False)
+    assert repr(trainer) == "Trainer(TwoLayerNet, 20 samples, epochs=3, optimizer=SGD(lr=0.01))"

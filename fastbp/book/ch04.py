@@ -23,7 +23,7 @@ from fastbp.book.functions import (
 )
 from fastbp.book.gradient import numerical_gradient
 from fastbp.book.layers import Affine, Sigmoid
-from fastbp.book.network import predicted_classes
+from fastbp.book.network import described, predicted_classes
 from fastbp.checks import Array, as_array
 
 __all__ = [
@@ -65,6 +65,8 @@ class TwoLayerNet:
         for number, (D, M) in enumerate([(input_size, hidden_size), (hidden_size, output_size)], 1):
             self.params[f"W{number}"] = weight_init_std * np.random.randn(D, M)
             self.params[f"b{number}"] = np.zeros(M)
+
+    __repr__ = described
 
     def predict(self, x: ArrayLike) -> Array:
         """Return the probabilities of the classes, (N, C), or (C,) for one sample."""

@@ -103,6 +103,9 @@ class SoftmaxWithLoss:
         self.y: Array | None = None
         self.t: Array | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def forward(self, x: ArrayLike, t: ArrayLike) -> Any:
         """Return the `cross_entropy_error` of softmax(x).
 
@@ -161,6 +164,9 @@ class Dropout:
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = dropout_ratio
         self.mask: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dropout_ratio={self.dropout_ratio!r})"
 
     def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
         """Return x·mask, with a new mask, or for prediction x·(1 - dropout_ratio).

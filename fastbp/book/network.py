@@ -12,12 +12,19 @@ from fastbp.book.gradient import numerical_gradient
 from fastbp.book.layers import Affine, BatchNormalization, Convolution, Dropout, SoftmaxWithLoss
 from fastbp.checks import Array
 from fastbp.files import FilePath
+from fastbp.ops.contract import by
 
-__all__ = ["ImageNetwork", "Network", "predicted_classes"]
+__all__ = ["ImageNetwork", "Network", "described", "predicted_classes"]
 
 # Samples that are predicted together. With 500, 10,000 float32 images through six layers of 100 take 61 ms of one
 # thread where all at once take 101.
 _TOGETHER = 500
+
+
+def described(network: Any) -> str:
+    """A network with the shapes of its parameters, such as TwoLayerNet(W1 784×50, b1 50, W2 50×10, b2 10)."""
+    shapes = (f"{key} {by(np.shape(value))}" for key, value in network.params.items())
+    return f"{type(network).__name__}({', '.join(shapes)})"
 
 
 class Network:
@@ -38,6 +45,8 @@ class Network:
     def __init__(self, params: dict[str, Array], layers: Mapping[str, Any] | Sequence[Any]) -> None:
         self.params, self.layers = params, layers
         self.last_layer = SoftmaxWithLoss()
+
+    __repr__ = described
 
     def predict(self, x: Any, train_flg: bool = False) -> Any:
         """Return the output of the last layer before softmax.

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastbp.book.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 from fastbp.checks import Array
+from fastbp.training.trainer import described
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop", "Trainer", "np", "os", "sys"]
 
@@ -75,6 +76,8 @@ class Trainer:
         self.train_loss_list: list[Any] = []
         self.train_acc_list: list[Any] = []
         self.test_acc_list: list[Any] = []
+
+    __repr__ = described
 
     def train_step(self) -> None:
         """Do a step: draw a batch, update, and keep the loss; at the first step of an epoch also accuracies."""

@@ -14,7 +14,14 @@ from fastbp.optimizers import optimizer as optimizer_named
 from fastbp.training.fit import Progress, fit
 from fastbp.training.protocol import Network
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "described"]
+
+
+def described(trainer: Any) -> str:
+    """What a trainer trains, and how."""
+    network, samples = type(trainer.network).__name__, f"{len(trainer.x_train):,} samples"
+    settings = f"epochs={trainer.epochs}, optimizer={trainer.optimizer!r}"
+    return f"{type(trainer).__name__}({network}, {samples}, {settings})"
 
 
 class Trainer:
@@ -103,9 +110,7 @@ class Trainer:
         self.train_acc_list: list[float] = []
         self.test_acc_list: list[float] = []
 
-    def __repr__(self) -> str:
-        network, samples = type(self.network).__name__, len(self.x_train)
-        return f"Trainer({network}, {samples:,} samples, epochs={self.epochs}, optimizer={self.optimizer!r})"
+    __repr__ = described
 
     def train(self) -> None:
         """Do all epochs. A second call goes on training.
