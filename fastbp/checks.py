@@ -46,7 +46,7 @@ def as_array(name: str, value: object) -> Array:
 
 def _way_to_numbers(name: str, array: Array) -> str:
     if not array.ndim:
-        return "pass a number or an array of them"
+        return "pass an array of them"
     if array.ndim == 1 and array.size and isinstance(array[0], str):
         return f"number the classes: classes, {name} = np.unique({name}, return_inverse=True)"
     return f"convert with np.asarray({name}, dtype=np.float64)"

@@ -131,7 +131,7 @@ TYPE_ERRORS = {
         "activation: expected the name",
         "the class ReLU",
     ),
-    "a word in a graph": (lambda: graph.Variable(1.0) + "b", "operand of add: expected", "pass a number or an array"),
+    "a word in a graph": (lambda: graph.Variable(1.0) + "b", "operand of add: expected", "pass an array of them"),
     "not a loss": (lambda: Sequential([ReLU()], "softmax"), "loss: expected a layer", "str"),
     "fractional size": (lambda: TwoLayerNet(3.5, 2, 2), "input_size: expected an integer, got float", "neurons"),
     "other dtype": (lambda: TwoLayerNet(3, 2, 2, dtype=int), "dtype: expected float32 or float64", "int"),
